@@ -1,0 +1,118 @@
+"""The inbound sources, in the form they have after their mapping: one row per event or reference row."""
+
+from __future__ import annotations
+
+from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, TEXT, WH, Column, Relation
+
+ENERGY_LIMIT_WH = 1 << 38
+"""Largest accepted energy of one meter and day: 275 GWh, five times the largest smelter."""
+
+MONEY_LIMIT_MINOR = 1 << 48
+"""Largest accepted amount: 2.8 trillion yuan in fen."""
+
+QUALITIES = ("actual", "estimated", "edited")
+EVENT_TYPES = ("charge", "payment", "reversal", "write_off", "adjustment")
+CONDUCT_TYPES = ("theft_confirmed", "tampering", "usage_violation", "inspection_passed")
+CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
+
+REVISION = Column(
+    "revision", WH, "Which of several versions of the row counts: the highest. From a column, the date in the "
+    "file's name, or the order of delivery, as the mapping says", minimum=0,
+)  # fmt: skip
+
+METER_READINGS = Relation(
+    "meter_readings",
+    "Interval energy of one meter on one service day.",
+    (
+        Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
+        Column("service_date", DAY, "Local calendar day the energy was used", key=True),
+        Column("energy_wh", WH, "Energy used on the day", "Wh", minimum=0, maximum=ENERGY_LIMIT_WH),
+        Column("quality", TEXT, "How the value came about", values=QUALITIES),
+        REVISION,
+    ),
+)
+
+LEDGER_EVENTS = Relation(
+    "ledger_events",
+    "Charges, payments, reversals, write-offs and adjustments; what an account owes is derived from these.",
+    (
+        Column("account_id", ID, "Account", key=True, privacy="pseudonymous"),
+        Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
+        Column("event_type", TEXT, "Kind of event", values=EVENT_TYPES),
+        Column("event_date", DAY, "Day it takes effect: issue of a bill, receipt of a payment"),
+        Column("due_date", DAY, "Day a charge is due; required for charges", nullable=True),
+        Column("amount_minor", MINOR, "Amount; positive, except that an adjustment may be negative. A reversal's is ignored",
+               "minor units", minimum=-MONEY_LIMIT_MINOR, maximum=MONEY_LIMIT_MINOR),
+        Column("bill_id", ID, "Of a charge: its number; of a credit: the bill it is directed to", nullable=True,
+               privacy="pseudonymous"),
+        Column("ref_event_id", ID, "Of a reversal: the payment it takes back", nullable=True, privacy="pseudonymous"),
+        REVISION,
+    ),
+)  # fmt: skip
+
+CONDUCT_EVENTS = Relation(
+    "conduct_events",
+    "Theft, tampering, usage violations and inspections.",
+    (
+        Column("account_id", ID, "Account", key=True, privacy="pseudonymous"),
+        Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
+        Column("event_type", TEXT, "Kind of event", values=CONDUCT_TYPES),
+        Column("event_date", DAY, "Day it was found"),
+        REVISION,
+    ),
+)
+
+ACCOUNTS = Relation(
+    "accounts",
+    "Reference data of accounts, effective-dated.",
+    (
+        Column("account_id", ID, "Account", key=True, privacy="pseudonymous"),
+        Column("valid_from", DAY, "First day the row holds", key=True),
+        Column("category", TEXT, "Customer category", values=CATEGORIES),
+        Column("region", TEXT, "Region or district", nullable=True),
+        Column("voltage", TEXT, "Voltage level", nullable=True),
+        Column("tariff", TEXT, "Tariff code", nullable=True),
+        Column("preferential", FLAG, "On a preferential tariff", nullable=True),
+        Column("capacity_va", WH, "Contracted capacity", "VA", nullable=True, minimum=0),
+        Column("prepaid", FLAG, "Prepayment meter installed", nullable=True),
+        Column("opened_on", DAY, "Day the account was opened"),
+        Column("closed_on", DAY, "Last day of the account; empty while it is open", nullable=True),
+        REVISION,
+    ),
+)
+
+METERS = Relation(
+    "meters",
+    "Which account a meter belongs to, and from when to when.",
+    (
+        Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
+        Column("installed_on", DAY, "First service day of the assignment", key=True),
+        Column("account_id", ID, "Account it belongs to", privacy="pseudonymous"),
+        Column("removed_on", DAY, "First day it no longer belongs there; empty while it does", nullable=True),
+        REVISION,
+    ),
+)
+
+TARIFFS = Relation(
+    "tariffs",
+    "Energy prices, effective-dated.",
+    (
+        Column("tariff", TEXT, "Tariff code", key=True),
+        Column("valid_from", DAY, "First day the price holds", key=True),
+        Column("period", TEXT, "Time-of-use period", key=True, values=("total", "sharp", "peak", "flat", "valley")),
+        Column("price_micro", WH, "Price of one kWh", "millionths of a major unit", minimum=0),
+        REVISION,
+    ),
+)
+
+SOURCES = {
+    relation.name: relation
+    for relation in (METER_READINGS, LEDGER_EVENTS, CONDUCT_EVENTS, ACCOUNTS, METERS, TARIFFS)
+}
+"""Every inbound source by name."""
+
+STAMP = (
+    Column("delivery", COUNT, "Sequence number of the delivery (landed file) the row came with"),
+    Column("row", WH, "Row in the delivered file, the first data row being 1"),
+)
+"""Columns every accepted row carries beside its source's own."""

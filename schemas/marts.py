@@ -1,0 +1,283 @@
+"""The marts: what a run publishes. Columns are only ever added within a major version."""
+
+from __future__ import annotations
+
+from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
+from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
+from schemas.inbound import CATEGORIES
+
+TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
+CLASSES = ("A", "B", "C")
+RULES = ("cumulative_share", "top_fraction", "turnover_fraction")
+SIDES = ("cut", "entry", "exit")
+CAUSES = (
+    "own_use", "payment", "window_decay", "correction", "cutoff_moved", "policy_changed", "conduct", "stay_ended",
+)  # fmt: skip
+WINDOWS = (7, 30, 90, 365)
+"""Lengths of the rolling windows in days. The schema's version owns them; the policy picks among them."""
+
+ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
+DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
+PPM_LIMIT = 1_000_000
+
+
+def _window(name: str, label: str) -> tuple[Column, ...]:
+    return (
+        Column(f"wh_{name}", WH, f"Energy over {label}", "Wh", minimum=0),
+        Column(f"received_{name}", COUNT, f"Meter-days received over {label}", "meter-days", minimum=0),
+        Column(f"expected_{name}", COUNT, f"Meter-days expected over {label}", "meter-days", minimum=0),
+        Column(f"coverage_{name}_ppm", PPM, f"Received over expected, {label}; null where none is expected", "ppm",
+               nullable=True, minimum=0),
+    )  # fmt: skip
+
+
+DAILY_CONSUMPTION = Relation(
+    "daily_consumption",
+    "Energy per account and service day, summed over the account's meters.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("energy_wh", WH, "Energy used on the day", "Wh", minimum=0),
+        Column("meters_received", COUNT, "Meters with a counted reading", "meters", minimum=1),
+        Column("meters_expected", COUNT, "Meters assigned to the account", "meters", minimum=0),
+        Column("meters_estimated", COUNT, "Meters whose reading is not actual", "meters", minimum=0),
+        Column("meters_conflict", COUNT, "Meters with different energies under one revision", "meters", minimum=0),
+    ),
+)
+
+FEATURES = Relation(
+    "features",
+    "Rolling consumption and credit per account, as of the end of a service day.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("category", TEXT, "Customer category on the day", values=CATEGORIES),
+        *(column for days in WINDOWS for column in _window(f"{days}d", f"the {days} days up to the service day")),
+        *_window("mtd", "the month up to the service day"),
+        Column("days_90d", COUNT, "Days with any reading among the 90", "days", minimum=0, maximum=90),
+        Column("cv_90d_ppm", PPM, "Coefficient of variation of daily energy over the 90 days; null without energy",
+               "ppm", nullable=True, minimum=0),
+        Column("wh_90d_year_ago", WH, "Energy over the same 90 days 365 days earlier", "Wh", minimum=0),
+        Column("received_90d_year_ago", COUNT, "Meter-days received in them", "meter-days", minimum=0),
+        Column("expected_90d_year_ago", COUNT, "Meter-days expected in them", "meter-days", minimum=0),
+        Column("growth_90d_ppm", PPM, "Growth of the 90 days against the same days a year before; null where unknown",
+               "ppm", nullable=True, minimum=-PPM_LIMIT),
+        Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
+        Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
+        Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),
+        Column("overdue_1_30_minor", MINOR, "Open, 1 to 30 days past due", "minor units", minimum=0),
+        Column("overdue_31_60_minor", MINOR, "Open, 31 to 60 days past due", "minor units", minimum=0),
+        Column("overdue_61_90_minor", MINOR, "Open, 61 to 90 days past due", "minor units", minimum=0),
+        Column("overdue_91_minor", MINOR, "Open, 91 days past due or more", "minor units", minimum=0),
+        Column("overdue_minor", MINOR, "All open amounts past due", "minor units", minimum=0),
+        Column("unallocated_minor", MINOR, "Credits left when all bills are paid", "minor units", minimum=0),
+        Column("bills_due_365d", COUNT, "Bills that fell due in the 365 days before the service day", "bills", minimum=0),
+        Column("bills_on_time_365d", COUNT, "Those settled on or before their due date", "bills", minimum=0),
+        Column("on_time_365d_ppm", PPM, "On-time ratio; null where no bill fell due", "ppm", nullable=True,
+               minimum=0, maximum=PPM_LIMIT),
+        Column("beyond_terms_365d_days", WH, "Days beyond terms, summed over those bills", "days", minimum=0),
+        Column("mean_beyond_terms_365d_milli", PPM, "Mean days beyond terms; null where no bill fell due",
+               "thousandths of a day", nullable=True, minimum=0),
+    ),
+)  # fmt: skip
+
+CUTOFFS = Relation(
+    "cutoffs",
+    "Exact cut-offs per service day, metric, scope, rule, class and side.",
+    (
+        DATE,
+        Column("metric", TEXT, "The feature that is ranked", key=True),
+        Column("scope", TEXT, "Which accounts are ranked together: all, or category=<name>", key=True),
+        Column("rule", TEXT, "ABC rule", key=True, values=RULES),
+        Column("class", TEXT, "The class the cut closes", key=True, values=("A", "B")),
+        Column("side", TEXT, "The plain cut, or the entry or exit threshold beside it", key=True, values=SIDES),
+        Column("kind", TEXT, "Cut by share of the total or by count of customers", values=("share", "count")),
+        Column("cut_num", WH, "The cut as a fraction: numerator", minimum=0),
+        Column("cut_den", WH, "The cut as a fraction: denominator", minimum=1),
+        Column("amount", WH, "Metric of the last account inside; null when none is", "unit of the metric", nullable=True,
+               minimum=1),
+        Column("boundary_account_id", ID, "The last account inside: ties at the amount are split by id", nullable=True,
+               privacy="pseudonymous"),
+        Column("inside_customers", WH, "Accounts inside", "accounts", minimum=0),
+        Column("inside_total", WH, "Their sum of the metric", "unit of the metric", minimum=0),
+        Column("customers", WH, "Accounts ranked: those with a positive metric", "accounts", minimum=0),
+        Column("total", WH, "Sum of the metric over them", "unit of the metric", minimum=0),
+        Column("top20_share_ppm", PPM, "Share of the first fifth of the accounts", "ppm", nullable=True, minimum=0,
+               maximum=PPM_LIMIT),
+        Column("gini_ppm", PPM, "Gini coefficient over value groups", "ppm", nullable=True, minimum=0, maximum=PPM_LIMIT),
+        Column("policy_version", TEXT, "Policy version in force"),
+    ),
+)  # fmt: skip
+
+_TIER = (
+    Column("tier", TEXT, "Value tier", values=TIERS),
+    Column("abc", TEXT, "ABC class, with entry and exit thresholds applied", values=CLASSES),
+    Column("tier_since", DAY, "First day of the present run of this tier"),
+    Column("rule", TEXT, "The tier rule that decided on the first day of the row, or stay"),
+    Column("policy_version", TEXT, "Policy version in force on the first day of the row"),
+)
+_VALID_FROM = Column("valid_from", DAY, "First service day of the row", key=True)
+
+CUSTOMER_TIERS = Relation(
+    "customer_tiers",
+    "Tier history: one row per account and run of days with the same tier and class (SCD2).",
+    (
+        ACCOUNT,
+        _VALID_FROM,
+        Column("valid_to", DAY, "Last service day of the row; null while it goes on", nullable=True),
+        *_TIER,
+    ),
+)
+
+CUSTOMER_TIERS_CURRENT = Relation(
+    "customer_tiers_current",
+    "The tier of every account in the population on the last published service day.",
+    (
+        ACCOUNT,
+        Column("valid_from", DAY, "First service day of the present tier and class"),
+        Column("category", TEXT, "Customer category", values=CATEGORIES),
+        *_TIER,
+        Column("credit_grade", TEXT, "Credit grade on the day", values=CLASSES),
+    ),
+)
+
+TIER_MIGRATIONS = Relation(
+    "tier_migrations",
+    "Every change of tier from one service day to the next, and what caused it.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("from_tier", TEXT, "Tier the day before", values=TIERS),
+        Column("to_tier", TEXT, "Tier on the day", values=TIERS),
+        Column("from_abc", TEXT, "ABC class the day before", values=CLASSES),
+        Column("to_abc", TEXT, "ABC class on the day", values=CLASSES),
+        Column("cause", TEXT, "What caused the change", values=CAUSES),
+        Column("rule", TEXT, "The tier rule that decided"),
+        Column("policy_version", TEXT, "Policy version in force"),
+    ),
+)
+
+TIER_RESTATEMENTS = Relation(
+    "tier_restatements",
+    "Tiers that an earlier publication gave otherwise: what a correction or late delivery changed.",
+    (
+        Column("generation", COUNT, "The publication that restated", key=True),
+        ACCOUNT,
+        Column("valid_from", DAY, "First service day of the restated stretch", key=True),
+        Column("valid_to", DAY, "Last service day of the restated stretch"),
+        Column("from_tier", TEXT, "Tier published before; null: none", nullable=True, values=TIERS),
+        Column("to_tier", TEXT, "Tier published now; null: none", nullable=True, values=TIERS),
+        Column("cause", TEXT, "Why: correction", values=("correction", "policy_changed")),
+    ),
+)
+
+TIER_MIGRATION_MATRIX = Relation(
+    "tier_migration_matrix",
+    "Accounts by tier at the end of one month and at the end of the next.",
+    (
+        Column("month", DAY, "First day of the month the move ends in", key=True),
+        Column("from_tier", TEXT, "Tier on the last published day of the month before; none: not in the population", key=True,
+               values=(*TIERS, "none")),
+        Column("to_tier", TEXT, "Tier on the last published day of the month; none: no longer in the population", key=True,
+               values=(*TIERS, "none")),
+        Column("accounts", WH, "Accounts that made the move", "accounts", minimum=1),
+    ),
+)  # fmt: skip
+
+SERVICE_DAYS = Relation(
+    "service_days",
+    "The calendar: every published service day and how complete it is.",
+    (
+        DATE,
+        Column("meters_expected", WH, "Meters assigned on the day", "meters", minimum=0),
+        Column("meters_received", WH, "Meters with a counted reading", "meters", minimum=0),
+        Column("coverage_ppm", PPM, "Received over expected; null where none is expected", "ppm", nullable=True, minimum=0),
+        Column("status", TEXT, "closed, or provisional while coverage is below the policy's floor",
+               values=("closed", "provisional")),
+        Column("policy_version", TEXT, "Policy version in force"),
+    ),
+)  # fmt: skip
+
+ACCOUNTS = Relation(
+    "accounts",
+    "The accounts dimension, effective-dated.",
+    tuple(column for column in ACCOUNTS_IN.columns if column.name != "revision")
+    + (Column("valid_to", DAY, "Last day the row holds; null: open", nullable=True),),
+)
+
+REJECTS = Relation(
+    "rejects",
+    "Every row not accepted, with its reason and where it came from.",
+    (
+        Column("source", TEXT, "Inbound source", key=True),
+        Column("delivery", COUNT, "Sequence number of the delivery", key=True),
+        Column("file", TEXT, "File it came from"),
+        Column("row", WH, "Row in the file, the first data row being 1", key=True),
+        Column("column", TEXT, "Column at fault; empty where the whole row is", key=True),
+        Column("value", TEXT, "The value as delivered, cut at 200 characters", nullable=True, privacy="personal"),
+        Column("reason", TEXT, "Reason code"),
+    ),
+)
+
+PENDING = Relation(
+    "pending",
+    "Accepted rows that name an account or meter not known yet; they count once the reference data arrives.",
+    (
+        Column("source", TEXT, "Inbound source", key=True),
+        Column("delivery", COUNT, "Sequence number of the delivery", key=True),
+        Column("row", WH, "Row in the file", key=True),
+        Column("name", ID, "The meter or account that is not known", privacy="pseudonymous"),
+        Column("event_date", DAY, "Service day or event date of the row"),
+        Column("reason", TEXT, "Reason code",
+               values=("unknown_meter", "meter_not_assigned", "unknown_account")),
+    ),
+)  # fmt: skip
+
+DATA_QUALITY_RESULTS = Relation(
+    "data_quality_results",
+    "Every expectation checked before a publication, and its outcome.",
+    (
+        Column("generation", COUNT, "The publication it was checked for", key=True),
+        Column("suite", TEXT, "Suite: inbound, features, tiers", key=True),
+        Column("relation", TEXT, "What was checked", key=True),
+        Column("column", TEXT, "Column, empty for the relation as a whole", key=True),
+        Column("expectation", TEXT, "What is expected, in plain words", key=True),
+        Column("severity", TEXT, "warn or block", values=("warn", "block")),
+        Column("success", FLAG, "Whether it held"),
+        Column("observed", TEXT, "What was seen", nullable=True),
+        Column("overridden", FLAG, "Published all the same by an operator's decision"),
+    ),
+)
+
+PIPELINE_RUNS = Relation(
+    "pipeline_runs",
+    "The conservation ledger: for each publication and source, where every row went.",
+    (
+        Column("generation", COUNT, "The publication", key=True),
+        Column("source", TEXT, "Inbound source", key=True),
+        Column("started_at", TEXT, "Start of the run, UTC"),
+        Column("files", COUNT, "Files taken in", "files", minimum=0),
+        Column("files_redelivered", COUNT, "Files recognised as delivered before", "files", minimum=0),
+        Column("rows_read", WH, "Rows in the files taken in", "rows", minimum=0),
+        Column("rows_redriven", WH, "Rows that were pending before the run", "rows", minimum=0),
+        Column("rows_accepted", WH, "Rows that count, or counted until a later revision", "rows", minimum=0),
+        Column("rows_superseded", WH, "Rows another row of equal or higher revision stood against", "rows", minimum=0),
+        Column("rows_rejected", WH, "Rows rejected", "rows", minimum=0),
+        Column("rows_pending", WH, "Rows pending after the run", "rows", minimum=0),
+        Column("through", DAY, "Last service day published"),
+        Column("wattier_version", TEXT, "Version of the software"),
+    ),
+)
+
+MARTS = {
+    relation.name: relation
+    for relation in (
+        DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
+        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, DATA_QUALITY_RESULTS,
+        PIPELINE_RUNS,
+    )
+}  # fmt: skip
+"""Every mart by name. `service_actions` comes with the tier strategies."""
+
+RUN_METADATA = ("data_quality_results", "pipeline_runs", "tier_restatements")
+"""Marts that tell of runs rather than of customers; equal deliveries in other chunks give other rows."""
