@@ -1,0 +1,1 @@
+"""What runs: the graph, its options, sources and sinks, publishing, and the command line."""

@@ -1,0 +1,79 @@
+"""The service calendar: which days there are, how complete each is, and which of them a run publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.marts import SERVICE_DAYS
+from schemas.policy import Policy
+from transforms.kernels.exact import ppm
+from transforms.kernels.windows import date_of
+
+Int = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Days `first ..` by number. received, expected: (n,) meters; events: (n,) ledger events."""
+
+    first: int
+    received: Int
+    expected: Int
+    events: Int
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> Calendar | None:
+        """From the shards' calendars together (day, received, step, events); None where nothing counts yet."""
+        day, received, step, events = (rows[name].to_numpy().astype(np.int64) for name in ("day", "received", "step", "events"))
+        counted = (received > 0) | (events > 0)
+        if not counted.any():
+            return None
+        first, last = int(day[counted].min()), int(day[counted].max())
+        n = last - first + 1
+        place, into = np.clip(day - first, 0, n), np.zeros((3, n + 1), np.int64)
+        for row, values in enumerate((received, step, events)):
+            np.add.at(into[row], place, values)
+        return cls(first, into[0, :n], np.cumsum(into[1, :n]), into[2, :n])
+
+    def coverage_ppm(self) -> tuple[Int, npt.NDArray[np.bool_]]:
+        """Meters received over meters expected, and where that is known. Both (n,)."""
+        known = self.expected > 0
+        return ppm(self.received, np.where(known, self.expected, 1)), known
+
+    def closed(self, policy: Policy) -> npt.NDArray[np.bool_]:
+        """Which days pass the policy's floor. (n,)."""
+        coverage, known = self.coverage_ppm()
+        return ~known | (coverage >= policy.day_close.coverage_floor_ppm)
+
+    def end(self, policy: Policy, asked: int | None) -> int | None:
+        """Number of the last day to publish; None where no day can be. Rule: definitions.md, "The calendar"."""
+        has_data = self.received > 0 if self.received.any() else self.events > 0
+        fit = np.flatnonzero(self.closed(policy) & has_data) + self.first
+        if asked is not None:
+            if policy.day_close.below_floor == "provisional":
+                return asked if asked >= self.first else None
+            fit = fit[fit <= asked]
+        return int(fit[-1]) if len(fit) else None
+
+    def service_days(self, policy: Policy, through: int) -> pa.Table:
+        """The `service_days` mart, `first .. through`."""
+        more = max(through - self.first + 1 - len(self.received), 0)
+        long = Calendar(
+            self.first, np.r_[self.received, np.zeros(more, np.int64)],
+            np.r_[self.expected, np.full(more, self.expected[-1])], np.r_[self.events, np.zeros(more, np.int64)],
+        )  # fmt: skip
+        n = through - self.first + 1
+        coverage, known = long.coverage_ppm()
+        days = [date_of(day) for day in range(self.first, through + 1)]
+        status = np.where(long.closed(policy), "closed", "provisional")
+        return pa.table(
+            [
+                pa.array(days), long.expected[:n], long.received[:n], pa.array(coverage[:n], mask=~known[:n]), status[:n].tolist(),
+                [policy.on(day).version for day in days],
+            ],
+            schema=SERVICE_DAYS.schema,
+        )  # fmt: skip

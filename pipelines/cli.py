@@ -1,0 +1,224 @@
+"""The command line. Heavy libraries are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from schemas.errors import WattierError
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+
+EXIT_CODES = """Exit codes: 0 done; 1 unexpected error; 2 wrong usage, configuration, mapping or policy; 3 a landed file cannot
+be read; 4 the audit stopped the publication; 5 another run is at work; 6 verify found mismatches; 7 rows read are not
+accounted for; 8 the warehouse is damaged or of another shape."""
+
+app = typer.Typer(
+    help="Keeps every electricity customer in the right value tier, every day, from meter readings and payments.",
+    epilog=EXIT_CODES, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+
+ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+DEFAULT_CONFIG = Path("wattier.yaml")
+
+
+def main() -> None:
+    """Entry point: turns errors a user can act on into a message and an exit code."""
+    try:
+        app()
+    except WattierError as error:
+        print(f"wattier: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Folder to set up; made if it is not there.")]) -> None:
+    """Write a commented configuration, policy and source mapping into a folder."""
+    from pipelines.templates import write_templates
+
+    for path in write_templates(directory):
+        print(f"wrote {path}")
+    print(f"Next: let files land in {directory / 'landing'}, then: wattier run --config {directory / 'wattier.yaml'}")
+
+
+@app.command()
+def simulate(
+    accounts: Annotated[int, typer.Option(help="Premises; about as many accounts.")],
+    days: Annotated[int, typer.Option(help="Service days.")],
+    out: Annotated[Path, typer.Option(help="Folder to land files in.")],
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First service day.")] = datetime(2025, 1, 1),  # noqa: DTZ001, B008
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 1,
+    file_format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
+    plain: Annotated[bool, typer.Option("--plain", help="Nothing late, missing, doubled, corrected or faulty.")] = False,
+    skip_days: Annotated[int, typer.Option(help="Leave out the files of the first days: to go on with a simulation.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Let a synthetic utility's files land, day by day."""
+    from pipelines.simulate import Settings
+    from pipelines.simulate import simulate as go
+
+    form = cast(Literal["csv", "parquet"], file_format)
+    settings = Settings(accounts, days, seed, start.date(), out, form, plain=plain, skip_days=skip_days)
+    with _progress(quiet=as_json) as progress:
+        done = iter(range(1, days + 1))
+        summary = go(settings, lambda day: progress(f"simulating {day}", next(done), days))
+    if as_json:
+        print(json.dumps({"accounts": summary.accounts, "rows": dict(summary.rows), "files": dict(summary.files)}))
+        return
+    rows = ", ".join(f"{count:,} {source}" for source, count in summary.rows.items())
+    print(f"{summary.accounts:,} accounts over {days} days in {out}: {rows} rows.")
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def run(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    through: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last service day to publish (default: the last complete one).")
+    ] = None,
+    no_audit: Annotated[bool, typer.Option("--no-audit", help="Publish without the audit. Meant for measurements.")] = False,
+    override: Annotated[
+        list[str] | None, typer.Option(help="Id of an expectation that may fail this once; it is recorded.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take in what has landed and bring the marts up to date. Options after -- go to Beam."""
+    from pipelines.run import run as go
+
+    loaded = _load(config)
+    with _progress(quiet=as_json) as progress:
+        report = go(
+            loaded, through=through.date() if through else None, beam_options=context.args, audit=not no_audit,
+            overrides=frozenset(override or ()), progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(report.to_json()))
+        return
+    for source, c in report.counts.items():
+        again = f", {c['redriven']:,} pending before" if c["redriven"] else ""
+        print(
+            f"{source}: {c['read']:,} rows read{again} = {c['accepted']:,} accepted + {c['superseded']:,} superseded "
+            f"+ {c['rejected']:,} rejected + {c['pending']:,} pending"
+        )
+    if report.redelivered:
+        print(f"{report.redelivered} files had been delivered before and were left aside.")
+    if report.restated_from:
+        print(f"Restated from {report.restated_from}: see tier_restatements.")
+    if report.published:
+        print(f"Published generation {report.generation}, {report.days} service days made, through {report.through}.")
+        print(f"Marts: {Path(loaded.warehouse) / 'marts.duckdb'}")
+    else:
+        print(f"Nothing new has landed; generation {report.generation} stands.")
+
+
+@app.command()
+def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Say what is published, and what waits."""
+    from pipelines.status import status as go
+
+    facts = go(_load(config))
+    if as_json:
+        print(json.dumps(facts, default=str))
+        return
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<{width}}  {value}")
+
+
+@app.command()
+def verify(
+    config: ConfigFile = DEFAULT_CONFIG,
+    everything: Annotated[bool, typer.Option("--all", help="Compare every account.")] = False,
+    sample: Annotated[int | None, typer.Option(help="Compare this many accounts, chosen by a seeded hash.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute the published marts from the accepted events, by the definitions, and compare."""
+    from pipelines.status import check_files
+    from pipelines.verify import verify as go
+    from pipelines.warehouse import Warehouse
+
+    loaded = _load(config)
+    warehouse = Warehouse(loaded.warehouse)
+    damaged = check_files(warehouse)
+    if damaged:
+        from schemas.errors import StateError
+
+        raise StateError("\n".join(damaged))
+    store = Path(loaded.warehouse) / "verify" / f"mismatches-{warehouse.load().number:06d}.parquet"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    report = go(str(warehouse.marts), loaded.policy, sample=sample, all_days=everything, store=store)
+    print(json.dumps(report.to_json()) if as_json else str(report))
+    if not report.ok:
+        if not as_json:
+            print(f"All mismatches: {store}")
+        raise typer.Exit(6)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SQL statement; read only.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Ask the published marts something, in SQL."""
+    import duckdb
+
+    from schemas.errors import ConfigError, StateError
+
+    marts = Path(_load(config).warehouse) / "marts.duckdb"
+    if not marts.exists():
+        raise StateError(f"{marts} is not there yet: nothing has been published. Start with `wattier run`.")
+    with duckdb.connect(str(marts), read_only=True) as con:
+        try:
+            relation = con.sql(sql)
+        except duckdb.Error as error:
+            raise ConfigError(f"the query was refused: {error}") from None
+        if relation is None:
+            return
+        if as_json:
+            names = relation.columns
+            print(json.dumps([dict(zip(names, row, strict=True)) for row in relation.fetchall()], default=str))
+        else:
+            relation.show(max_rows=200)
+
+
+@app.command()
+def gc(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Remove generations, and files of stopped runs, that nothing can need."""
+    from pipelines.warehouse import Warehouse
+
+    loaded = _load(config)
+    warehouse = Warehouse(loaded.warehouse)
+    with warehouse.lock():
+        files, size = warehouse.collect_garbage(loaded.settings.keep_generations)
+    print(json.dumps({"files": files, "bytes": size}) if as_json else f"Removed {files:,} files, {size / 1e6:,.1f} MB.")
+
+
+def _load(path: Path) -> Config:
+    from pipelines.config import load_config
+
+    return load_config(path)
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal; silence elsewhere, and where JSON is asked for."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, done, of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1)
+        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=max(of, 1))

@@ -1,0 +1,72 @@
+"""`wattier.yaml`: where things lie, how they are read, how long they are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.document import parse_document, read_yaml
+from schemas.errors import ConfigError
+from schemas.mapping import SourceMapping, parse_sources
+from schemas.policy import Policy, load_policy
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Retention(_Part):
+    """Days of rows that the large marts keep. State keeps what its windows need, whatever stands here."""
+
+    features: int = Field(default=35, ge=1, le=36_525)
+    daily_consumption: int = Field(default=400, ge=1, le=36_525)
+
+
+class Settings(_Part):
+    """`wattier.yaml` but for `sources`."""
+
+    landing: str = "landing"
+    warehouse: str = "warehouse"
+    policy: str = "policy.yaml"
+    shards: int = Field(default=4, ge=1, le=4096)
+    retention: Retention = Retention()
+    keep_generations: int = Field(default=3, ge=1, le=1000)
+    sources: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration, with absolute paths."""
+
+    path: Path
+    landing: str
+    warehouse: str
+    settings: Settings
+    policy: Policy
+    sources: dict[str, SourceMapping]
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the configuration, its source mappings and its policy. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Make one with `wattier init DIR`, or name it with --config FILE."
+        ) from error
+    settings = parse_document(text, str(path), Settings)
+    raw = read_yaml(text, str(path))
+    assert isinstance(raw, dict)
+    sources = parse_sources(raw["sources"], str(path))
+    folder = path.absolute().parent
+    return Config(
+        path, _place(folder, settings.landing), _place(folder, settings.warehouse), settings,
+        load_policy(Path(_place(folder, settings.policy))), sources,
+    )  # fmt: skip
+
+
+def _place(folder: Path, where: str) -> str:
+    return where if "://" in where else str(folder / where)

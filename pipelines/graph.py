@@ -1,0 +1,55 @@
+"""The whole of Wattier on one screen: two graphs, joined by the accepted log and the day blocks.
+
+    take_in   landed files -> ReadDeliveries -> FoldReference -> FoldMeters -> FoldDays -> log, rejects, day blocks
+    tick      state -> FoldFeatures -> CutOff -> FoldTiers -> features, cut-offs, tiers, migrations
+
+Every fold brings what concerns a shard together and hands it to a kernel; what a fold writes it reports in a commit record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection
+
+from schemas.mapping import SourceMapping
+from schemas.policy import Policy
+from transforms.blocks import Keyed, Named, group, typed
+from transforms.cutoffs import CutOff
+from transforms.fold_days import FoldDays
+from transforms.fold_features import FoldFeatures, Plan
+from transforms.fold_meters import FoldMeters
+from transforms.fold_reference import FoldReference
+from transforms.fold_tiers import FoldTiers
+from transforms.read_files import SHARD_KEY, ReadDeliveries
+from transforms.shards import Place
+
+States = Sequence[Keyed]
+"""One `state` block for every shard."""
+
+
+def take_in(
+    p: beam.Pipeline, place: Place, mappings: Mapping[str, SourceMapping], deliveries: Sequence[str],
+    account_states: States, meter_states: States,
+) -> PCollection[int]:  # fmt: skip
+    """Landed files in: rows are accepted, rejected or pending; day blocks and ledgers take them up."""
+    landed = p | "Deliveries" >> beam.Create(deliveries) | "ReadDeliveries" >> ReadDeliveries(place, mappings)
+    accounts = p | "AccountStates" >> beam.Create(account_states)
+    meters = p | "MeterStates" >> beam.Create(meter_states)
+
+    rows = {source: typed(landed[source], Keyed, source) for source in SHARD_KEY}
+
+    reference = group([accounts, rows["accounts"], rows["meters"]], "ByAccount") | "FoldReference" >> FoldReference(place)
+    assigned, known = typed(reference.meters, Keyed, "Assigned"), typed(reference.state, Keyed, "Known")
+    changes = group([meters, assigned, rows["meter_readings"]], "ByMeter") | "FoldMeters" >> FoldMeters(place)
+    return group([known, changes, rows["ledger_events"]], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
+
+
+def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States) -> PCollection[int]:
+    """Service days on: features roll, exact cut-offs are made, tiers follow."""
+    states = group([p | "AccountStates" >> beam.Create(account_states)], "ByAccount")
+    features = states | "FoldFeatures" >> FoldFeatures(place, policy, plan)
+    ladders, staged = typed(features.ladders, Named, "Ladders"), typed(features.state, Keyed, "Staged")
+    cutoffs = {"ladders": ladders, "state": staged} | "CutOff" >> CutOff(place, policy)
+    return group([staged, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)

@@ -1,0 +1,185 @@
+"""The oracle: every figure of docs/explanation/definitions.md, recomputed in plain DuckDB SQL from all events.
+
+It shares no code with `transforms/`. Each `.sql` file beside this one is a section of the definitions, and creates
+tables and views in the schema `oracle` of the connection it is given; those named like a mart have its columns.
+Python only passes the days and the policy, and steps from one service day's tiers to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date
+from importlib import resources
+
+import duckdb
+
+from schemas.inbound import CATEGORIES
+from schemas.policy import Condition, Policy, PolicyVersion
+
+LEDGER_COLUMNS = frozenset({
+    "billed_365d_minor", "balance_minor", "current_minor", "overdue_1_30_minor", "overdue_31_60_minor",
+    "overdue_61_90_minor", "overdue_91_minor", "overdue_minor", "unallocated_minor", "bills_due_365d",
+    "bills_on_time_365d", "on_time_365d_ppm", "beyond_terms_365d_days", "mean_beyond_terms_365d_milli",
+})  # fmt: skip
+"""Features that come from the ledger; all others come from consumption."""
+
+_ALL_DELIVERIES = (1 << 31) - 1
+_OPERATORS = {
+    "at_least": ">=", "at_most": "<=", "above": ">", "below": "<",
+    "equals": "=", "one_of": "IN", "not_one_of": "NOT IN",
+}  # fmt: skip
+
+
+def calendar(
+    con: duckdb.DuckDBPyConnection, policy: Policy, through: date, as_known: int | None = None
+) -> tuple[date | None, date | None]:
+    """First service day, and the last one at or before `through`; None where there is none."""
+    _known_events(con, as_known)
+    _set(con, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
+    ((first_day, last_day),) = con.execute(_sql("s8_calendar_bounds")).fetchall()
+    return first_day, through if policy.day_close.below_floor == "provisional" else last_day
+
+
+def recompute(
+    con: duckdb.DuckDBPyConnection,
+    policy: Policy,
+    first_day: date,
+    through: date,
+    accounts: Sequence[str] | None = None,
+    as_known: int | None = None,
+) -> None:
+    """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
+
+    `con` must see the events as accepted_readings, accepted_ledger_events, accepted_accounts and accepted_meters.
+    `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
+    and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
+    events of deliveries up to that number count.
+    """
+    _known_events(con, as_known)
+    _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
+    con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
+    if accounts is not None:
+        con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
+    con.execute(_sql("s2_consumption"))
+    _policy_tables(con, policy)
+    metrics = [row[0] for row in con.execute("SELECT DISTINCT metric FROM oracle.policy_scope").fetchall()]
+    everyone = not LEDGER_COLUMNS.isdisjoint(metrics)
+    con.execute(
+        "CREATE OR REPLACE TABLE oracle.ledger_account AS FROM"
+        f" {'oracle.known_account' if everyone else 'oracle.compared_account'}"
+    )
+    con.execute(_sql("s3_ledger"))
+    con.execute(_sql("s4_features"))
+    con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
+    con.execute(_sql("s5_cutoffs"))
+    con.execute(_sql("s8_calendar"))
+    con.execute(_sql("s6_thresholds"))
+    tier_day = {version.version: _sql("s6_tier_day", **_texts(version)) for version in policy.versions}
+    for day, version in con.execute("SELECT * FROM oracle.policy_day ORDER BY service_date").fetchall():
+        con.execute(tier_day[version].replace("{{day}}", literal(day)))
+    con.execute(_sql("s7_tiers"))
+    for policy_version in policy.versions:
+        con.execute(_sql("s7_migrations", **_texts(policy_version)))
+
+
+def condition_sql(condition: Condition) -> str:
+    """A policy condition as SQL, on the columns of features and on `abc`, `credit_grade`. Null does not hold."""
+    values = ", ".join(map(literal, condition.values))
+    text = f"{condition.column} {_OPERATORS[condition.op]} ({values})"
+    return f"({condition.column} IS NULL OR {text})" if condition.or_null else text
+
+
+def literal(value: str | int | date) -> str:
+    """A value as an SQL literal."""
+    if isinstance(value, date):
+        return f"DATE '{value.isoformat()}'"
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+
+
+def _sql(name: str, **texts: str) -> str:
+    """The SQL file `name`, with `{{key}}` replaced by each text."""
+    sql = (resources.files(__name__) / f"{name}.sql").read_text(encoding="utf-8")
+    for key, text in texts.items():
+        sql = sql.replace("{{" + key + "}}", text)
+    return sql
+
+
+def _set(con: duckdb.DuckDBPyConnection, **variables: date | int) -> None:
+    for name, value in variables.items():
+        con.execute(f"SET VARIABLE {name} = {literal(value)}")
+
+
+def _known_events(con: duckdb.DuckDBPyConnection, as_known: int | None) -> None:
+    _set(con, as_known=_ALL_DELIVERIES if as_known is None else as_known)
+    con.execute(_sql("s0_arithmetic"))
+    con.execute(_sql("s1_readings"))
+
+
+def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """The policy's versions as tables: the version of each day, what it ranks, how it cuts, what it classes by."""
+    con.execute(_sql("s5_policy"))
+    for until, version in zip([*policy.versions[1:], None], policy.versions, strict=True):
+        con.execute(
+            "INSERT INTO oracle.policy_version VALUES (?, ?, ?, ?, ?)",
+            [
+                version.version,
+                date.min if version is policy.versions[0] else version.effective_from,
+                until.effective_from if until else date.max,
+                version.abc.metric,
+                version.abc.rule,
+            ],
+        )
+        for scope, category in _scopes(version):
+            con.execute(
+                "INSERT INTO oracle.policy_scope VALUES (?, ?, ?, ?)",
+                [version.version, version.abc.metric, scope, category],
+            )
+        for cut in version.cuts():
+            con.execute(
+                "INSERT INTO oracle.policy_cut VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [version.version, cut.rule, cut.cls, cut.side, cut.kind, cut.num, cut.den],
+            )
+
+
+def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
+    """Scopes that are ranked, each with its category."""
+    if version.abc.scope == "all":
+        return [("all", None)]
+    return [(f"category={category}", category) for category in CATEGORIES]
+
+
+def _measured(metric: str) -> str:
+    """SQL of one metric of the whole population, day by day."""
+    table = "oracle.ledger" if metric in LEDGER_COLUMNS else "oracle.consumption"
+    return (
+        f"SELECT p.service_date, p.account_id, p.category, '{metric}' AS metric, m.{metric}::BIGINT AS amount"
+        f" FROM oracle.population p JOIN {table} m USING (account_id, service_date)"
+    )
+
+
+def _texts(version: PolicyVersion) -> dict[str, str]:
+    """What a policy version says, as SQL, for the gaps in the tier statements."""
+    tiers = version.tiers
+    return {
+        "policy_version": literal(version.version),
+        "metric": version.abc.metric,
+        "scope": "'all'" if version.abc.scope == "all" else "'category=' || f.category",
+        "grade": _first_that_holds((grade.grade, grade.when) for grade in version.credit_grades),
+        "candidate_rule": _first_that_holds((rule.rule, rule.when) for rule in tiers),
+        "tier": _case("candidate_rule", ((rule.rule, literal(rule.tier)) for rule in tiers)),
+        "immediate": _case("candidate_rule", ((rule.rule, str(rule.immediate).lower()) for rule in tiers)),
+        "min_stay_days": str(version.min_stay_days),
+    }
+
+
+def _first_that_holds(rules: Iterable[tuple[str, Sequence[Condition]]]) -> str:
+    """SQL of the first name whose conditions all hold."""
+    cases = (
+        f"WHEN {' AND '.join(map(condition_sql, conditions)) or 'true'} THEN {literal(name)}"
+        for name, conditions in rules
+    )
+    return f"CASE {' '.join(cases)} END"
+
+
+def _case(column: str, values: Iterable[tuple[str, str]]) -> str:
+    return f"CASE {column} {' '.join(f'WHEN {literal(name)} THEN {value}' for name, value in values)} END"

@@ -1,0 +1,163 @@
+-- definitions.md, "Daily consumption" and "Rolling consumption", for service days first_day .. through.
+
+CREATE OR REPLACE TABLE oracle.service_day AS
+SELECT unnest(generate_series(getvariable('first_day'), getvariable('through'), INTERVAL 1 DAY))::DATE AS service_date;
+
+-- The same days, and those before them that have a reading in some window.
+CREATE OR REPLACE TABLE oracle.reached_day AS
+SELECT unnest(generate_series(
+    least(getvariable('first_day'), (SELECT min(service_date) FROM oracle.counted_reading)),
+    getvariable('through'),
+    INTERVAL 1 DAY
+))::DATE AS service_date;
+
+-- Meter-days expected of an assignment (end_day exclusive, null: open) over the days from_day .. to_day.
+CREATE OR REPLACE MACRO oracle.days_assigned(first_day, end_day, from_day, to_day) AS
+    greatest(0, least(coalesce(end_day - 1, to_day), to_day) - greatest(first_day, from_day) + 1);
+
+CREATE OR REPLACE TABLE oracle.expected AS
+SELECT
+    a.account_id,
+    d.service_date,
+    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date, d.service_date)) AS meters_expected,
+    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 6, d.service_date)) AS expected_7d,
+    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 29, d.service_date)) AS expected_30d,
+    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 89, d.service_date)) AS expected_90d,
+    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 364, d.service_date)) AS expected_365d,
+    sum(oracle.days_assigned(
+        a.first_day, a.end_day, date_trunc('month', d.service_date)::DATE, d.service_date
+    )) AS expected_mtd,
+    sum(oracle.days_assigned(
+        a.first_day, a.end_day, d.service_date - 365 - 89, d.service_date - 365
+    )) AS expected_90d_year_ago
+FROM oracle.service_day d
+JOIN oracle.assignment a ON a.first_day <= d.service_date
+SEMI JOIN oracle.known_account k ON k.account_id = a.account_id
+GROUP BY a.account_id, d.service_date;
+
+CREATE OR REPLACE TABLE oracle.received AS
+SELECT
+    account_id,
+    service_date,
+    sum(energy_wh)::BIGINT AS energy_wh,
+    count(*) AS meters_received,
+    count(*) FILTER (quality <> 'actual') AS meters_estimated,
+    count(*) FILTER (is_conflict) AS meters_conflict
+FROM oracle.counted_reading
+GROUP BY account_id, service_date;
+
+CREATE OR REPLACE VIEW oracle.daily_consumption AS
+SELECT r.*, coalesce(e.meters_expected, 0) AS meters_expected
+FROM oracle.received r
+LEFT JOIN oracle.expected e USING (account_id, service_date)
+WHERE service_date BETWEEN getvariable('first_day') AND getvariable('through');
+
+-- The account's row on each service day, and whether the account is in the population.
+CREATE OR REPLACE TABLE oracle.population AS
+SELECT d.service_date, a.account_id, a.category
+FROM oracle.service_day d
+JOIN oracle.account a
+    ON (a.is_earliest OR a.valid_from <= d.service_date)
+    AND (a.valid_to IS NULL OR d.service_date <= a.valid_to)
+    AND a.opened_on <= d.service_date
+    AND (a.closed_on IS NULL OR d.service_date <= a.closed_on);
+
+-- One row per account and day without a gap, so that a window of w days is a window of w rows.
+CREATE OR REPLACE TABLE oracle.consumption AS
+WITH by_day AS (
+    SELECT
+        k.account_id,
+        d.service_date,
+        date_trunc('month', d.service_date) AS month,
+        coalesce(r.energy_wh, 0) AS wh,
+        coalesce(r.meters_received, 0) AS received
+    FROM oracle.known_account k
+    CROSS JOIN oracle.reached_day d
+    LEFT JOIN oracle.received r ON r.account_id = k.account_id AND r.service_date = d.service_date
+),
+summed AS (
+    SELECT
+        account_id,
+        service_date,
+        sum(wh) OVER last_7 AS wh_7d,
+        sum(received) OVER last_7 AS received_7d,
+        sum(wh) OVER last_30 AS wh_30d,
+        sum(received) OVER last_30 AS received_30d,
+        sum(wh) OVER last_90 AS wh_90d,
+        sum(received) OVER last_90 AS received_90d,
+        sum(wh) OVER last_365 AS wh_365d,
+        sum(received) OVER last_365 AS received_365d,
+        sum(wh) OVER this_month AS wh_mtd,
+        sum(received) OVER this_month AS received_mtd,
+        count(*) FILTER (received > 0) OVER last_90 AS days_90d,
+        sum(wh::HUGEINT * wh) FILTER (received > 0) OVER last_90 AS squares_90d,
+        coalesce(sum(wh) OVER year_ago, 0) AS wh_90d_year_ago,
+        coalesce(sum(received) OVER year_ago, 0) AS received_90d_year_ago
+    FROM by_day
+    WINDOW
+        last_7 AS (PARTITION BY account_id ORDER BY service_date ROWS BETWEEN 6 PRECEDING AND CURRENT ROW),
+        last_30 AS (PARTITION BY account_id ORDER BY service_date ROWS BETWEEN 29 PRECEDING AND CURRENT ROW),
+        last_90 AS (PARTITION BY account_id ORDER BY service_date ROWS BETWEEN 89 PRECEDING AND CURRENT ROW),
+        last_365 AS (PARTITION BY account_id ORDER BY service_date ROWS BETWEEN 364 PRECEDING AND CURRENT ROW),
+        year_ago AS (PARTITION BY account_id ORDER BY service_date ROWS BETWEEN 454 PRECEDING AND 365 PRECEDING),
+        this_month AS (
+            PARTITION BY account_id, month ORDER BY service_date ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+        )
+),
+-- cv_90d_ppm = isqrt(excess * 10^12 // square): a long division, three decimal digits a step, so that nothing
+-- passes 2^127 as long as wh_90d < 2^58 (the product excess * 10^12 would, from days of 50 GWh on).
+-- excess <= 89 * square, so the quotient is below 89 * 10^12 + 10^12 < 2^47.
+divided AS (
+    SELECT
+        *,
+        days_90d::HUGEINT * squares_90d - wh_90d::HUGEINT * wh_90d::HUGEINT AS excess,
+        nullif(wh_90d::HUGEINT * wh_90d::HUGEINT, 0) AS square,
+        excess // square AS digits_0,
+        excess % square AS rest_0,
+        rest_0 * 1000 // square AS digits_1,
+        rest_0 * 1000 % square AS rest_1,
+        rest_1 * 1000 // square AS digits_2,
+        rest_1 * 1000 % square AS rest_2,
+        rest_2 * 1000 // square AS digits_3,
+        rest_2 * 1000 % square AS rest_3,
+        rest_3 * 1000 // square AS digits_4,
+        (((digits_0 * 1000 + digits_1) * 1000 + digits_2) * 1000 + digits_3) * 1000 + digits_4 AS quotient,
+        floor(sqrt(quotient::DOUBLE))::HUGEINT AS root -- at most one off; set right below
+    FROM summed
+    WHERE service_date >= getvariable('first_day')
+)
+SELECT
+    account_id,
+    service_date,
+    wh_7d,
+    received_7d,
+    coalesce(expected_7d, 0) AS expected_7d,
+    oracle.ppm(received_7d, expected_7d) AS coverage_7d_ppm,
+    wh_30d,
+    received_30d,
+    coalesce(expected_30d, 0) AS expected_30d,
+    oracle.ppm(received_30d, expected_30d) AS coverage_30d_ppm,
+    wh_90d,
+    received_90d,
+    coalesce(expected_90d, 0) AS expected_90d,
+    oracle.ppm(received_90d, expected_90d) AS coverage_90d_ppm,
+    wh_365d,
+    received_365d,
+    coalesce(expected_365d, 0) AS expected_365d,
+    oracle.ppm(received_365d, expected_365d) AS coverage_365d_ppm,
+    wh_mtd,
+    received_mtd,
+    coalesce(expected_mtd, 0) AS expected_mtd,
+    oracle.ppm(received_mtd, expected_mtd) AS coverage_mtd_ppm,
+    wh_90d_year_ago,
+    received_90d_year_ago,
+    coalesce(expected_90d_year_ago, 0) AS expected_90d_year_ago,
+    days_90d,
+    CASE
+        WHEN root * root > quotient THEN root - 1
+        WHEN (root + 1) * (root + 1) <= quotient THEN root + 1
+        ELSE root
+    END AS cv_90d_ppm,
+    oracle.ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago) AS growth_90d_ppm
+FROM divided
+LEFT JOIN oracle.expected USING (account_id, service_date);

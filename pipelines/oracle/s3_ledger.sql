@@ -1,0 +1,217 @@
+-- definitions.md, "Ledger, as of service day D".
+-- Which bill is paid by which credit changes only on days with an event; so the allocation is written once for each
+-- (account, as_of) where as_of is a day with an event, and a service day reads the latest one at or before it.
+
+CREATE OR REPLACE TABLE oracle.ledger_as_of AS
+SELECT account_id, event_date AS as_of
+FROM oracle.ledger_event e
+SEMI JOIN oracle.ledger_account k ON k.account_id = e.account_id
+WHERE event_date <= getvariable('through')
+GROUP BY ALL;
+
+-- Only versions with event_date <= as_of exist; of one event the highest revision, then the content that comes first.
+CREATE OR REPLACE TABLE oracle.existing_event AS
+SELECT a.as_of, e.*
+FROM oracle.ledger_as_of a
+JOIN oracle.ledger_event e ON e.account_id = a.account_id AND e.event_date <= a.as_of
+QUALIFY row_number() OVER (
+    PARTITION BY e.account_id, a.as_of, e.event_id
+    ORDER BY e.revision DESC, [
+        e.event_type, e.event_date::VARCHAR, coalesce(e.due_date::VARCHAR, ''), e.amount_minor::VARCHAR,
+        coalesce(e.bill_id, ''), coalesce(e.ref_event_id, '')
+    ]
+) = 1;
+
+-- Bills. Credits that name a number go to the bill that is first in (due_date, event_id) among those of that number.
+CREATE OR REPLACE TABLE oracle.bill AS
+WITH issued AS (
+    SELECT
+        account_id,
+        as_of,
+        event_id,
+        CASE WHEN event_type = 'charge' THEN coalesce(nullif(bill_id, ''), event_id) ELSE event_id END AS bill_number,
+        event_date AS issued_on,
+        CASE WHEN event_type = 'charge' THEN due_date ELSE event_date END AS due_date,
+        amount_minor
+    FROM oracle.existing_event
+    WHERE event_type = 'charge' OR (event_type = 'adjustment' AND amount_minor > 0)
+)
+SELECT
+    *,
+    row_number() OVER (PARTITION BY account_id, as_of, bill_number ORDER BY due_date, event_id) = 1 AS takes_directed
+FROM issued;
+
+-- Credits that no existing reversal names.
+CREATE OR REPLACE TABLE oracle.credit AS
+SELECT
+    account_id,
+    as_of,
+    event_id,
+    event_date,
+    nullif(bill_id, '') AS bill_number,
+    abs(amount_minor) AS amount_minor
+FROM oracle.existing_event c
+WHERE (event_type IN ('payment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0))
+    AND NOT EXISTS (
+        FROM oracle.existing_event r
+        WHERE r.account_id = c.account_id
+            AND r.as_of = c.as_of
+            AND r.event_type = 'reversal'
+            AND r.ref_event_id = c.event_id
+    );
+
+-- Directed credits, in order of (event_date, event_id), until their bill is paid.
+CREATE OR REPLACE TABLE oracle.directed AS
+WITH queued AS (
+    SELECT
+        c.*,
+        b.event_id AS bill_event_id,
+        b.amount_minor AS bill_minor,
+        coalesce(sum(c.amount_minor) OVER (
+            PARTITION BY c.account_id, c.as_of, b.event_id
+            ORDER BY c.event_date, c.event_id
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), 0) AS before_minor
+    FROM oracle.credit c
+    JOIN oracle.bill b
+        ON b.account_id = c.account_id
+        AND b.as_of = c.as_of
+        AND b.bill_number = c.bill_number
+        AND b.takes_directed
+)
+SELECT
+    account_id,
+    as_of,
+    event_id,
+    event_date,
+    bill_event_id,
+    greatest(0, least(amount_minor, bill_minor - before_minor)) AS applied_minor,
+    amount_minor - applied_minor AS left_minor
+FROM queued;
+
+-- The pool: every other credit, and what is left of directed ones; `upto_minor` is the pool filled so far.
+CREATE OR REPLACE TABLE oracle.pooled AS
+WITH pool AS (
+    SELECT account_id, as_of, event_id, event_date, amount_minor
+    FROM oracle.credit c
+    ANTI JOIN oracle.directed d ON d.account_id = c.account_id AND d.as_of = c.as_of AND d.event_id = c.event_id
+    WHERE amount_minor > 0
+    UNION ALL
+    SELECT account_id, as_of, event_id, event_date, left_minor FROM oracle.directed WHERE left_minor > 0
+)
+SELECT
+    *,
+    sum(amount_minor) OVER (PARTITION BY account_id, as_of ORDER BY event_date, event_id) AS upto_minor
+FROM pool;
+
+-- What each bill still needs after directed credits is filled from the pool, in order of (due_date, number, event_id).
+CREATE OR REPLACE TABLE oracle.bill_state AS
+WITH by_bill AS (
+    SELECT
+        account_id,
+        as_of,
+        bill_event_id AS event_id,
+        sum(applied_minor) AS applied_minor,
+        max(event_date) FILTER (applied_minor > 0) AS directed_on
+    FROM oracle.directed
+    GROUP BY ALL
+),
+needy AS (
+    SELECT
+        b.*,
+        d.directed_on,
+        b.amount_minor - coalesce(d.applied_minor, 0) AS need_minor,
+        sum(need_minor) OVER (
+            PARTITION BY b.account_id, b.as_of
+            ORDER BY b.due_date, b.bill_number, b.event_id
+        ) AS need_upto_minor
+    FROM oracle.bill b
+    LEFT JOIN by_bill d USING (account_id, as_of, event_id)
+),
+pool AS (
+    SELECT account_id, as_of, max(upto_minor) AS pool_minor FROM oracle.pooled GROUP BY ALL
+),
+filled AS (
+    SELECT
+        n.*,
+        greatest(0, least(need_minor, need_upto_minor - coalesce(pool_minor, 0))) AS open_minor
+    FROM needy n
+    LEFT JOIN pool USING (account_id, as_of)
+)
+SELECT
+    f.account_id,
+    f.as_of,
+    f.issued_on,
+    f.due_date,
+    f.amount_minor,
+    f.open_minor,
+    -- The latest of its portions: the last directed one, or the pooled credit that fills its last unit.
+    CASE
+        WHEN f.open_minor > 0 THEN NULL
+        WHEN f.need_minor = 0 THEN f.directed_on
+        WHEN f.directed_on > p.event_date THEN f.directed_on
+        ELSE p.event_date
+    END AS settled_on
+FROM filled f
+ASOF LEFT JOIN oracle.pooled p
+    ON p.account_id = f.account_id AND p.as_of = f.as_of AND p.upto_minor >= f.need_upto_minor;
+
+CREATE OR REPLACE TABLE oracle.balance AS
+WITH billed AS (
+    SELECT account_id, as_of, sum(amount_minor) AS billed_minor, sum(open_minor) AS open_minor
+    FROM oracle.bill_state
+    GROUP BY ALL
+),
+credited AS (
+    SELECT account_id, as_of, sum(amount_minor) AS credited_minor FROM oracle.credit GROUP BY ALL
+)
+SELECT
+    a.account_id,
+    a.as_of,
+    coalesce(billed_minor, 0) - coalesce(credited_minor, 0) AS balance_minor,
+    -- every credit is applied or left: what is applied is what is billed and no longer open
+    coalesce(credited_minor, 0) - (coalesce(billed_minor, 0) - coalesce(open_minor, 0)) AS unallocated_minor
+FROM oracle.ledger_as_of a
+LEFT JOIN billed USING (account_id, as_of)
+LEFT JOIN credited USING (account_id, as_of);
+
+-- Ageing and payment behaviour move with D also between events.
+CREATE OR REPLACE TABLE oracle.ledger AS
+WITH day AS (
+    SELECT p.service_date AS d, p.account_id, b.as_of, b.balance_minor, b.unallocated_minor
+    FROM oracle.population p
+    ASOF JOIN oracle.balance b ON b.account_id = p.account_id AND b.as_of <= p.service_date
+),
+aged AS (
+    SELECT
+        day.d,
+        day.account_id,
+        day.balance_minor,
+        day.unallocated_minor,
+        b.*,
+        day.d - b.due_date AS overdue_days,
+        b.issued_on BETWEEN day.d - 364 AND day.d AS billed_365d,
+        b.due_date BETWEEN day.d - 365 AND day.d - 1 AS due_365d
+    FROM day
+    LEFT JOIN oracle.bill_state b
+        ON b.account_id = day.account_id
+        AND b.as_of = day.as_of
+        AND (b.open_minor > 0 OR b.issued_on >= day.d - 364 OR b.due_date >= day.d - 365)
+)
+SELECT
+    account_id,
+    d AS service_date,
+    coalesce(sum(amount_minor) FILTER (billed_365d), 0) AS billed_365d_minor,
+    any_value(balance_minor) AS balance_minor,
+    coalesce(sum(open_minor) FILTER (overdue_days <= 0), 0) AS current_minor,
+    coalesce(sum(open_minor) FILTER (overdue_days BETWEEN 1 AND 30), 0) AS overdue_1_30_minor,
+    coalesce(sum(open_minor) FILTER (overdue_days BETWEEN 31 AND 60), 0) AS overdue_31_60_minor,
+    coalesce(sum(open_minor) FILTER (overdue_days BETWEEN 61 AND 90), 0) AS overdue_61_90_minor,
+    coalesce(sum(open_minor) FILTER (overdue_days >= 91), 0) AS overdue_91_minor,
+    coalesce(sum(open_minor) FILTER (overdue_days >= 1), 0) AS overdue_minor,
+    any_value(unallocated_minor) AS unallocated_minor,
+    count(*) FILTER (due_365d) AS bills_due_365d,
+    count(*) FILTER (due_365d AND settled_on <= due_date) AS bills_on_time_365d,
+    coalesce(sum(greatest(0, coalesce(settled_on, d) - due_date)) FILTER (due_365d), 0) AS beyond_terms_365d_days
+FROM aged
+GROUP BY account_id, d;

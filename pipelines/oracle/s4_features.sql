@@ -1,0 +1,26 @@
+-- definitions.md: a features row for every account in the population; zero where an account has no ledger event yet.
+CREATE OR REPLACE TABLE oracle.features AS
+SELECT
+    p.account_id,
+    p.service_date,
+    p.category,
+    c.* EXCLUDE (account_id, service_date),
+    coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
+    coalesce(l.balance_minor, 0) AS balance_minor,
+    coalesce(l.current_minor, 0) AS current_minor,
+    coalesce(l.overdue_1_30_minor, 0) AS overdue_1_30_minor,
+    coalesce(l.overdue_31_60_minor, 0) AS overdue_31_60_minor,
+    coalesce(l.overdue_61_90_minor, 0) AS overdue_61_90_minor,
+    coalesce(l.overdue_91_minor, 0) AS overdue_91_minor,
+    coalesce(l.overdue_minor, 0) AS overdue_minor,
+    coalesce(l.unallocated_minor, 0) AS unallocated_minor,
+    coalesce(l.bills_due_365d, 0) AS bills_due_365d,
+    coalesce(l.bills_on_time_365d, 0) AS bills_on_time_365d,
+    oracle.ppm(l.bills_on_time_365d, l.bills_due_365d) AS on_time_365d_ppm,
+    coalesce(l.beyond_terms_365d_days, 0) AS beyond_terms_365d_days,
+    oracle.floor_div(l.beyond_terms_365d_days * 1000, nullif(l.bills_due_365d, 0)) AS mean_beyond_terms_365d_milli
+FROM oracle.population p
+SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
+JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date
+LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
+ORDER BY p.service_date, p.account_id;

@@ -1,0 +1,30 @@
+-- What the policy says, as tables; Python fills them. Days before the first version have the first.
+CREATE OR REPLACE TABLE oracle.policy_version (
+    policy_version VARCHAR,
+    from_day DATE,
+    end_day DATE, -- exclusive
+    metric VARCHAR,
+    rule VARCHAR -- the version's own rule
+);
+
+CREATE OR REPLACE TABLE oracle.policy_scope (
+    policy_version VARCHAR,
+    metric VARCHAR,
+    scope VARCHAR,
+    category VARCHAR -- null in the scope all
+);
+
+CREATE OR REPLACE TABLE oracle.policy_cut (
+    policy_version VARCHAR,
+    rule VARCHAR,
+    class VARCHAR,
+    side VARCHAR,
+    kind VARCHAR,
+    cut_num BIGINT,
+    cut_den BIGINT
+);
+
+CREATE OR REPLACE VIEW oracle.policy_day AS
+SELECT d.service_date, p.policy_version
+FROM oracle.service_day d
+JOIN oracle.policy_version p ON p.from_day <= d.service_date AND d.service_date < p.end_day;

@@ -1,0 +1,53 @@
+-- definitions.md, "ABC classes": the cuts of the policy's own rule, one row per service day and scope.
+
+-- An account is inside when its metric is above the amount, or equal to it with an id not after the boundary's.
+CREATE OR REPLACE MACRO oracle.is_inside(metric, account, cut) AS
+    metric > cut.amount OR (metric = cut.amount AND account <= cut.boundary);
+
+CREATE OR REPLACE MACRO oracle.abc_class(class_before, metric, account, cuts) AS CASE
+    WHEN class_before IS NULL THEN CASE
+        WHEN oracle.is_inside(metric, account, cuts.a_cut) THEN 'A'
+        WHEN oracle.is_inside(metric, account, cuts.b_cut) THEN 'B'
+        ELSE 'C'
+    END
+    WHEN oracle.is_inside(metric, account, cuts.a_entry) THEN 'A'
+    WHEN class_before = 'A' AND oracle.is_inside(metric, account, cuts.a_exit) THEN 'A'
+    WHEN oracle.is_inside(metric, account, cuts.b_entry) THEN 'B'
+    WHEN class_before IN ('A', 'B') AND oracle.is_inside(metric, account, cuts.b_exit) THEN 'B'
+    ELSE 'C'
+END;
+
+CREATE OR REPLACE TABLE oracle.threshold AS
+WITH cut AS (
+    SELECT c.*, {'amount': c.amount, 'boundary': c.boundary_account_id} AS edge
+    FROM oracle.cutoffs c
+    JOIN oracle.policy_version p
+        ON p.policy_version = c.policy_version AND p.metric = c.metric AND p.rule = c.rule
+)
+SELECT
+    service_date,
+    scope,
+    {
+        'a_cut': any_value(edge) FILTER (class = 'A' AND side = 'cut'),
+        'a_entry': any_value(edge) FILTER (class = 'A' AND side = 'entry'),
+        'a_exit': any_value(edge) FILTER (class = 'A' AND side = 'exit'),
+        'b_cut': any_value(edge) FILTER (class = 'B' AND side = 'cut'),
+        'b_entry': any_value(edge) FILTER (class = 'B' AND side = 'entry'),
+        'b_exit': any_value(edge) FILTER (class = 'B' AND side = 'exit')
+    } AS cuts
+FROM cut
+GROUP BY service_date, scope
+ORDER BY service_date;
+
+CREATE OR REPLACE TABLE oracle.tier_day (
+    service_date DATE,
+    account_id VARCHAR,
+    category VARCHAR,
+    abc VARCHAR,
+    credit_grade VARCHAR,
+    candidate VARCHAR,
+    tier VARCHAR,
+    tier_since DATE,
+    rule VARCHAR,
+    policy_version VARCHAR
+);

@@ -1,0 +1,73 @@
+-- definitions.md, "Tiers": the history, one row per account and maximal run of days with the same (tier, abc).
+CREATE OR REPLACE TABLE oracle.customer_tiers AS
+WITH marked AS (
+    SELECT
+        *,
+        lag(service_date) OVER by_day IS DISTINCT FROM service_date - 1
+            OR lag(tier) OVER by_day IS DISTINCT FROM tier
+            OR lag(abc) OVER by_day IS DISTINCT FROM abc AS starts
+    FROM oracle.tier_day
+    WINDOW by_day AS (PARTITION BY account_id ORDER BY service_date)
+),
+numbered AS (
+    SELECT *, count(*) FILTER (starts) OVER (PARTITION BY account_id ORDER BY service_date) AS run FROM marked
+)
+SELECT
+    account_id,
+    min(service_date) AS valid_from,
+    nullif(max(service_date), getvariable('through')) AS valid_to,
+    any_value(tier) AS tier,
+    any_value(abc) AS abc,
+    arg_min(tier_since, service_date) AS tier_since,
+    arg_min(rule, service_date) AS rule,
+    arg_min(policy_version, service_date) AS policy_version
+FROM numbered
+GROUP BY account_id, run;
+
+CREATE OR REPLACE VIEW oracle.customer_tiers_current AS
+SELECT c.* EXCLUDE (valid_to), d.category, d.credit_grade
+FROM oracle.customer_tiers c
+JOIN oracle.tier_day d ON d.account_id = c.account_id AND d.service_date = getvariable('through')
+WHERE c.valid_to IS NULL;
+
+-- Accounts by tier on the last published day of the month before and of the month; none: not in the population.
+CREATE OR REPLACE TABLE oracle.tier_migration_matrix AS
+WITH month_end AS (
+    SELECT date_trunc('month', service_date)::DATE AS month, max(service_date) AS last_day
+    FROM oracle.service_day
+    GROUP BY ALL
+),
+at_end AS (
+    SELECT m.month, t.account_id, t.tier
+    FROM month_end m
+    JOIN oracle.tier_day t ON t.service_date = m.last_day
+),
+move AS (
+    SELECT month, account_id, NULL AS from_tier, tier AS to_tier FROM at_end
+    UNION ALL
+    SELECT month + INTERVAL 1 MONTH, account_id, tier, NULL FROM at_end
+),
+account_move AS (
+    SELECT
+        month::DATE AS month,
+        coalesce(max(from_tier), 'none') AS from_tier,
+        coalesce(max(to_tier), 'none') AS to_tier
+    FROM move
+    WHERE month <= getvariable('through')
+    GROUP BY month, account_id
+)
+SELECT month, from_tier, to_tier, count(*) AS accounts
+FROM account_move
+GROUP BY ALL;
+
+CREATE OR REPLACE TABLE oracle.tier_migrations (
+    account_id VARCHAR,
+    service_date DATE,
+    from_tier VARCHAR,
+    to_tier VARCHAR,
+    from_abc VARCHAR,
+    to_abc VARCHAR,
+    cause VARCHAR,
+    rule VARCHAR,
+    policy_version VARCHAR
+);

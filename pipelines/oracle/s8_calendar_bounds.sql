@@ -1,0 +1,28 @@
+-- definitions.md, "The calendar": the first service day, and the last closed day at or before `through` that has a
+-- reading, or a ledger event where there are no readings at all. Null where there is none.
+WITH event_day AS (
+    SELECT service_date, count(*) AS meters_received FROM oracle.counted_reading GROUP BY service_date
+    UNION ALL
+    SELECT DISTINCT event_date, 0 FROM oracle.ledger_event WHERE NOT EXISTS (FROM oracle.counted_reading)
+),
+counted AS (
+    SELECT
+        d.service_date,
+        d.meters_received,
+        count(*) FILTER (k.account_id IS NOT NULL) AS meters_expected
+    FROM event_day d
+    LEFT JOIN oracle.assignment a
+        ON a.first_day <= d.service_date AND (a.end_day IS NULL OR d.service_date < a.end_day)
+    LEFT JOIN oracle.known_account k ON k.account_id = a.account_id
+    WHERE d.service_date <= getvariable('through')
+    GROUP BY ALL
+)
+SELECT
+    least(
+        (SELECT min(service_date) FROM oracle.counted_reading),
+        (SELECT min(event_date) FROM oracle.ledger_event)
+    ) AS first_day,
+    max(service_date) FILTER (
+        meters_expected = 0 OR oracle.ppm(meters_received, meters_expected) >= getvariable('coverage_floor_ppm')
+    ) AS last_day
+FROM counted;

@@ -1,0 +1,230 @@
+"""Audit what a run has staged, then publish it: one generation, one pointer, and the DuckDB file derived from it.
+
+The publisher needs nothing of the run but its generation, so it can be started again at any point: before the pointer
+has moved nothing has happened; after it, `recover` derives what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import Config
+from pipelines.marts import Publication, derive, migration_matrix
+from pipelines.warehouse import Generation, Warehouse, commit_point
+from schemas.errors import WattierError
+from schemas.marts import DATA_QUALITY_RESULTS, MARTS, PENDING, TIER_RESTATEMENTS
+from transforms.fold_days import EVENTS_SCHEMA
+from transforms.fold_meters import READINGS_SCHEMA, pending_reasons
+from transforms.fold_reference import METERS_SCHEMA, TO_METER_SHARD
+from transforms.kernels.windows import date_of
+from transforms.storage import Entry, Store
+
+SMALL = ("service_days", "pipeline_runs", "data_quality_results", "tier_restatements", "tier_migration_matrix", "pending")
+"""Marts that live inside the DuckDB file; a generation carries them whole."""
+
+ACCEPTED = {
+    "accepted_readings": "log:meter_readings", "accepted_ledger_events": "log:ledger_events",
+    "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
+}  # fmt: skip
+"""Views over the accepted-event log."""
+
+AUDITED = {
+    "meter_readings": "log:meter_readings", "ledger_events": "log:ledger_events", "accounts": "log:accounts",
+    "meters": "log:meters", "features": "mart:features", "daily_consumption": "mart:daily_consumption",
+    "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
+    "cutoffs": "mart:cutoffs",
+}  # fmt: skip
+
+
+class Publisher:
+    """Publishes generations of one warehouse."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self.warehouse = warehouse
+
+    def recover(self) -> None:
+        """Derive the DuckDB file anew where an earlier publisher died between the pointer and it."""
+        standing = self.warehouse.load()
+        if standing.number and generation_of(self.warehouse.marts) != standing.number:
+            self.derive(standing)
+
+    def publish(
+        self, before: Generation, draft: Generation, config: Config, started: datetime, *, restated_from: date | None,
+        facts: Mapping[str, tuple[int, int]], audit: bool, overrides: frozenset[str],
+        progress: Callable[[str, int, int], None],
+    ) -> None:  # fmt: skip
+        """Audit the draft's new rows, then move the pointer to it. Raises AuditFailed; nothing has moved then."""
+        progress("audit", 0, 1)
+        store, tables = self.warehouse.store, dict(draft.tables)
+        tables["pending"] = pending_table(store, draft)
+        if restated_from is not None:
+            new = restatements(self.warehouse, before, draft, restated_from, "correction")
+            old = tables.get("tier_restatements", TIER_RESTATEMENTS.schema.empty_table())
+            tables["tier_restatements"] = pa.concat_tables([old, new])
+        tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
+        if audit:
+            results = self._audit(before, draft, config, facts, overrides)
+            old = tables.get("data_quality_results", DATA_QUALITY_RESULTS.schema.empty_table())
+            tables["data_quality_results"] = pa.concat_tables([old, results])
+        commit_point("after_audit")
+        progress("publish", 0, 1)
+        generation = replace(
+            draft, tables=tables, header={**draft.header, "published_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        )
+        digest = self.warehouse.write(generation)
+        commit_point("before_pointer")
+        self.warehouse.point(generation.number, digest)
+        commit_point("after_pointer")
+        self.derive(generation)
+        commit_point("after_marts")
+        progress("publish", 1, 1)
+
+    def _audit(
+        self, before: Generation, draft: Generation, config: Config, facts: Mapping[str, tuple[int, int]],
+        overrides: frozenset[str],
+    ) -> pa.Table:  # fmt: skip
+        from pipelines.audit import Facts, audit
+
+        old = {entry.path for entry in before.entries}
+        staging = {
+            relation: [self._full(e) for e in draft.of(kind) if e.path not in old or relation == "customer_tiers_current"]
+            for relation, kind in AUDITED.items()
+        }
+        through = date_of(draft.through) if draft.through is not None else date.min
+        seen = Facts(through, {s: read for s, (read, _) in facts.items()}, {s: bad for s, (_, bad) in facts.items()})
+        result = audit(staging, config.policy, draft.number, Path(self.warehouse.root) / "data_docs", seen, overrides)
+        result.enforce()
+        return result.rows
+
+    def _full(self, entry: Entry) -> str:
+        return str(self.warehouse.store.full(entry.path))
+
+    def derive(self, generation: Generation) -> None:
+        """Write marts.duckdb from a generation."""
+        files = {name: [e.path for e in generation.of(f"mart:{name}")] for name in MARTS if name not in SMALL}
+        extra = {view: [e.path for e in generation.of(kind)] for view, kind in ACCEPTED.items()}
+        header = generation.header
+        publication = Publication(
+            generation.number, date_of(generation.through) if generation.through is not None else None,
+            header["published_at"], header["wattier_version"],
+        )  # fmt: skip
+        tables = {name: table for name, table in generation.tables.items() if name in SMALL}
+        since = {name: date_of(day) for name, day in header["keep_from"].items()}
+        derive(self.warehouse.marts, publication, files, tables, extra, since)
+
+
+def generation_of(marts: Path) -> int | None:
+    """The generation a DuckDB file was derived from; None where there is no such file."""
+    if not marts.exists():
+        return None
+    try:
+        with duckdb.connect(str(marts), read_only=True) as con:
+            row = con.execute("SELECT generation FROM wattier_generation").fetchone()
+    except duckdb.Error:
+        return None
+    return int(row[0]) if row else None
+
+
+def pending_table(store: Store, generation: Generation) -> pa.Table:
+    """The `pending` mart, from the waiting rows of all shards."""
+    parts = []
+
+    def add(source: str, table: pa.Table, name: str, day: str, reason: Any) -> None:
+        n = table.num_rows
+        parts.append(pa.table(
+            [pa.array([source] * n), table["delivery"], table["row"], table[name], table[day], reason], schema=PENDING.schema
+        ))  # fmt: skip
+
+    held = {e.shard: e for e in generation.of("assignments")}
+    for entry in generation.of("pending_readings"):
+        table = store.read_table(entry).cast(READINGS_SCHEMA).combine_chunks()
+        known = store.read_table(held[entry.shard]) if entry.shard in held else TO_METER_SHARD.empty_table()
+        add("meter_readings", table, "meter_id", "service_date", pending_reasons(table, known))
+    for kind, source, schema, day in (
+        ("pending_ledger", "ledger_events", EVENTS_SCHEMA, "event_date"),
+        ("waiting_meters", "meters", METERS_SCHEMA, "installed_on"),
+    ):
+        for entry in generation.of(kind):
+            table = store.read_table(entry).cast(schema)
+            add(source, table, "account_id", day, pa.array(["unknown_account"] * table.num_rows))
+    return pa.concat_tables(parts) if parts else PENDING.schema.empty_table()
+
+
+def _tiers_view(con: duckdb.DuckDBPyConnection, name: str, warehouse: Warehouse, generation: Generation) -> None:
+    """A view of a generation's tier history, `valid_to` null where it goes on."""
+    columns = "account_id, valid_from, valid_to, tier, abc"
+
+    def scan(kind: str, select: str) -> str:
+        files = [str(warehouse.store.full(e.path)) for e in generation.of(kind)]
+        listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+        return f"SELECT {select} FROM read_parquet([{listed}])" if files else ""
+
+    closed = scan("mart:customer_tiers", columns)
+    current = scan("mart:customer_tiers_current", "account_id, valid_from, NULL::DATE AS valid_to, tier, abc")
+    empty = "SELECT ''::VARCHAR account_id, NULL::DATE valid_from, NULL::DATE valid_to, '' tier, '' abc WHERE false"
+    con.execute(f"CREATE VIEW {name} AS " + " UNION ALL ".join(part for part in (closed, current, empty) if part))
+
+
+def restatements(
+    warehouse: Warehouse, before: Generation, after: Generation, restated_from: date, cause: str
+) -> pa.Table:
+    """Stretches of days for which the tier published before differs from the tier published now."""
+    assert before.through is not None
+    last = date_of(before.through)
+    with duckdb.connect() as con:
+        _tiers_view(con, "old_tiers", warehouse, before)
+        _tiers_view(con, "new_tiers", warehouse, after)
+        return con.execute(
+            """
+            WITH days AS (
+                SELECT account_id, unnest(generate_series(greatest(valid_from, $first), least(coalesce(valid_to, $last), $last),
+                                          INTERVAL 1 DAY))::DATE AS day, tier, true AS is_new
+                FROM (FROM new_tiers EXCEPT FROM old_tiers) WHERE valid_from <= $last AND coalesce(valid_to, $last) >= $first
+                UNION ALL
+                SELECT account_id, unnest(generate_series(greatest(valid_from, $first), least(coalesce(valid_to, $last), $last),
+                                          INTERVAL 1 DAY))::DATE, tier, false
+                FROM (FROM old_tiers EXCEPT FROM new_tiers) WHERE valid_from <= $last AND coalesce(valid_to, $last) >= $first
+            ), pairs AS (
+                SELECT account_id, day, max(tier) FILTER (NOT is_new) AS from_tier, max(tier) FILTER (is_new) AS to_tier
+                FROM days GROUP BY ALL
+            ), changed AS (
+                SELECT *, day - row_number() OVER (PARTITION BY account_id, from_tier, to_tier ORDER BY day)::INTEGER AS island
+                FROM pairs WHERE from_tier IS DISTINCT FROM to_tier
+            )
+            SELECT $generation::INTEGER AS generation, account_id, min(day) AS valid_from, max(day) AS valid_to, from_tier, to_tier,
+                   $cause AS cause
+            FROM changed GROUP BY account_id, from_tier, to_tier, island ORDER BY account_id, valid_from
+            """,
+            {"first": restated_from, "last": last, "generation": after.number, "cause": cause},
+        ).to_arrow_table().cast(TIER_RESTATEMENTS.schema)
+
+
+def matrix(
+    warehouse: Warehouse, draft: Generation, tables: Mapping[str, pa.Table], restated_from: date | None, before: Generation
+) -> pa.Table:
+    """The `tier_migration_matrix` of a draft; months that the run did not touch are carried over."""
+    old = tables.get("tier_migration_matrix")
+    since = None
+    if old is not None and before.through is not None and draft.header["first"] == before.header.get("first"):
+        touched = min(date_of(before.through), restated_from or date.max)
+        since = touched.replace(day=1)
+    with duckdb.connect() as con:
+        _tiers_view(con, "customer_tiers", warehouse, draft)
+        con.register("service_days", tables.get("service_days", MARTS["service_days"].schema.empty_table()))
+        new = migration_matrix(con, since)
+    if since is None or old is None:
+        return new
+    return pa.concat_tables([old.filter(pc.less(old["month"], pa.scalar(since))), new.cast(old.schema)])
+
+
+def describe(paths: Sequence[Path]) -> str:
+    """Paths as a list for a message."""
+    return ", ".join(str(path) for path in paths)

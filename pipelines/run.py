@@ -1,0 +1,409 @@
+"""`wattier run`: take in what has landed, move the service days on, audit, publish."""
+
+from __future__ import annotations
+
+import calendar as months
+import importlib.metadata
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.calendar import Calendar
+from pipelines.config import Config
+from pipelines.landing import Landed, discover
+from pipelines.publish import Publisher, describe
+from pipelines.warehouse import BY_DAY, CHECKPOINT, Draft, Generation, Warehouse, commit_point
+from schemas.errors import StateError, Unbalanced, WattierError
+from schemas.marts import PIPELINE_RUNS
+from schemas.policy import Policy
+from transforms.fold_days import CALENDAR_SCHEMA
+from transforms.fold_features import Plan
+from transforms.kernels.windows import BASE, YEAR, date_of, day_of
+from transforms.read_files import delivery_to_json, read_faults
+from transforms.shards import Place, state_block
+from transforms.storage import Commit, Entry
+
+INTAKE_BYTES = 64 << 20
+"""Landed files are taken in this many bytes at a time, so that memory stays bounded."""
+
+GZIP_RATIO = 6
+
+ACCOUNT_STATE = (
+    "account_slots", "accounts", "mart:accounts", "waiting_meters", "expected", "calendar", "ledger", "pending_ledger",
+    "day_block",
+)  # fmt: skip
+METER_STATE = ("meter_slots", "assignments", "pending_readings", "meter_block", "log:meter_readings")
+
+Progress = Callable[[str, int, int], None]
+"""Told of every step: what is being done, steps done, steps in all."""
+
+
+@dataclass
+class RunReport:
+    """What a run did."""
+
+    generation: int
+    through: date | None
+    published: bool
+    files: int = 0
+    redelivered: int = 0
+    days: int = 0
+    restated_from: date | None = None
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return json.loads(json.dumps(vars(self), default=str))  # type: ignore[no-any-return]
+
+
+def _quiet(what: str, done: int, of: int) -> None:
+    """No progress is shown."""
+
+
+def run(
+    config: Config, *, through: date | None = None, beam_options: Sequence[str] = (), audit: bool = True,
+    overrides: frozenset[str] = frozenset(), progress: Progress = _quiet,
+) -> RunReport:  # fmt: skip
+    """Bring the marts up to date. Raises WattierError; the last publication then stands as it was.
+
+    through: last service day to publish; None: the last complete one. beam_options: passed to Beam as they are.
+    """
+    warehouse = Warehouse(config.warehouse)
+    with warehouse.lock():
+        publisher = Publisher(warehouse)
+        publisher.recover()
+        return _Run(config, warehouse, publisher, beam_options, progress).go(through, audit, overrides)
+
+
+class _Run:
+    """One run, under the lock."""
+
+    def __init__(
+        self, config: Config, warehouse: Warehouse, publisher: Publisher, beam_options: Sequence[str], progress: Progress
+    ) -> None:
+        self.config, self.warehouse, self.publisher = config, warehouse, publisher
+        self.beam_options, self.progress = beam_options, progress
+        self.standing = warehouse.load()
+        self.started = datetime.now(UTC)
+        self.draft = Draft(list(self.standing.entries))
+        self.number = self.standing.number + 1
+        self.attempt = f"data/{self.number:06d}-{uuid.uuid4().hex[:8]}"
+        self.steps = 0
+        self.totals: dict[str, dict[str, int]] = {}
+        self.first_pending: dict[str, int] = {}
+        self.restate: list[int] = []
+        self._check_shards()
+
+    def _check_shards(self) -> None:
+        held, asked = self.standing.header.get("shards"), self.config.settings.shards
+        if held is not None and held != asked:
+            raise StateError(
+                f"{self.warehouse.root} is kept in {held} shards, the configuration says {asked}. Set `shards: {held}`, or "
+                "run into a new warehouse: results do not depend on it."
+            )
+
+    def go(self, through: date | None, audit: bool, overrides: frozenset[str]) -> RunReport:
+        landed = discover(self.config.landing, self.config.sources, self.standing.deliveries)
+        with _Clock() as clock:
+            self._take_in(landed)
+        seconds = {"take_in": clock.seconds}
+        commit_point("after_intake")
+        counts = self._balance(landed)
+
+        rows = pa.concat_tables([self._table(e) for e in self._of("calendar")] or [CALENDAR_SCHEMA.empty_table()])
+        calendar = Calendar.of(rows)
+        before = self.standing.through
+        end = calendar.end(self.config.policy, day_of(through) if through else None) if calendar else None
+        end = max((day for day in (end, before) if day is not None), default=None)
+        first = self._first_day(calendar, before)
+        days = 0
+        with _Clock() as clock:
+            if calendar and end is not None and first <= end:
+                days = self._tick(calendar, first, end)
+        seconds["tick"] = clock.seconds
+        commit_point("after_tick")
+        report = RunReport(
+            self.standing.number, date_of(end) if end is not None else None, False, len(landed.deliveries),
+            sum(landed.redelivered.values()), days, None, counts, seconds,
+        )  # fmt: skip
+        if before is not None and days and first <= before:
+            report.restated_from = date_of(first)
+        if not days and not landed.register.num_rows > self.standing.deliveries.num_rows:
+            return report
+        generation = self._generation(landed, calendar, end, counts)
+        with _Clock() as clock:
+            facts = {source: (c["read"], c["rejected"]) for source, c in counts.items()}
+            self.publisher.publish(
+                self.standing, generation, self.config, self.started, restated_from=report.restated_from, facts=facts,
+                audit=audit, overrides=overrides, progress=self.progress,
+            )  # fmt: skip
+        seconds["publish"] = clock.seconds
+        self._clean_up()
+        report.generation, report.published = generation.number, True
+        return report
+
+    # --- taking in -----------------------------------------------------------------------------------------------------
+    def _take_in(self, landed: Landed) -> None:
+        from pipelines.graph import take_in
+
+        batches = list(_in_portions(landed))
+        for number, deliveries in enumerate(batches, 1):
+            self.progress("taking in", number - 1, len(batches))
+            place = self._place()
+            with self._pipeline() as p:
+                take_in(
+                    p, place, self.config.sources, deliveries, self._states(ACCOUNT_STATE), self._states(METER_STATE)
+                )
+            commits = self._commits(place, {"reference": None, "meters": None, "days": None, "read": len(deliveries)})
+            self.draft.apply(commits)
+            self._count(commits)
+            self.restate += [c.restate_from for c in commits if c.restate_from is not None]
+            self.progress("taking in", number, len(batches))
+
+    def _count(self, commits: Sequence[Commit]) -> None:
+        portion: dict[str, dict[str, int]] = {}
+        for commit in commits:
+            for source, counts in (commit.counts or {}).items():
+                for outcome, rows in counts.items():
+                    into = portion.setdefault(source, {})
+                    into[outcome] = into.get(outcome, 0) + rows
+        for source, counts in portion.items():
+            total = self.totals.setdefault(source, {})
+            waiting_again = total.pop("pending", 0)
+            for outcome, rows in counts.items():
+                total[outcome] = total.get(outcome, 0) + rows
+            total["redriven"] = total.get("redriven", 0) - waiting_again
+
+    def _balance(self, landed: Landed) -> dict[str, dict[str, int]]:
+        """Rows read, and pending before, against where they went. Raises Unbalanced."""
+        outcomes = ("read", "redriven", "accepted", "superseded", "rejected", "pending")
+        balanced = {}
+        for source, total in self.totals.items():
+            c = {outcome: total.get(outcome, 0) for outcome in outcomes}
+            came, went = c["read"] + c["redriven"], c["accepted"] + c["superseded"] + c["rejected"] + c["pending"]
+            if came != went:
+                raise Unbalanced(
+                    f"{source}: {came} rows came in ({c['read']} read, {c['redriven']} pending before), but {went} are accounted "
+                    f"for ({c['accepted']} accepted, {c['superseded']} superseded, {c['rejected']} rejected, {c['pending']} "
+                    "pending). Nothing was published. Please report this with the run's files."
+                )
+            c["files"] = sum(d.source == source for d in landed.deliveries)
+            c["files_redelivered"] = landed.redelivered.get(source, 0)
+            balanced[source] = c
+        return balanced
+
+    # --- moving on -----------------------------------------------------------------------------------------------------
+    def _first_day(self, calendar: Calendar | None, before: int | None) -> int:
+        """The first service day to be made (anew)."""
+        if calendar is None:
+            return 0
+        candidates = [*self.restate, before + 1 if before is not None else calendar.first]
+        changed = _policy_change(self.standing.header.get("policy"), self.config.policy)
+        candidates += [changed] if changed is not None else []
+        first_before = self.standing.header.get("first")
+        candidates += [calendar.first] if first_before is not None and calendar.first != first_before else []
+        return max(min(candidates), calendar.first)
+
+    def _tick(self, calendar: Calendar, first: int, end: int) -> int:
+        """Roll from the last checkpoint before `first` to `end`, a month at a time. Returns the days made."""
+        from pipelines.graph import tick
+
+        held = [day for day in self.draft.checkpoints() if calendar.first <= day < first]
+        if calendar.first != self.standing.header.get("first", calendar.first):
+            held = []
+        start = held[-1] + 1 if held else calendar.first
+        self.draft.drop_from(start)
+        keep = self.config.settings.retention
+        features_from, consumption_from = end - keep.features + 1, end - keep.daily_consumption + 1
+        spans = list(_months(start, end))
+        for number, (a, b) in enumerate(spans):
+            self.progress(f"service days to {date_of(b)}", number, len(spans))
+            plan, place = Plan(a, b, features_from, consumption_from), self._place()
+            with self._pipeline() as p:
+                tick(p, place, self.config.policy, plan, self._tick_states(plan))
+            self.draft.apply(self._commits(place, {"features": None, "tiers": None}))
+            shutil.rmtree(Path(self.warehouse.root) / place.folder / "staged", ignore_errors=True)
+            ends = {day for day in self.draft.checkpoints() if _is_month_end(day)}
+            self.draft.prune(b, ends, {"mart:features": features_from, "mart:daily_consumption": consumption_from})
+            self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
+        return end - start + 1
+
+    def _tick_states(self, plan: Plan) -> list[tuple[int, pa.RecordBatch]]:
+        kinds = ("account_slots", "accounts", "expected", "ledger", "day_block", *CHECKPOINT)
+        oldest = plan.first - YEAR - BASE
+
+        def wanted(entry: Entry) -> bool:
+            if entry.kind in CHECKPOINT:
+                return entry.first == plan.first - 1
+            return entry.kind != "day_block" or oldest <= entry.first <= plan.last
+
+        return [
+            (shard, state_block([e for e in entries if wanted(e)] + self._cutoffs_before(plan.first)))
+            for shard, entries in self._by_shard(kinds)
+        ]
+
+    def _cutoffs_before(self, day: int) -> list[Entry]:
+        from dataclasses import replace
+
+        return [replace(e, kind="cutoffs_before") for e in self._of("mart:cutoffs") if e.first <= day - 1 <= e.last]
+
+    # --- the runner ----------------------------------------------------------------------------------------------------
+    def _pipeline(self) -> Any:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+        options = PipelineOptions(list(self.beam_options))
+        if options.view_as(StandardOptions).runner is None:
+            options.view_as(StandardOptions).runner = "FnApiRunner"
+        return beam.Pipeline(options=options)
+
+    def _place(self) -> Place:
+        self.steps += 1
+        return Place(self.warehouse.root, f"{self.attempt}/{self.steps:04d}", self.config.settings.shards)
+
+    def _commits(self, place: Place, stages: dict[str, int | None]) -> list[Commit]:
+        """What the stages report. Every shard must have, empty ones included; a file-level fault stops the run."""
+        store = self.warehouse.store
+        if faults := read_faults(store, place.folder):
+            error = WattierError("\n".join(fault["message"] for fault in faults))
+            error.exit_code = faults[0]["exit_code"]
+            raise error
+        commits = list(Commit.read_all(store, place.folder))
+        for stage, wanted in stages.items():
+            got = sum(commit.stage == stage for commit in commits)
+            if got != (wanted if wanted is not None else place.shards):
+                raise StateError(f"{place.folder}: stage {stage} reported {got} of {wanted or place.shards} parts; run again")
+        return commits
+
+    def _states(self, kinds: Sequence[str]) -> list[tuple[int, pa.RecordBatch]]:
+        return [(shard, state_block(entries)) for shard, entries in self._by_shard(kinds)]
+
+    def _by_shard(self, kinds: Sequence[str]) -> Iterator[tuple[int, list[Entry]]]:
+        found: dict[int, list[Entry]] = {shard: [] for shard in range(self.config.settings.shards)}
+        for entry in self._of(*kinds):
+            found[entry.shard].append(entry)
+        yield from found.items()
+
+    def _of(self, *kinds: str) -> list[Entry]:
+        return [entry for entry in self.draft.entries if entry.kind in kinds]
+
+    def _table(self, entry: Entry) -> pa.Table:
+        return self.warehouse.store.read_table(entry)
+
+    # --- the publication -----------------------------------------------------------------------------------------------
+    def _generation(
+        self, landed: Landed, calendar: Calendar | None, end: int | None, counts: dict[str, dict[str, int]]
+    ) -> Generation:
+        header = {
+            "shards": self.config.settings.shards,
+            "policy": _policy_state(self.config.policy),
+            "through": end,
+            "first": calendar.first if calendar else None,
+            "started_at": self.started.isoformat(timespec="seconds"),
+            "wattier_version": importlib.metadata.version("wattier"),
+            "keep_from": {} if end is None else {
+                "features": end - self.config.settings.retention.features + 1,
+                "daily_consumption": end - self.config.settings.retention.daily_consumption + 1,
+            },
+        }  # fmt: skip
+        tables = dict(self.standing.tables)
+        if calendar and end is not None:
+            tables["service_days"] = calendar.service_days(self.config.policy, end)
+        runs = [
+            {
+                "generation": self.number, "source": source, "started_at": header["started_at"], "files": c["files"],
+                "files_redelivered": c["files_redelivered"], "rows_read": c["read"], "rows_redriven": c["redriven"],
+                "rows_accepted": c["accepted"], "rows_superseded": c["superseded"], "rows_rejected": c["rejected"],
+                "rows_pending": c["pending"], "through": date_of(end) if end is not None else None,
+                "wattier_version": header["wattier_version"],
+            }
+            for source, c in sorted(counts.items())
+        ]  # fmt: skip
+        new = pa.Table.from_pylist(runs, schema=PIPELINE_RUNS.schema)
+        tables["pipeline_runs"] = pa.concat_tables([tables.get("pipeline_runs", new.slice(0, 0)), new])
+        return Generation(self.number, header, tuple(self.draft.entries), landed.register, tables)
+
+    def _clean_up(self) -> None:
+        """Commit records and staged blocks are of no use once the run is published."""
+        for part in ("commits", "staged"):
+            for folder in (Path(self.warehouse.root) / self.attempt).glob(f"*/{part}"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_portions(landed: Landed) -> Iterator[list[str]]:
+    """Deliveries as JSON, some at a time. Reference data that came with or before a portion's events goes with it."""
+    portion: list[str] = []
+    size = 0
+    for delivery, size_bytes in zip(landed.deliveries, landed.sizes, strict=True):
+        weight = size_bytes * (GZIP_RATIO if delivery.uri.endswith(".gz") else 1)
+        if portion and size + weight > INTAKE_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(delivery_to_json(delivery))
+        size += weight
+    if portion:
+        yield portion
+
+
+def _months(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Split days at the ends of months."""
+    while first <= last:
+        day = date_of(first)
+        end = min(last, first - day.day + months.monthrange(day.year, day.month)[1])
+        yield first, end
+        first = end + 1
+
+
+def _is_month_end(day: int) -> bool:
+    return date_of(day + 1).day == 1
+
+
+def _policy_state(policy: Policy) -> list[list[Any]]:
+    """The versions as they can be compared: effective from (day number), content."""
+    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]
+
+
+def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
+    """First day on which another rule is in force than was published under; None where all is as it was."""
+    if held is None:
+        return None
+    new = _policy_state(policy)
+
+    def on(versions: list[list[Any]], day: int) -> str:
+        fit = [content for start, content in versions if start <= day]
+        return str(fit[-1] if fit else versions[0][1])
+
+    edges = sorted({start for start, _ in [*held, *new]})
+    for day in [edges[0] - 1, *edges]:
+        if on(held, day) != on(new, day):
+            return day
+    return None
+
+
+class _Clock:
+    """Wall seconds of a block."""
+
+    def __enter__(self) -> _Clock:
+        import time
+
+        self._start = time.perf_counter()
+        self.seconds = 0.0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import time
+
+        self.seconds = round(time.perf_counter() - self._start, 3)
+
+
+__all__ = ["BY_DAY", "RunReport", "describe", "duckdb", "pc", "run"]

@@ -1,0 +1,50 @@
+"""What is published and what waits; and whether every published file is still what it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.compute as pc
+
+from pipelines.config import Config
+from pipelines.landing import discover
+from pipelines.publish import generation_of
+from pipelines.warehouse import Warehouse
+from transforms.kernels.windows import date_of
+
+
+def status(config: Config) -> dict[str, Any]:
+    """Facts of the standing publication, by name."""
+    warehouse = Warehouse(config.warehouse)
+    standing = warehouse.load()
+    landed = discover(config.landing, config.sources, standing.deliveries)
+    if not standing.number:
+        return {"generation": 0, "published": "nothing yet", "files_waiting": len(landed.deliveries)}
+    days = standing.tables.get("service_days")
+    provisional = int(pc.sum(pc.equal(days["status"], "provisional")).as_py() or 0) if days is not None else 0
+    return {
+        "generation": standing.number,
+        "published_at": standing.header["published_at"],
+        "through": date_of(standing.through) if standing.through is not None else "no service day yet",
+        "service_days": days.num_rows if days is not None else 0,
+        "provisional_days": provisional,
+        "accounts": sum(entry.rows for entry in standing.of("mart:customer_tiers_current")),
+        "rows_pending": standing.tables["pending"].num_rows,
+        "rows_rejected": sum(entry.rows for entry in standing.of("mart:rejects")),
+        "files_waiting": len(landed.deliveries),
+        "shards": standing.header["shards"],
+        "marts": str(warehouse.marts),
+        "marts_of_generation": generation_of(warehouse.marts),
+    }
+
+
+def check_files(warehouse: Warehouse) -> list[str]:
+    """A line for every file of the standing generation that is missing or whose checksum is not the recorded one."""
+    problems = []
+    for path, digest in sorted({(entry.path, entry.sha256) for entry in warehouse.load().entries}):
+        try:
+            if warehouse.store.digest(path) != digest:
+                problems.append(f"{path}: damaged: its checksum is not the one it was published with. Restore it from a backup.")
+        except FileNotFoundError:
+            problems.append(f"{path}: missing. Restore it from a backup.")
+    return problems

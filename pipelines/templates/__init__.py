@@ -1,0 +1,27 @@
+"""What `wattier init` writes: a commented configuration and the default policy."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from schemas.errors import ConfigError
+from schemas.policy import default_policy_text
+
+
+def write_templates(directory: Path) -> list[Path]:
+    """Write configuration and policy into a folder, and make its landing folder. Returns what was written.
+
+    Raises ConfigError where one of them is there already: nothing is overwritten.
+    """
+    texts = {
+        "wattier.yaml": (files(__name__) / "wattier.yaml").read_text(encoding="utf-8"),
+        "policy.yaml": default_policy_text(),
+    }
+    taken = [name for name in texts if (directory / name).exists()]
+    if taken:
+        raise ConfigError(f"{directory / taken[0]} is there already; choose another folder, or remove it first.")
+    (directory / "landing").mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8")
+    return [directory / name for name in texts]

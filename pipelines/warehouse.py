@@ -1,0 +1,260 @@
+"""The warehouse: immutable generations, and one small pointer that says which of them stands.
+
+    warehouse/
+      current.json                the pointer: generation number and checksum of its header
+      generations/000012/         header.json, entries.arrow (every file of state, log and marts), small tables
+      data/000012-<attempt>/      what that run's workers wrote
+      marts.duckdb                derived from the pointer; BI tools open this
+
+A run commits state, accepted log, file register and marts at once by moving the pointer. What a run left behind that did
+not get that far is never read, and `wattier gc` removes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.errors import Locked, StateError
+from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch
+
+FORMAT = 1
+"""Version of the layout below; a warehouse of another one is refused, never guessed at."""
+
+BY_DAY = ("day_block", "meter_block")
+"""State kept by (shard, service day): a new entry takes the place of the day's old one."""
+
+CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")
+"""State as of a day, from which a run can roll forward."""
+
+TICK_MARTS = (
+    "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
+)  # fmt: skip
+"""Marts by service day; a run that restates drops what they hold from its first day on."""
+
+DAILY_CHECKPOINTS = 10
+"""Checkpoints kept of the latest ticks; older ones are kept for the last day of a month only."""
+
+COMMIT_POINTS = ("after_intake", "after_tick", "after_audit", "before_pointer", "after_pointer", "after_marts")
+
+
+def commit_point(name: str) -> None:
+    """A named moment of a run. Recovery tests set WATTIER_CRASH_AT to die here, as in a power failure."""
+    assert name in COMMIT_POINTS
+    if os.environ.get("WATTIER_CRASH_AT") == name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+DELIVERIES_SCHEMA = pa.schema(
+    [
+        ("seq", pa.int32()), ("source", pa.string()), ("uri", pa.string()), ("sha256", pa.string()), ("bytes", pa.int64()),
+        ("modified", pa.int64()), ("known_at", pa.string()),
+    ]
+)  # fmt: skip
+"""The file register. `seq` is 0 for a file whose content had been delivered before."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One publication: its header, its files, its file register and its small tables."""
+
+    number: int
+    header: dict[str, Any]
+    entries: tuple[Entry, ...]
+    deliveries: pa.Table
+    tables: dict[str, pa.Table]
+
+    @classmethod
+    def none(cls) -> Generation:
+        """Before the first publication."""
+        return cls(0, {}, (), DELIVERIES_SCHEMA.empty_table(), {})
+
+    @property
+    def through(self) -> int | None:
+        """Number of the last service day published."""
+        through: int | None = self.header.get("through")
+        return through
+
+    def of(self, *kinds: str) -> list[Entry]:
+        """Entries of some kinds."""
+        return [entry for entry in self.entries if entry.kind in kinds]
+
+
+@dataclass
+class Draft:
+    """The entries a run is putting together."""
+
+    entries: list[Entry]
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def apply(self, commits: Iterable[Commit]) -> None:
+        """Take up what stages report: entries replace, by day or by kind, or are added."""
+        for commit in commits:
+            new_days = {(e.kind, e.shard, e.first) for e in commit.entries if e.kind in BY_DAY}
+            self.entries = [
+                e
+                for e in self.entries
+                if not (e.kind in commit.replaces and e.shard == commit.shard)
+                and not (e.kind in BY_DAY and (e.kind, e.shard, e.first) in new_days)
+            ]
+            self.entries += commit.entries
+
+    def drop_from(self, day: int) -> None:
+        """Drop what was published, and every checkpoint, from a service day on: it will be made anew."""
+        for entry in self.entries:
+            if entry.kind in TICK_MARTS and entry.first < day <= entry.last:
+                raise StateError(f"{entry.path} spans service day number {day}; it cannot be restated from there")
+        self.entries = [e for e in self.entries if not (e.kind in (*TICK_MARTS, *CHECKPOINT) and e.first >= day)]
+
+    def checkpoints(self) -> list[int]:
+        """Day numbers that can be taken up again."""
+        return sorted({entry.first for entry in self.entries if entry.kind == "windows"})
+
+    def prune(self, through: int, month_ends: set[int], keep_from: dict[str, int]) -> None:
+        """Let go of checkpoints no longer needed, and of mart files of days that retention has passed."""
+        days = self.checkpoints()
+        kept = set(days[-DAILY_CHECKPOINTS:]) | (month_ends & set(days)) | {through}
+        self.entries = [
+            e
+            for e in self.entries
+            if not (e.kind in CHECKPOINT and e.first not in kept) and not (e.last < keep_from.get(e.kind, e.last))
+        ]
+
+
+class Warehouse:
+    """Opens, locks and publishes."""
+
+    def __init__(self, root: str) -> None:
+        self.store = Store(root)
+        self.root = root
+
+    @property
+    def marts(self) -> Path:
+        """The DuckDB file for readers."""
+        return Path(self.root) / "marts.duckdb"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the warehouse for a run. The lock is the operating system's: it dies with its holder.
+
+        Raises Locked where another run holds it.
+        """
+        path = Path(self.root)
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise Locked(
+                    f"{self.root}: another run is at work ({file.read().strip() or 'unknown'}). Wait for it to end, "
+                    "or stop it; a stopped run leaves the last publication as it was."
+                ) from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            file.flush()
+            yield
+
+    def load(self) -> Generation:
+        """The generation the pointer names; `Generation.none()` before the first. Raises StateError."""
+        try:
+            pointer = self.store.read_json("current.json")
+        except FileNotFoundError:
+            return Generation.none()
+        return self.read(int(pointer["generation"]), pointer["header_sha256"])
+
+    def read(self, number: int, sha256: str | None = None) -> Generation:
+        """A generation by number. Raises StateError where it is damaged or of another layout."""
+        folder = self.folder(number)
+        try:
+            raw = self.store.read_bytes(f"{folder}/header.json")
+        except FileNotFoundError as error:
+            raise StateError(f"{folder}/header.json is missing; restore it from a backup of the warehouse") from error
+        if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
+            raise StateError(f"{folder}/header.json is damaged: its checksum is not the pointer's")
+        header = json.loads(raw)
+        if header["format"] != FORMAT:
+            raise StateError(f"the warehouse has layout {header['format']}, this version of wattier reads {FORMAT}")
+        tables = {name: self._read(folder, name, digest) for name, digest in header["tables"].items()}
+        entries = tuple(entries_from_batch(tables.pop("entries")))
+        return Generation(number, header, entries, tables.pop("deliveries"), tables)
+
+    def _read(self, folder: str, name: str, digest: str) -> pa.Table:
+        path = f"{folder}/{name}.arrow"
+        if self.store.digest(path) != digest:
+            raise StateError(f"{path} is damaged: its checksum is not its header's")
+        return self.store.open_blocks(path).read_all()
+
+    def folder(self, number: int) -> str:
+        """Where a generation's own files lie."""
+        return f"generations/{number:06d}"
+
+    def write(self, generation: Generation) -> str:
+        """Write a generation's files; nothing refers to them yet. Returns the header's checksum."""
+        folder, digests = self.folder(generation.number), {}
+        tables = {
+            **generation.tables,
+            "entries": pa.Table.from_batches([entries_to_batch(generation.entries)]),
+            "deliveries": generation.deliveries,
+        }
+        for name, table in tables.items():
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_file(sink, table.schema) as writer:
+                writer.write_table(table)
+            data = sink.getvalue()
+            self.store.write_bytes(f"{folder}/{name}.arrow", data)
+            digests[name] = hashlib.sha256(data).hexdigest()
+        raw = json.dumps({**generation.header, "format": FORMAT, "tables": digests}, sort_keys=True, indent=1).encode()
+        self.store.write_bytes(f"{folder}/header.json", raw)
+        return hashlib.sha256(raw).hexdigest()
+
+    def point(self, number: int, header_sha256: str) -> None:
+        """Move the pointer: from here on the generation stands."""
+        self.store.write_json("current.json", {"generation": number, "header_sha256": header_sha256})
+
+    def collect_garbage(self, keep: int) -> tuple[int, int]:
+        """Remove what neither the standing generation nor the `keep - 1` before it need. Returns (files, bytes)."""
+        standing = self.load()
+        numbers = range(max(1, standing.number - keep + 1), standing.number + 1)
+        kept = [standing if n == standing.number else self._if_there(n) for n in numbers]
+        needed = {entry.path for generation in kept if generation for entry in generation.entries}
+        folders = {self.folder(n) for n in numbers}
+        base, files, size = self.store.base.rstrip("/") + "/", 0, 0
+        for info in [*self.store.list("data"), *self.store.list("generations")]:
+            path = str(info.path).removeprefix(base)
+            if path not in needed and path.rsplit("/", 1)[0] not in folders:
+                self.store.fs.delete_file(info.path)
+                files, size = files + 1, size + info.size
+        self._remove_empty_folders()
+        return files, size
+
+    def _if_there(self, number: int) -> Generation | None:
+        try:
+            return self.read(number)
+        except (StateError, FileNotFoundError):
+            return None
+
+    def _remove_empty_folders(self) -> None:
+        if self.store.local:
+            for top in ("data", "generations"):
+                for folder in sorted((Path(self.root) / top).rglob("*"), reverse=True):
+                    if folder.is_dir() and not any(folder.iterdir()):
+                        folder.rmdir()
+
+
+def numbered(generation: Generation, **header: Any) -> Generation:
+    """The next generation's number on a copy."""
+    return replace(generation, number=generation.number + 1, header={**generation.header, **header})

@@ -1,0 +1,28 @@
+"""Reasons a delivered row is rejected for: the codes in `rejects.reason`, what each means and what to do."""
+
+from __future__ import annotations
+
+REASONS: dict[str, str] = {
+    "column_count": "The row has more or fewer fields than the header. Look for an unquoted delimiter or a cut line.",
+    "missing_value": "A required value is empty. Deliver the row again with the value, or name what stands for it "
+    "in the mapping (`map`, `constant`).",
+    "bad_decimal": "Not a plain decimal number: NaN, an exponent, a thousands separator or another decimal mark. "
+    "Check `decimal` in the mapping, else deliver the row again.",
+    "too_many_digits": "More decimals than the unit holds (1 Wh, one minor unit). Nothing is rounded: check `unit` in "
+    "the mapping, or deliver the value with fewer decimals.",
+    "out_of_range": "A number outside the column's bounds, such as negative energy. Check `unit` in the mapping, else "
+    "deliver the right value.",
+    "bad_date": "Not a day of the calendar in the mapping's `format`, or a time of day other than midnight. Check "
+    "`format` and `time_of_day` in the mapping, else deliver the row again.",
+    "date_out_of_range": "A day before the first or after the last that the mapping's `dates` allow. Check `format` "
+    "and `dates` in the mapping, else deliver the right day.",
+    "unknown_code": "A code that the mapping's `map` does not name. Add it there and deliver the file again under a "
+    "new name.",
+    "not_positive": "A charge, payment or write-off of zero or less, or an adjustment of zero. Deliver credits as "
+    "payments or as negative adjustments.",
+    "due_before_issue": "A charge that is due before its event date. Deliver the right days.",
+}
+"""Reason code -> what it means and what to do."""
+
+FAULTS: dict[str, int] = {reason: number for number, reason in enumerate(REASONS, start=1)}
+"""Reason code -> the small number that stands for it inside a block; 0 is no fault. Never stored."""

@@ -1,0 +1,83 @@
+"""Days of the calendar: against Python's own."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.reasons import REASONS
+from transforms.kernels.dates import from_temporal, parse_days, shift_and_bound
+from transforms.kernels.parsed import Parsed
+
+CODES = ["", *REASONS]
+
+
+def outcomes(parsed: Parsed) -> list[date | str | None]:
+    """Day or reason, row by row."""
+    return [CODES[fault] if fault else day for day, fault in zip(parsed.values.to_pylist(), parsed.faults, strict=True)]
+
+
+@given(st.lists(st.dates()), st.booleans())
+def test_days_are_read_with_and_without_padding(days: list[date], padded: bool) -> None:
+    width = "02d" if padded else "d"
+    texts = [f"{day.month:{width}}/{day.day:{width}}/{day.year:04d}" for day in days]
+    assert outcomes(parse_days(pa.array(texts, pa.string()), "%m/%d/%Y")) == days
+
+
+@given(st.lists(st.tuples(st.integers(0, 9999), st.integers(0, 99), st.integers(0, 99))))
+def test_only_real_days_are_read(parts: list[tuple[int, int, int]]) -> None:
+    def real(part: tuple[int, int, int]) -> date | str:
+        try:
+            return date(*part)
+        except ValueError:
+            return "bad_date"
+
+    texts = pa.array([f"{year:04d}{month:02d}{day:02d}" for year, month, day in parts], pa.string())
+    assert outcomes(parse_days(texts, "%Y%m%d")) == [real(part) for part in parts]
+
+
+def test_the_worked_example() -> None:
+    texts = ["2015/1/1", " 2016/02/29 ", "2015/2/29", "15/1/1", "2015-1-1", "2015/1/1x", "NaN", "", None, "2015/1/1"]
+    want = [date(2015, 1, 1), date(2016, 2, 29), *["bad_date"] * 5, None, None, date(2015, 1, 1)]
+    assert outcomes(parse_days(pa.chunked_array([texts[:4], texts[4:]]), "%Y/%m/%d")) == want
+    assert outcomes(parse_days(pa.array(["2015年1月1日"]), "%Y年%m月%d日")) == [date(2015, 1, 1)]
+    assert outcomes(parse_days(pa.array(["2015111"]), "%Y%m%d")) == ["bad_date"]
+
+
+@pytest.mark.parametrize("texts", [[], [None], [""]])
+def test_nothing_gives_nothing(texts: list[str | None]) -> None:
+    assert outcomes(parse_days(pa.array(texts, pa.string()))) == [None] * len(texts)
+
+
+def test_a_time_of_day_is_dropped_only_on_demand() -> None:
+    texts = pa.array(["2015-01-01 0:00:00", "2015-01-01 14:32:07", "2015-01-01 24:00:00"])
+    assert outcomes(parse_days(texts, "%Y-%m-%d %H:%M:%S")) == [date(2015, 1, 1), "bad_date", "bad_date"]
+    assert outcomes(parse_days(texts, "%Y-%m-%d %H:%M:%S", drop_time=True)) == [date(2015, 1, 1)] * 2 + ["bad_date"]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps(unit: str) -> None:
+    values: list[Any] = [datetime(2015, 1, 1), datetime(1969, 12, 31, 14), None]  # noqa: DTZ001
+    column = pa.array(values, pa.timestamp(unit))
+    assert outcomes(from_temporal(column)) == [date(2015, 1, 1), "bad_date", None]
+    assert outcomes(from_temporal(column, drop_time=True)) == [date(2015, 1, 1), date(1969, 12, 31), None]
+
+
+def test_an_instant_has_its_local_day() -> None:
+    column = pa.array([datetime(2015, 1, 1, 16, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    assert outcomes(from_temporal(column, "Asia/Shanghai")) == [date(2015, 1, 2)]
+    assert outcomes(from_temporal(column, "UTC")) == ["bad_date"]
+
+
+@given(st.lists(st.none() | st.dates(date(1990, 1, 1), date(2030, 1, 1))), st.integers(-400, 400))
+def test_days_move_and_keep_their_bounds(days: list[date | None], shift: int) -> None:
+    first, last = date(2000, 1, 1), date(2020, 1, 1)
+    moved = [None if day is None else day + timedelta(days=shift) for day in days]
+    want = [day if day is None or first <= day <= last else "date_out_of_range" for day in moved]
+    for column in (pa.array(days, pa.date32()), pa.array(days, pa.date64())):
+        assert outcomes(shift_and_bound(from_temporal(column), shift, first, last)) == want

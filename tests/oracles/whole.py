@@ -1,0 +1,245 @@
+"""docs/explanation/definitions.md from readings to migrations, in plain Python: slow, for tiny worlds, no tricks.
+
+Rows are dictionaries with the columns of schemas/inbound.py. Shares nothing with `transforms` or `pipelines`.
+"""
+
+from __future__ import annotations
+
+import operator
+from datetime import timedelta
+from fractions import Fraction
+from math import ceil, isqrt
+
+from schemas.inbound import CATEGORIES
+from tests.oracles import ledger
+
+ONE = timedelta(days=1)
+COMPARE = {
+    "at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt,
+    "equals": operator.eq,
+}  # fmt: skip
+
+
+def text(value):
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def winners(rows, keys):
+    """Of each key the highest revision, then the content that comes first as text, column by column."""
+    best = {}
+    for row in rows:
+        content = [text(v) for k, v in row.items() if k not in ("revision", "delivery", "row")]
+        rank = (-row["revision"], content)
+        key = tuple(row[k] for k in keys)
+        if key not in best or rank < best[key][0]:
+            best[key] = (rank, row)
+    return {key: row for key, (_, row) in best.items()}
+
+
+class World:
+    """What is known, and the figures of it."""
+
+    def __init__(self, accounts, meters, readings, ledger_events, policy, first, last):
+        self.policy, self.first, self.last = policy, first, last
+        self.account_rows = sorted(
+            winners(accounts, ("account_id", "valid_from")).values(), key=lambda r: r["valid_from"]
+        )
+        self.known = sorted({row["account_id"] for row in self.account_rows})
+        self.meter_rows = winners(meters, ("meter_id", "installed_on")).values()
+        self.meter_ids = sorted({row["meter_id"] for row in self.meter_rows})
+        self.events = {a: [] for a in self.known}
+        for e in ledger_events:
+            if e["account_id"] in self.events:
+                names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id")
+                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"]))
+        self.days = {}
+        for meter, day in {(r["meter_id"], r["service_date"]) for r in readings}:
+            several = [r for r in readings if (r["meter_id"], r["service_date"]) == (meter, day)]
+            highest = max(r["revision"] for r in several)
+            best = sorted((r["energy_wh"], r["quality"]) for r in several if r["revision"] == highest)
+            account = self.assigned(meter, day)
+            if account in self.known:
+                self.days.setdefault((account, day), []).append((*best[0], best[0][0] != best[-1][0]))
+
+    def assigned(self, meter, day):
+        fits = [
+            r
+            for r in self.meter_rows
+            if r["meter_id"] == meter and r["installed_on"] <= day and (not r["removed_on"] or day < r["removed_on"])
+        ]
+        return max(fits, key=lambda r: r["installed_on"])["account_id"] if fits else None
+
+    def expected(self, account, day):
+        return sum(self.assigned(meter, day) == account for meter in self.meter_ids)
+
+    def account(self, account, day):
+        """The account's row on the day; None where it is not in the population."""
+        rows = [r for r in self.account_rows if r["account_id"] == account]
+        row = ([r for r in rows if r["valid_from"] <= day] or rows[:1])[-1]
+        return row if row["opened_on"] <= day and (not row["closed_on"] or day <= row["closed_on"]) else None
+
+    def service_days(self):
+        return [self.first + ONE * n for n in range((self.last - self.first).days + 1)]
+
+    def daily_consumption(self):
+        return {
+            (account, day): {
+                "energy_wh": sum(wh for wh, _, _ in meters),
+                "meters_received": len(meters),
+                "meters_expected": self.expected(account, day),
+                "meters_estimated": sum(quality != "actual" for _, quality, _ in meters),
+                "meters_conflict": sum(conflict for _, _, conflict in meters),
+            }
+            for (account, day), meters in self.days.items()
+            if self.first <= day <= self.last
+        }
+
+    def window(self, account, start, end):
+        days = [start + ONE * n for n in range((end - start).days + 1)]
+        meters = [reading for day in days for reading in self.days.get((account, day), [])]
+        return sum(wh for wh, _, _ in meters), len(meters), sum(self.expected(account, day) for day in days)
+
+    def features(self, account, day):
+        row = {"category": self.account(account, day)["category"]}
+        starts = {f"{w}d": day - ONE * (w - 1) for w in (7, 30, 90, 365)} | {"mtd": day.replace(day=1)}
+        for name, start in starts.items():
+            wh, received, expected = self.window(account, start, day)
+            row |= {f"wh_{name}": wh, f"received_{name}": received, f"expected_{name}": expected}
+            row[f"coverage_{name}_ppm"] = received * 1_000_000 // expected if expected else None
+        days = [self.days[account, d] for n in range(90) if (account, d := day - ONE * n) in self.days]
+        x = [sum(wh for wh, _, _ in meters) for meters in days]
+        square = sum(x) ** 2
+        row["days_90d"] = len(x)
+        row["cv_90d_ppm"] = isqrt((len(x) * sum(v * v for v in x) - square) * 10**12 // square) if square else None
+        wh, received, expected = self.window(account, day - ONE * 454, day - ONE * 365)
+        row |= {"wh_90d_year_ago": wh, "received_90d_year_ago": received, "expected_90d_year_ago": expected}
+        row["growth_90d_ppm"] = (row["wh_90d"] - wh) * 1_000_000 // wh if wh else None
+        return row | ledger.features(self.events[account], day)
+
+    def cutoffs(self, day, features):
+        """features: account -> row. Gives (metric, scope, rule, class, side) -> row."""
+        version, rows = self.policy.on(day), {}
+        scopes = ["all"] if version.abc.scope == "all" else [f"category={c}" for c in CATEGORIES]
+        for scope in scopes:
+            ranked = sorted(
+                (-row[version.abc.metric], account)
+                for account, row in features.items()
+                if row[version.abc.metric] > 0 and scope in ("all", f"category={row['category']}")
+            )
+            amounts = [-negative for negative, _ in ranked]
+            n, total = len(ranked), sum(amounts)
+            figures = {"customers": n, "total": total, "top20_share_ppm": None, "gini_ppm": None}
+            if n:
+                figures["top20_share_ppm"] = sum(amounts[: ceil(Fraction(n, 5))]) * 1_000_000 // total
+                figures["gini_ppm"] = gini_ppm(amounts)
+            for cut in version.cuts():
+                at = Fraction(cut.num, cut.den)
+                if cut.kind == "count":
+                    inside = ceil(n * at)
+                else:
+                    inside = sum(sum(amounts[:i]) < total * at for i in range(n))
+                rows[version.abc.metric, scope, cut.rule, cut.cls, cut.side] = figures | {
+                    "kind": cut.kind,
+                    "cut_num": cut.num,
+                    "cut_den": cut.den,
+                    "amount": amounts[inside - 1] if inside else None,
+                    "boundary_account_id": ranked[inside - 1][1] if inside else None,
+                    "inside_customers": inside,
+                    "inside_total": sum(amounts[:inside]),
+                    "policy_version": version.version,
+                }
+        return rows
+
+    def tiers(self):
+        """Steps through the days: ((account, day) -> tier row, migrations, (day -> cut-offs), features)."""
+        days, migrations, cutoffs, features = {}, {}, {}, {}
+        for day in self.service_days():
+            version = self.policy.on(day)
+            population = [account for account in self.known if self.account(account, day)]
+            today = {account: self.features(account, day) for account in population}
+            features |= {(account, day): row for account, row in today.items()}
+            cutoffs[day] = self.cutoffs(day, today)
+            for account, row in today.items():
+                before = days.get((account, day - ONE))
+                abc = abc_class(version, cutoffs[day], before and before["abc"], account, row)
+                grade = next(g.grade for g in version.credit_grades if holds(g.when, row))
+                rule = choose(version, row, abc, grade)
+                tier, name, since = rule.tier, rule.rule, day
+                if before:
+                    if not rule.immediate and (day - before["tier_since"]).days < version.min_stay_days:
+                        tier = before["tier"]
+                        name = rule.rule if rule.tier == tier else "stay"
+                    since = before["tier_since"] if tier == before["tier"] else day
+                days[account, day] = {
+                    "tier": tier, "abc": abc, "credit_grade": grade, "candidate": rule.tier, "rule": name,
+                    "tier_since": since, "policy_version": version.version,
+                }  # fmt: skip
+                if before and before["tier"] != tier:
+                    cause = "own_use"
+                    by_grade = choose(version, row, abc, before["credit_grade"]).tier
+                    if version.version != before["policy_version"]:
+                        cause = "policy_changed"
+                    elif rule.tier == before["candidate"]:
+                        cause = "stay_ended"
+                    elif by_grade == before["candidate"]:
+                        cause = "payment"
+                    elif (
+                        abc_class(version, cutoffs[day - ONE], before["abc"], account, row) == before["abc"]
+                        and choose(version, row, before["abc"], grade).tier == before["candidate"]
+                    ):
+                        cause = "cutoff_moved"
+                    migrations[account, day] = {
+                        "from_tier": before["tier"], "to_tier": tier, "from_abc": before["abc"], "to_abc": abc,
+                        "cause": cause, "rule": name, "policy_version": version.version,
+                    }  # fmt: skip
+        return days, migrations, cutoffs, features
+
+
+def gini_ppm(amounts):
+    groups = {}
+    for amount in amounts:
+        bits = amount.bit_length()
+        groups.setdefault((bits, amount >> max(0, bits - 7)), []).append(amount)
+    area = below = 0
+    for _, group in sorted(groups.items()):
+        area += len(group) * (2 * below + sum(group))
+        below += sum(group)
+    return 1_000_000 - area * 1_000_000 // (len(amounts) * sum(amounts))
+
+
+def abc_class(version, cutoffs, before, account, row):
+    abc = version.abc
+    scope = "all" if abc.scope == "all" else f"category={row['category']}"
+
+    def inside(cls, side):
+        cut = cutoffs[abc.metric, scope, abc.rule, cls, side]
+        # not after the boundary: a larger amount, or the same amount and an id not after the boundary's
+        return cut["amount"] is not None and (
+            (-row[abc.metric], account) <= (-cut["amount"], cut["boundary_account_id"])
+        )
+
+    if before is None:
+        return "A" if inside("A", "cut") else "B" if inside("B", "cut") else "C"
+    if inside("A", "entry") or (before == "A" and inside("A", "exit")):
+        return "A"
+    return "B" if inside("B", "entry") or (before in "AB" and inside("B", "exit")) else "C"
+
+
+def holds(conditions, row):
+    return all(condition_holds(condition, row[condition.column]) for condition in conditions)
+
+
+def condition_holds(condition, value):
+    if value is None:
+        return condition.or_null
+    if condition.op == "one_of":
+        return value in condition.values
+    if condition.op == "not_one_of":
+        return value not in condition.values
+    return COMPARE[condition.op](value, condition.values[0])
+
+
+def choose(version, row, abc, grade):
+    return next(rule for rule in version.tiers if holds(rule.when, row | {"abc": abc, "credit_grade": grade}))

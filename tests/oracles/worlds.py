@@ -1,0 +1,107 @@
+"""Tiny worlds as DuckDB tables, for the tests of the oracle and of `wattier verify`."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import duckdb
+
+from schemas import ddl, inbound
+from schemas.policy import parse_policy
+
+ACCEPTED = {
+    "accepted_readings": inbound.METER_READINGS,
+    "accepted_ledger_events": inbound.LEDGER_EVENTS,
+    "accepted_accounts": inbound.ACCOUNTS,
+    "accepted_meters": inbound.METERS,
+}
+DEFAULTS = {"revision": 1, "delivery": 1, "quality": "actual", "category": "industrial"}
+
+POLICY = """
+day_close: {coverage_floor_ppm: 500000, below_floor: hold}
+audit: {reject_share_limit_ppm: 20000}
+versions:
+  - version: "1"
+    effective_from: 2000-01-01
+    abc:
+      metric: wh_7d
+      scope: all
+      rule: cumulative_share
+      cuts: {A: 50 %, B: 90 %}
+      buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
+    credit_grades:
+      - {grade: C, when: [{column: overdue_minor, above: 0}]}
+      - {grade: A, when: [{column: on_time_365d_ppm, at_least: 900000}]}
+      - {grade: B}
+    tiers:
+      - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}]}
+      - {rule: big, tier: high, when: [{column: abc, equals: A}]}
+      - {rule: middle, tier: mid_steady, when: [{column: abc, one_of: [B]}]}
+      - {rule: small, tier: low_small}
+    min_stay_days: 3
+"""
+
+
+def policy(*replacements):
+    """The test policy, with pairs (old, new) of its text replaced."""
+    text = POLICY
+    for old, new in replacements:
+        assert old in text
+        text = text.replace(old, new)
+    return parse_policy(text, "policy.yaml")
+
+
+def day(text):
+    return date.fromisoformat(text)
+
+
+def account(account_id, valid_from="2010-01-01", opened_on="2010-01-01", **more):
+    return {"account_id": account_id, "valid_from": day(valid_from), "opened_on": day(opened_on), **more}
+
+
+def meter(meter_id, account_id, installed_on="2010-01-01", removed_on=None, **more):
+    removed = {"removed_on": day(removed_on)} if removed_on else {}
+    return {"meter_id": meter_id, "account_id": account_id, "installed_on": day(installed_on), **removed, **more}
+
+
+def reading(meter_id, service_date, energy_wh, **more):
+    when = day(service_date) if isinstance(service_date, str) else service_date
+    return {"meter_id": meter_id, "service_date": when, "energy_wh": energy_wh, **more}
+
+
+def readings(meter_id, first, energies):
+    """One reading a day from `first` on; None is a day without one."""
+    days = (day(first) + timedelta(days=n) for n in range(len(energies)))
+    return [reading(meter_id, when, wh) for when, wh in zip(days, energies, strict=True) if wh is not None]
+
+
+def event(account_id, event_id, event_type, event_date, amount_minor=0, due_date=None, **more):
+    due = {"due_date": day(due_date)} if due_date else {}
+    named = {"account_id": account_id, "event_id": event_id, "event_type": event_type, "amount_minor": amount_minor}
+    return {**named, "event_date": day(event_date), **due, **more}
+
+
+def complete(relation, rows):
+    """The rows with every column of the relation, and their stamp."""
+    names = [column.name for column in (*relation.columns, *inbound.STAMP)]
+    stamped = ({**DEFAULTS, "row": n, **row} for n, row in enumerate(rows, start=1))
+    return [{name: row.get(name) for name in names} for row in stamped]
+
+
+def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=()):
+    """Create the accepted events as tables in `con`."""
+    for (name, relation), rows in zip(ACCEPTED.items(), (read, ledger, accounts, meters), strict=True):
+        columns = (*relation.columns, *inbound.STAMP)
+        typed = ", ".join(f"{ddl.name(column.name)} {ddl.duckdb_type(column)}" for column in columns)
+        con.execute(f"CREATE TABLE {name} ({typed})")
+        values = [list(row.values()) for row in complete(relation, rows)]
+        if values:
+            con.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(columns))})", values)
+    return con
+
+
+def table(con, query):
+    """The rows of a query as dictionaries."""
+    result = con.execute(query)
+    names = [column[0] for column in result.description]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

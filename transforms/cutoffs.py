@@ -1,0 +1,181 @@
+"""Exact cut-offs per service day, over shards none of which sees all accounts.
+
+    ladders, by ranking -> brackets, to every shard -> extracts, by interval -> boundaries, by ranking -> cut-offs
+                                                                                       to every shard, and the mart <-'
+
+The arithmetic is in `kernels.order_statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from schemas.inbound import CATEGORIES
+from schemas.marts import CUTOFFS
+from schemas.policy import Cut, Policy
+from transforms.blocks import Grouped, Keyed, Named, NamedGroup, by_kind, concat, fact, group, tag, typed
+from transforms.kernels.order_statistics import (
+    accounts_handled,
+    brackets,
+    by_interval,
+    cutoff_rows,
+    extract,
+    locate,
+    merge_ladders,
+    without_rungs,
+)
+from transforms.kernels.windows import date_of
+from transforms.shards import Place, Slots, State, numpy
+from transforms.storage import Commit
+
+
+class _Counting(beam.DoFn):  # type: ignore[misc]
+    """A step that says how many single accounts it was handed, as the metric `cutoffs/accounts_handled`."""
+
+    def __init__(self, place: Place, policy: Policy) -> None:
+        self.place, self.policy = place, policy
+        self.handled = Metrics.distribution("cutoffs", "accounts_handled")
+
+
+class FindBracketsOf(_Counting):
+    """One ranking: merges its ladders into brackets for every shard; passes its groups on to `locate` and `resolve`."""
+
+    def process(self, element: NamedGroup) -> Iterator[Keyed | beam.pvalue.TaggedOutput]:
+        """element: (ranking, ladders of the shards)."""
+        key, ladders = element
+        merged = merge_ladders(list(ladders))
+        self.handled.update(accounts_handled(merged))
+        found, groups = brackets(merged, cuts_of(self.policy, key)), tag(without_rungs(merged), "ladder")
+        for shard in range(self.place.shards):
+            yield shard, tag(found, "brackets", ranking=key)
+        for interval in range(found.num_rows):
+            yield beam.pvalue.TaggedOutput("locate", (f"{key}|{interval}", groups))
+        yield beam.pvalue.TaggedOutput("resolve", (key, groups))
+
+
+def cuts_of(policy: Policy, ranking: str) -> tuple[Cut, ...]:
+    """The cuts to be made in a ranking: those of the policy in force on its day."""
+    return policy.on(date_of(int(ranking.split("|")[0]))).cuts()
+
+
+class ExtractOf(beam.DoFn):  # type: ignore[misc]
+    """One shard: hands over its accounts inside the brackets of every ranking."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def process(self, element: Grouped) -> Iterator[Named]:
+        """element: (shard, blocks of kind state, brackets)."""
+        _, blocks = element
+        kinds = by_kind(blocks)
+        state = State.from_blocks(self.place.store(), kinds["state"])
+        ids, staged = Slots.load(state, "account_slots").ids, state.by_day("staged")
+        for found in kinds.get("brackets", []):
+            key = fact(found, "ranking")
+            day, metric, scope = key.split("|")
+            features = state.store.read_block(staged[int(day)])
+            rows = in_scope(features, scope)
+            slots = numpy(features.column("slot"))[rows]
+            values = features.column(metric).fill_null(0).to_numpy()[rows]
+            taken = extract(values, ids.take(pa.array(slots)), found)
+            for interval, part in by_interval(taken):
+                yield f"{key}|{interval}", tag(part, "extract")
+
+
+def in_scope(features: pa.RecordBatch, scope: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Positions of the accounts that rank in a scope. features: a staged block."""
+    if scope == "all":
+        return np.arange(features.num_rows)
+    code = CATEGORIES.index(scope.removeprefix("category="))
+    return np.flatnonzero(features.column("category").to_numpy() == code)
+
+
+class LocateOf(_Counting):
+    """One interval of a ranking: the boundaries that lie in it."""
+
+    def process(self, element: NamedGroup) -> Iterator[Named]:
+        """element: (ranking and interval, the ranking's groups and the shards' extracts)."""
+        key, blocks = element
+        ranking, _ = key.rsplit("|", 1)
+        kinds = by_kind(blocks)
+        self.handled.update(sum(accounts_handled(part) for part in kinds["extract"]))
+        found = locate(kinds["ladder"][0], kinds["extract"], cuts_of(self.policy, ranking))
+        yield ranking, tag(found, "boundaries")
+
+
+class ResolveOf(_Counting):
+    """One ranking: the exact cut-offs, to every shard, and to `mart`."""
+
+    def process(self, element: NamedGroup) -> Iterator[Keyed | beam.pvalue.TaggedOutput]:
+        """element: (ranking, its groups and boundaries)."""
+        key, blocks = element
+        kinds = by_kind(blocks)
+        day, metric, scope = key.split("|")
+        resolved = cutoff_rows(kinds["ladder"][0], kinds.get("boundaries", []), cuts_of(self.policy, key))
+        rows = mart_rows(resolved, int(day), metric, scope, self.policy.on(date_of(int(day))).version)
+        for shard in range(self.place.shards):
+            yield shard, tag(rows, "cutoffs")
+        yield beam.pvalue.TaggedOutput("mart", (0, tag(rows, "cutoffs")))
+
+
+def mart_rows(resolved: pa.RecordBatch, day: int, metric: str, scope: str, version: str) -> pa.RecordBatch:
+    """Rows of the `cutoffs` mart of one ranking."""
+    n = resolved.num_rows
+    same = {
+        "service_date": pa.array(np.full(n, day, np.int32)).cast(pa.date32()),
+        "metric": pa.array([metric] * n),
+        "scope": pa.array([scope] * n),
+        "policy_version": pa.array([version] * n),
+    }
+    columns = [same[f.name] if f.name in same else resolved.column(f.name).cast(f.type) for f in CUTOFFS.schema]
+    return pa.record_batch(columns, schema=CUTOFFS.schema)
+
+
+class WriteCutoffsOf(beam.DoFn):  # type: ignore[misc]
+    """Writes the `cutoffs` mart of a tick as one small file."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def process(self, element: Grouped) -> Iterator[int]:
+        """element: (0, cut-off blocks)."""
+        table = concat(list(element[1]), CUTOFFS.schema).cast(CUTOFFS.schema)
+        table = table.sort_by([(name, "ascending") for name in CUTOFFS.keys])
+        days, store = numpy(table["service_date"]), self.place.store()
+        path = self.place.path("mart:cutoffs", 0, "parquet")
+        entry = store.write_parquet(path, "mart:cutoffs", -1, table, (int(days.min()), int(days.max())))
+        Commit("cutoffs", 0, (entry,)).write(store, self.place.folder)
+        yield 0
+
+
+class CutOff(beam.PTransform):  # type: ignore[misc]
+    """ladders by ranking, state by shard -> cut-off blocks to every shard; writes the `cutoffs` mart."""
+
+    def __init__(self, place: Place, policy: Policy) -> None:
+        super().__init__()
+        self.place, self.policy = place, policy
+
+    def expand(self, inputs: dict[str, beam.PCollection]) -> beam.PCollection[Keyed]:
+        """inputs: `ladders` and `state`."""
+        step = (self.place, self.policy)
+        found = (
+            inputs["ladders"]
+            | "ByRanking" >> beam.GroupByKey()
+            | "FindBrackets" >> beam.ParDo(FindBracketsOf(*step)).with_outputs("locate", "resolve", main="brackets")
+        )
+        brackets = typed(found.brackets, Keyed, "Brackets")
+        extracts = group([inputs["state"], brackets], "ByShard") | "Extract" >> beam.ParDo(ExtractOf(self.place)).with_output_types(Named)
+        located = group([typed(found["locate"], Named, "Locating"), extracts], "ByInterval") | "Locate" >> beam.ParDo(
+            LocateOf(*step)
+        ).with_output_types(Named)
+        resolved = group([typed(found["resolve"], Named, "Resolving"), located], "ByRankingAgain") | "Resolve" >> beam.ParDo(
+            ResolveOf(*step)
+        ).with_outputs("mart", main="cutoffs")
+        mart = typed(resolved.mart, Keyed, "Mart") | "Collect" >> beam.GroupByKey()
+        mart | "WriteCutoffs" >> beam.ParDo(WriteCutoffsOf(self.place)).with_output_types(int)
+        return typed(resolved.cutoffs, Keyed, "CutOffs")

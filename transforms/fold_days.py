@@ -1,0 +1,221 @@
+"""The first half of fold 1, by account shard: differences become day blocks, ledger events join the ledger.
+
+Every service day of a shard is one immutable block; a day that gets late or corrected readings gets a new block. What
+follows from a block is the business of `fold_features`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.inbound import LEDGER_EVENTS
+from transforms.blocks import Grouped, by_kind, concat, one_batch
+from transforms.fold_meters import DIFFERENCE_SCHEMA, EXPECTED_SCHEMA
+from transforms.fold_reference import ACCOUNTS_SCHEMA, STAMP_FIELDS
+from transforms.kernels.reference import NEVER, latest
+from transforms.kernels.windows import DayBlock
+from transforms.shards import Place, Slots, State, numpy
+from transforms.storage import Commit, Entry
+
+LEDGER_FIELDS = [pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema]
+EVENTS_SCHEMA = pa.schema(LEDGER_FIELDS + STAMP_FIELDS)
+LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
+EXPECTED_STATE = pa.schema([("slot", pa.int32()), ("installed", pa.int32()), ("removed", pa.int32()), ("meters", pa.int32())])
+CALENDAR_SCHEMA = pa.schema([("day", pa.int32()), ("received", pa.int64()), ("step", pa.int64()), ("events", pa.int64())])
+LEDGER_FILES = 32
+"""Ledger files of a shard before they are put together into one; the order of rows stays."""
+
+
+def update_expected(held: pa.Table, slot: npt.NDArray[np.int32], changes: pa.Table) -> pa.Table:
+    """Add differences of expected stretches to those held. held: `EXPECTED_STATE`; changes: `EXPECTED_SCHEMA`."""
+    new = pa.table([slot, *(changes[name] for name in EXPECTED_STATE.names[1:])], schema=EXPECTED_STATE)
+    summed = pa.concat_tables([held, new]).group_by(["slot", "installed", "removed"]).aggregate([("meters", "sum")])
+    summed = summed.filter(pc.not_equal(summed["meters_sum"], 0)).rename_columns(EXPECTED_STATE.names)
+    return summed.cast(EXPECTED_STATE).sort_by([(name, "ascending") for name in EXPECTED_STATE.names]).combine_chunks()
+
+
+def expected_steps(expected: pa.Table) -> dict[int, int]:
+    """By how much the number of expected meters changes on a day. expected: `EXPECTED_STATE`."""
+    meters = numpy(expected["meters"], np.int64)
+    steps: dict[int, int] = {}
+    for name, sign in (("installed", 1), ("removed", -1)):
+        day, index = np.unique(numpy(expected[name]), return_inverse=True)
+        sums = np.zeros(len(day), np.int64)
+        np.add.at(sums, index, meters)
+        for number, amount in zip(day.tolist(), sums.tolist(), strict=True):
+            if number != NEVER:
+                steps[number] = steps.get(number, 0) + sign * amount
+    return steps
+
+
+@dataclass(frozen=True)
+class LedgerUpdate:
+    """What new ledger rows did: rows accepted and superseded, and the first day whose figures may change."""
+
+    accepted: int
+    superseded: int
+    restate_from: int | None
+
+
+def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
+    """Sort new rows into accepted and superseded. held: rows of the same accounts; both of `LEDGER_SCHEMA`."""
+    ids = pc.unique(new["event_id"])
+    same = held.filter(pc.is_in(held["event_id"], value_set=ids))
+    marked = pa.concat_tables(
+        [t.append_column("fresh", pa.array(np.full(t.num_rows, fresh))) for t, fresh in ((same, False), (new, True))]
+    ).combine_chunks()
+    content = ["event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id", "fresh"]
+    winners = latest(marked, ["slot", "event_id"], content)
+    fresh = winners.filter(winners["fresh"]).combine_chunks()
+    if fresh.num_rows == 0:
+        return LedgerUpdate(0, new.num_rows, None)
+    touched = marked.filter(pc.is_in(marked["event_id"], value_set=fresh["event_id"].combine_chunks()))
+    return LedgerUpdate(fresh.num_rows, new.num_rows - fresh.num_rows, int(numpy(touched["event_date"]).min()))
+
+
+class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
+    """One account shard: writes its changed day blocks, its expected stretches, its ledger and its calendar."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def process(self, element: Grouped) -> Iterator[int]:
+        """element: (shard, blocks of kind state, difference, expected, ledger_events). Emits the shard when done."""
+        shard, blocks = element
+        store, kinds = self.place.store(), by_kind(blocks)
+        self.state = State.from_blocks(store, kinds["state"])
+        self.shard, self.entries, self.replaces = shard, [], []  # type: tuple[int, list[Entry], list[str]]
+        self.slots = Slots.load(self.state, "account_slots")
+        calendar = self._calendar()
+        restate: list[int | None] = []
+
+        restate.append(self._days(concat(kinds.get("difference", []), DIFFERENCE_SCHEMA), calendar))
+        restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA), calendar))
+        counts, first = self._ledger(concat(kinds.get("ledger_events", []), EVENTS_SCHEMA), calendar)
+        restate.append(first)
+        self._put("account_slots", self.slots.save(self.place, "account_slots", shard), replace=self.slots.grown)
+        if any(day is not None for day in restate) or counts:
+            rows = sorted((day, *values) for day, values in calendar.items())
+            batch = pa.record_batch([pa.array(c) for c in zip(*rows, strict=True)], names=CALENDAR_SCHEMA.names)
+            path = self.place.path("calendar", shard, "arrow")
+            self._put("calendar", store.write_blocks(path, "calendar", shard, [(-1, batch.cast(CALENDAR_SCHEMA))]), replace=True)
+        known = [day for day in restate if day is not None]
+        Commit("days", shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None)).write(
+            store, self.place.folder
+        )
+        yield shard
+
+    def _put(self, kind: str, entries: list[Entry], *, replace: bool = False) -> None:
+        self.entries += entries
+        if replace:
+            self.replaces.append(kind)
+
+    def _calendar(self) -> dict[int, list[int]]:
+        """Per day number: meter readings received, change in meters expected, ledger events."""
+        held = self.state.table("calendar", CALENDAR_SCHEMA)
+        return {day: list(values) for day, *values in zip(*(held[n].to_pylist() for n in CALENDAR_SCHEMA.names), strict=True)}
+
+    def _days(self, differences: pa.Table, calendar: dict[int, list[int]]) -> int | None:
+        if differences.num_rows == 0:
+            return None
+        slot = self.slots.find(differences["account_id"].combine_chunks())
+        day = numpy(differences["day"])
+        columns = [numpy(differences[name]) for name in ("energy_wh", "received", "estimated", "conflict")]
+        stored, n = self.state.by_day("day_block"), len(self.slots)
+        order = np.argsort(day, kind="stable")
+        touched, starts = np.unique(day[order], return_index=True)
+        written = []
+        for number, index in zip(touched.tolist(), np.split(order, starts[1:]), strict=True):
+            entry = stored.get(number)
+            block = DayBlock.from_batch(self.state.store.read_block(entry)) if entry else DayBlock.empty(n)
+            block = block.add(n, slot[index], *(column[index] for column in columns))
+            written.append((number, block.to_batch()))
+            calendar.setdefault(number, [0, 0, 0])[0] = int(block.received.sum())
+        path = self.place.path("day_block", self.shard, "arrow")
+        self._put("day_block", self.state.store.write_blocks(path, "day_block", self.shard, written))
+        return int(touched[0])
+
+    def _expected(self, changes: pa.Table, calendar: dict[int, list[int]]) -> int | None:
+        if changes.num_rows == 0:
+            return None
+        slot = self.slots.find(changes["account_id"].combine_chunks())
+        expected = update_expected(self.state.table("expected", EXPECTED_STATE), slot, changes)
+        path = self.place.path("expected", self.shard, "arrow")
+        blocks = [(-1, one_batch(expected))]
+        self._put("expected", self.state.store.write_blocks(path, "expected", self.shard, blocks), replace=True)
+        for values in calendar.values():
+            values[1] = 0
+        for number, step in expected_steps(expected).items():
+            calendar.setdefault(number, [0, 0, 0])[1] = step
+        return int(numpy(changes["installed"]).min())
+
+    def _ledger(
+        self, arrived: pa.Table, calendar: dict[int, list[int]]
+    ) -> tuple[dict[str, dict[str, int]], int | None]:
+        store, path = self.state.store, self.place.path
+        waited = self.state.table("pending_ledger", EVENTS_SCHEMA).combine_chunks()
+        if arrived.num_rows == 0 and waited.num_rows == 0:
+            return {}, None
+        rows = pa.concat_tables([waited, arrived]).combine_chunks()
+        known_ids = pc.unique(self.state.table("accounts", ACCOUNTS_SCHEMA)["account_id"])
+        known = pc.is_in(rows["account_id"], value_set=known_ids).to_numpy()
+        slot = self.slots.add(rows["account_id"].combine_chunks())
+        rows = rows.add_column(0, "slot", pa.array(slot))
+        files = self.state.entries.get("ledger", [])
+        held = self._events_of(files, np.unique(slot[known]))
+        now = rows.filter(pa.array(known)).select(LEDGER_SCHEMA.names)
+        if waited.num_rows:  # accounts that were unknown: what is held of them are the waiting rows themselves
+            held = held.filter(pc.invert(pc.is_in(held["slot"], value_set=pa.array(np.unique(slot[: waited.num_rows])))))
+        update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
+        for number in numpy(now["event_date"]).tolist():
+            calendar.setdefault(number, [0, 0, 0])[2] += 1
+
+        fresh = rows.slice(waited.num_rows).combine_chunks()
+        if fresh.num_rows:
+            table, replace = fresh.select(LEDGER_SCHEMA.names), len(files) >= LEDGER_FILES
+            if replace:
+                table = pa.concat_tables([*(store.read_table(entry) for entry in files), table]).combine_chunks()
+            blocks = [(-1, one_batch(table))]
+            new = store.write_blocks(path("ledger", self.shard, "arrow"), "ledger", self.shard, blocks, compress=False)
+            self._put("ledger", new, replace=replace)
+            log, dates = fresh.drop_columns(["slot"]), numpy(fresh["event_date"])
+            kind = "log:ledger_events"
+            entry = store.write_parquet(path(kind, self.shard, "parquet"), kind, self.shard, log,
+                                        (int(dates.min()), int(dates.max())))  # fmt: skip
+            self._put(kind, [entry])
+        pending = rows.filter(pa.array(~known)).drop_columns(["slot"])
+        blocks = [(-1, one_batch(pending))] if pending.num_rows else []
+        new = store.write_blocks(path("pending_ledger", self.shard, "arrow"), "pending_ledger", self.shard, blocks)
+        self._put("pending_ledger", new, replace=True)
+        counts = {"accepted": update.accepted, "superseded": update.superseded, "pending": pending.num_rows,
+                  "redriven": waited.num_rows}  # fmt: skip
+        return {"ledger_events": counts}, update.restate_from
+
+    def _events_of(self, files: list[Entry], slots: npt.NDArray[np.int32]) -> pa.Table:
+        """All stored events of some accounts; only their rows are read from the mapped files."""
+        mine = np.zeros(len(self.slots), np.bool_)
+        mine[slots] = True
+        parts = []
+        for entry in files:
+            table = self.state.store.read_table(entry)
+            parts.append(table.take(pa.array(np.flatnonzero(mine[numpy(table["slot"])]))))
+        return pa.concat_tables(parts).combine_chunks() if parts else LEDGER_SCHEMA.empty_table()
+
+
+class FoldDays(beam.PTransform):  # type: ignore[misc]
+    """(account shard, state | difference | expected | ledger_events blocks) -> shard numbers, when their state is written."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+        """Wires one DoFn."""
+        return grouped | beam.ParDo(FoldDaysShard(self.place)).with_output_types(int)

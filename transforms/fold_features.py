@@ -1,0 +1,250 @@
+"""The second half of fold 1, by account shard: rolling features day by day, and what the cut-offs need of them.
+
+Between two runs a shard's sums and ledger are kept as a *checkpoint*. A run starts from the last one before the first day
+it has to restate, rolls forward, and leaves a new one behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.inbound import CATEGORIES
+from schemas.marts import DAILY_CONSUMPTION, FEATURES
+from schemas.policy import Policy
+from transforms.blocks import Grouped, Keyed, by_kind, one_batch, tag
+from transforms.fold_days import EXPECTED_STATE, LEDGER_SCHEMA
+from transforms.fold_reference import ACCOUNTS_SCHEMA, population
+from transforms.kernels.ledger import Carried, Ledger, credit_features
+from transforms.kernels.order_statistics import ladder
+from transforms.kernels.reference import Expected
+from transforms.kernels.tiers import CODES
+from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
+from transforms.shards import Place, Slots, State, numpy, state_block
+from transforms.storage import Commit, Entry
+
+CARRIED_RATIO = 8
+"""A ledger's base is rewritten when the rows changed since exceed this part of it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tick does: service days `first .. last` (day numbers), and from which day on each mart keeps rows."""
+
+    first: int
+    last: int
+    features_from: int
+    consumption_from: int
+
+
+def problem(day: int, metric: str, scope: str) -> str:
+    """The key under which one ranking is cut: service day number, metric and scope."""
+    return f"{day}|{metric}|{scope}"
+
+
+def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
+    """Which rows rank together: scope name -> mask (m,). category: (m,) codes."""
+    if scope == "all":
+        return {"all": np.ones(len(category), np.bool_)}
+    return {f"category={CATEGORIES[code]}": category == code for code in np.unique(category)}
+
+
+def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
+    """The feature columns that the policy in force on a day reads, its metric first."""
+    version = policy.on(day)
+    rules = [*version.credit_grades, *version.tiers]
+    used = {c.column for rule in rules for c in rule.when if c.column not in CODES}
+    return (version.abc.metric, *sorted(used - {version.abc.metric}))
+
+
+def feature_column(value: Any) -> Any:
+    """A kernel's column, (values, known) or masked or plain, as a NumPy array masked where it is null."""
+    return np.ma.masked_array(value[0], ~value[1]) if isinstance(value, tuple) else value
+
+
+def _arrow(value: Any, kind: pa.DataType) -> pa.Array:
+    mask = np.ma.getmaskarray(value) if np.ma.isMaskedArray(value) else None
+    return pa.array(np.ma.getdata(value), mask=mask).cast(kind)
+
+
+class FoldFeaturesShard(beam.DoFn):  # type: ignore[misc]
+    """One account shard over the days of a tick. Emits ladders, and the state with the staged features to `state`."""
+
+    def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
+        self.place, self.policy, self.plan = place, policy, plan
+
+    def process(self, element: Grouped) -> Iterator[tuple[str, pa.RecordBatch] | beam.pvalue.TaggedOutput]:
+        """element: (shard, blocks of kind state)."""
+        shard, blocks = element
+        store, plan = self.place.store(), self.plan
+        state = State.from_blocks(store, by_kind(blocks)["state"])
+        slots = Slots.load(state, "account_slots")
+        n, people = len(slots), population(slots, state.table("accounts", ACCOUNTS_SCHEMA))
+        held = state.table("expected", EXPECTED_STATE)
+        expected = Expected(*(numpy(held[name]) for name in EXPECTED_STATE.names))
+        days = state.by_day("day_block")
+
+        def load(day: int) -> DayBlock | None:
+            entry = days.get(day)
+            return DayBlock.from_batch(store.read_block(entry)) if entry else None
+
+        windows = _load_windows(state, plan.first)
+        windows.grow(n)
+        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
+        features = _Writer(self.place, "mart:features", FEATURES, shard)
+        consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
+        staged: list[tuple[int, pa.RecordBatch]] = []
+        for day in range(plan.first, plan.last + 1):
+            windows.roll(load)
+            ledger.advance(day)
+            inside, category = people.on(day, n)
+            rows = np.flatnonzero(inside)
+            values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
+            values |= {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+            if day >= plan.features_from:
+                features.write(day, features_table(slots, rows, day, category[rows], values))
+            if day >= plan.consumption_from and (block := load(day)):
+                consumption.write(day, consumption_table(slots, day, block, expected, n))
+            names = needed_columns(self.policy, date_of(day))
+            staged.append((day, staged_block(rows, category[rows], names, values)))
+            version = self.policy.on(date_of(day))
+            for scope, ranked in ranking_scopes(version.abc.scope, category[rows]).items():
+                mine = rows[ranked]
+                metric = np.ma.filled(values[version.abc.metric], 0)[ranked].astype(np.int64)
+                rungs = ladder(metric, slots.ids.take(pa.array(mine)), slots.rank[mine])
+                yield problem(day, version.abc.metric, scope), tag(rungs, "ladder")
+
+        entries = [*features.close(), *consumption.close()]
+        path = self.place.path("windows", shard, "arrow")
+        entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
+        entries += _dump_carried(self.place, state, ledger, shard, plan.last)
+        entries = [_dated(entry, plan.last) for entry in entries]
+        Commit("features", shard, tuple(entries)).write(store, self.place.folder)
+        path = self.place.path("staged", shard, "arrow")
+        refs = [e for day, block in staged
+                for e in store.write_blocks(path.replace(".arrow", f"-{day}.arrow"), "staged", shard, [(day, block)])]
+        kept = [e for kind in ("account_slots", "tiers") for e in state.entries.get(kind, [])]
+        yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
+
+
+def _dated(entry: Entry, day: int) -> Entry:
+    return replace(entry, first=day, last=day) if entry.first < 0 else entry
+
+
+def _load_windows(state: State, first: int) -> Windows:
+    entries = state.entries.get("windows", [])
+    if not entries:
+        return Windows.start(first)
+    return Windows.from_batch(state.store.read_block(entries[0]), entries[0].first)
+
+
+def _load_carried(state: State) -> Carried | None:
+    head = state.entries.get("carried_accounts", [])
+    if not head:
+        return None
+    base = state.store.read_block(state.entries["carried_base"][0])
+    changes = tuple(state.store.read_block(entry) for entry in state.entries.get("carried_changes", []))
+    accounts = state.store.read_block(head[0])
+    rows = int(accounts.schema.metadata[b"rows"])
+    return Carried(head[0].first, rows, base, changes, accounts.replace_schema_metadata(None))
+
+
+def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: int) -> list[Entry]:
+    """The ledger's carry-over as entries of this checkpoint: a base that is seldom rewritten, and what changed since."""
+    store = place.store()
+    had = "carried_base" in state.entries
+    carried = ledger.dump()
+    rebase = not had or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
+    if rebase:
+        carried = ledger.dump(rebase=True)
+        entries = store.write_blocks(place.path("carried_base", shard, "arrow"), "carried_base", shard, [(day, carried.base)])
+    else:
+        entries = [replace(state.entries["carried_base"][0], first=day, last=day)]
+        if carried.changes:
+            merged = pa.Table.from_batches(carried.changes).combine_chunks()
+            path = place.path("carried_changes", shard, "arrow")
+            entries += store.write_blocks(path, "carried_changes", shard, [(day, one_batch(merged))])
+    accounts = carried.accounts.replace_schema_metadata({"rows": str(carried.rows)})
+    return entries + store.write_blocks(place.path("carried_accounts", shard, "arrow"), "carried_accounts", shard, [(day, accounts)])
+
+
+def features_table(slots: Slots, rows: Any, day: int, category: Any, values: dict[str, Any]) -> pa.Table:
+    """The rows of `features` of one day. rows: (m,) slots; category, values: (m,)."""
+    columns: list[pa.Array] = []
+    for field in FEATURES.schema:
+        if field.name == "account_id":
+            columns.append(slots.ids.take(pa.array(rows)))
+        elif field.name == "service_date":
+            columns.append(pa.array(np.full(len(rows), day, np.int32)).cast(pa.date32()))
+        elif field.name == "category":
+            columns.append(pa.array(CATEGORIES).take(pa.array(category)))
+        else:
+            columns.append(_arrow(values[field.name], field.type))
+    return pa.table(columns, schema=FEATURES.schema)
+
+
+def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expected, n: int) -> pa.Table:
+    """The rows of `daily_consumption` of one day: accounts with at least one counted reading."""
+    rows = np.flatnonzero(block.received > 0)
+    due = expected.between(day, day, n)[rows]
+    columns = [slots.ids.take(pa.array(rows)), pa.array(np.full(len(rows), day, np.int32)).cast(pa.date32()), block.energy[rows]]
+    columns += [pa.array(a).cast(pa.int32()) for a in (block.received[rows], due, block.estimated[rows], block.conflict[rows])]
+    return pa.table(columns, schema=DAILY_CONSUMPTION.schema)
+
+
+def staged_block(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:
+    """What fold 2 needs of a day's features: slot, category code and the columns that the policy reads."""
+    columns = {"slot": pa.array(rows.astype(np.int32)), "category": pa.array(category)}
+    return pa.record_batch(columns | {name: _arrow(values[name], pa.int64()) for name in names})
+
+
+class _Writer:
+    """Writes a mart of one shard day by day, a row group a day, as one Parquet file."""
+
+    def __init__(self, place: Place, kind: str, relation: Any, shard: int) -> None:
+        self.place, self.kind, self.schema, self.shard = place, kind, relation.schema, shard
+        self.sink = pa.BufferOutputStream()
+        self.writer: pq.ParquetWriter | None = None
+        self.days: list[int] = []
+        self.rows = 0
+
+    def write(self, day: int, table: pa.Table) -> None:
+        """Add one day."""
+        if self.writer is None:
+            text = [f.name for f in self.schema if pa.types.is_string(f.type) and f.name != "account_id"]
+            self.writer = pq.ParquetWriter(
+                self.sink, self.schema, compression="zstd", compression_level=1, use_dictionary=text, store_schema=True
+            )
+        self.writer.write_table(table)
+        self.days.append(day)
+        self.rows += table.num_rows
+
+    def close(self) -> list[Entry]:
+        """Finish the file; its entry, or none where nothing was written."""
+        if self.writer is None:
+            return []
+        self.writer.close()
+        path = self.place.path(self.kind, self.shard, "parquet")
+        return [self.place.store().finish(path, self.kind, self.shard, self.sink, (self.days[0], self.days[-1]), self.rows)]
+
+
+class FoldFeatures(beam.PTransform):  # type: ignore[misc]
+    """(account shard, state blocks) -> ladders by ranking, and state with staged features by account shard."""
+
+    def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
+        super().__init__()
+        self.place, self.policy, self.plan = place, policy, plan
+
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.pvalue.DoOutputsTuple:
+        """Wires one DoFn."""
+        fold = beam.ParDo(FoldFeaturesShard(self.place, self.policy, self.plan))
+        return grouped | fold.with_outputs("state", main="ladders")
+
+
+__all__ = ["FoldFeatures", "Keyed", "Plan", "needed_columns", "problem", "ranking_scopes"]

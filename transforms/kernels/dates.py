@@ -1,0 +1,98 @@
+"""Days of the calendar from text, and from the day and time columns of Parquet files."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from schemas.dateformat import date_pattern
+from transforms.kernels.parsed import Mask, Parsed, blame, build, mask_of, no_faults
+
+Longs = NDArray[np.int64]
+EPOCH = date(1970, 1, 1)
+
+
+def parse_days(text: pa.Array | pa.ChunkedArray, date_format: str = "%Y-%m-%d", drop_time: bool = False) -> Parsed:
+    """Parse days in a format such as %Y/%m/%d; 2015/1/1 and 2015/01/01 are the same day.
+
+    Args:
+        text: (n,) string. Blanks around a day are ignored; null and blank give null without a fault.
+        date_format: see `schemas.dateformat.date_pattern`.
+        drop_time: whether a time of day that the format names may be other than midnight.
+
+    Returns: values (n,) date32. Faults: `bad_date`.
+
+    >>> parse_days(pa.array(["2015/1/1", "2015/02/29", ""]), "%Y/%m/%d").values.to_pylist()
+    [datetime.date(2015, 1, 1), None, None]
+    """
+    whole = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+    coded = whole.dictionary_encode()  # a file has few different days, so each is parsed once
+    days = _parse_distinct(coded.dictionary, date_format, drop_time)
+    if not len(coded.dictionary):
+        return Parsed(pa.nulls(len(whole), pa.date32()), no_faults(len(whole)))
+    index = coded.indices
+    at = np.asarray(index.fill_null(0).to_numpy(zero_copy_only=False))
+    return Parsed(days.values.take(index), np.where(mask_of(index.is_valid()), days.faults[at], 0).astype(np.uint8))
+
+
+def _parse_distinct(text: pa.Array, date_format: str, drop_time: bool) -> Parsed:
+    text = pc.utf8_trim_whitespace(text)
+    filled = mask_of(pc.greater(pc.binary_length(text), 0))
+    found = pc.extract_regex(text, f"^{date_pattern(date_format)}$")
+    matched = mask_of(found.is_valid())
+    part = {name: _whole(pc.struct_field(found, name), matched) for name in (f.name for f in found.type)}
+    days, real = days_of(part["Y"], part["m"], part["d"])
+    hour, minute, second = (part.get(name, np.zeros(len(text), np.int64)) for name in "HMS")
+    real &= (hour < 24) & (minute < 60) & (second < 60)
+    if not drop_time:
+        real &= hour + minute + second == 0
+    faults = no_faults(len(text))
+    blame(faults, filled & ~(matched & real), "bad_date")
+    return Parsed(build(days, ~filled | (faults != 0), pa.date32()), faults)
+
+
+def _whole(digits: pa.Array, matched: Mask) -> Longs:
+    return np.asarray(pc.cast(pc.if_else(pa.array(matched), digits, "0"), pa.int64()))
+
+
+def days_of(
+    year: NDArray[np.int64], month: NDArray[np.int64], day: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], Mask]:
+    """(n,) days since 1970-01-01 from (n,) years 1 to 9999, months and days; and whether each is a real day."""
+    real = (year >= 1) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    months = np.where(real, (year - 1970) * 12 + month - 1, 0).astype("M8[M]")
+    days = months.astype("M8[D]") + np.where(real, day - 1, 0)
+    real &= days.astype("M8[M]") == months
+    return days.astype(np.int64).astype(np.int32), real
+
+
+def from_temporal(column: pa.Array | pa.ChunkedArray, time_zone: str = "UTC", drop_time: bool = False) -> Parsed:
+    """Days from a date or timestamp column. A timestamp with a zone is an instant: its day is the local one there.
+
+    column: (n,) date32, date64 or timestamp. Returns values (n,) date32. Faults: `bad_date` for a time of day other
+    than midnight, unless `drop_time`.
+    """
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    faults = no_faults(len(column))
+    if pa.types.is_timestamp(column.type):
+        if column.type.tz is not None:
+            column = pc.local_timestamp(pc.cast(column, pa.timestamp(column.type.unit, time_zone)))
+        midnight = pc.floor_temporal(column, unit="day")
+        if not drop_time:
+            blame(faults, mask_of(pc.not_equal(column, midnight)), "bad_date")
+        column = pc.if_else(pa.array(faults == 0), midnight, None)
+    return Parsed(pc.cast(column, pa.date32()), faults)
+
+
+def shift_and_bound(parsed: Parsed, shift_days: int, first: date, last: date) -> Parsed:
+    """Move (n,) days by a number of days, then blame `date_out_of_range` outside `first .. last`, both inclusive."""
+    valid = mask_of(parsed.values.is_valid())
+    days = np.asarray(pc.cast(parsed.values, pa.int32()).fill_null(0)).astype(np.int64) + shift_days
+    faults = parsed.faults.copy()
+    blame(faults, valid & ((days < (first - EPOCH).days) | (days > (last - EPOCH).days)), "date_out_of_range")
+    kept = valid & (faults == 0)
+    return Parsed(build(np.where(kept, days, 0).astype(np.int32), ~kept, pa.date32()), faults)

@@ -1,0 +1,131 @@
+"""Effective-dated reference data: which row holds, which account a meter belongs to, who is in the population."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Int = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+NEVER = np.iinfo(np.int32).max
+"""Day number that stands for an empty end date."""
+
+
+def days(column: pa.Array | pa.ChunkedArray, empty: int = NEVER) -> Int32:
+    """Day numbers since 1970-01-01 of a date32 column, nulls as `empty`. (n,) int32."""
+    filled = pc.fill_null(pc.cast(column, pa.int32()), pa.scalar(empty, pa.int32()))
+    return np.asarray(filled.to_numpy(zero_copy_only=False) if isinstance(filled, pa.Array) else filled.to_numpy())
+
+
+def latest(table: pa.Table, keys: Sequence[str], content: Sequence[str]) -> pa.Table:
+    """One row per key: the highest `revision`; among equals the one whose content comes first as text.
+
+    Returns the table in ascending order of the keys (binary for text).
+    """
+    if table.num_rows == 0:
+        return table
+    order = [(key, "ascending") for key in keys] + [("revision", "descending")]
+    plain = table.take(pc.sort_indices(table, sort_keys=order))
+    if table.num_rows == pc.count_distinct(_row_key(plain, keys)).as_py():
+        return plain
+    text = {f"text:{name}": pc.fill_null(pc.cast(plain[name], pa.string()), "") for name in content}
+    wide = pa.table({**{name: plain[name] for name in plain.column_names}, **text})
+    tie = [(name, "ascending") for name in text]
+    index = pc.sort_indices(wide, sort_keys=order + tie)
+    wide = plain.take(index)
+    return wide.filter(pa.array(_first_of_run(wide, keys)))
+
+
+def _row_key(table: pa.Table, keys: Sequence[str]) -> pa.Array:
+    return pc.binary_join_element_wise(*[pc.cast(table[key], pa.string()) for key in keys], "\x1f")
+
+
+def _first_of_run(table: pa.Table, keys: Sequence[str]) -> Mask:
+    key = _row_key(table, keys).combine_chunks()
+    first = np.ones(len(key), np.bool_)
+    if len(key) > 1:
+        first[1:] = pc.not_equal(key.slice(1), key.slice(0, len(key) - 1)).to_numpy(zero_copy_only=False)
+    return first
+
+
+def last_per_slot(slot: Int32, eligible: Mask, n: int) -> Int:
+    """Index of the last eligible row of each slot, -1 where there is none. `slot` ascending; returns (n,) int64."""
+    index = np.full(n, -1, np.int64)
+    rows = np.flatnonzero(eligible)
+    index[slot[rows]] = rows
+    return index
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """Meter assignments of one shard, rows ascending by (slot, installed).
+
+    slot: (k,) meter slot; installed, removed: (k,) day numbers, removed exclusive; account: (k,) index of the
+    account's id; known: (k,) whether the account is in the reference data.
+    """
+
+    slot: Int32
+    installed: Int32
+    removed: Int32
+    account: Int32
+    known: Mask
+
+    def on(self, day: int, n: int) -> tuple[Int, Mask, Mask]:
+        """Row that holds for each of `n` meter slots on `day` (-1: none), whether it counts, and why not.
+
+        Returns (row (n,), counts (n,), assigned (n,)): `assigned` without `counts` means an unknown account.
+        """
+        row = last_per_slot(self.slot, self.installed <= day, n)
+        assigned = (row >= 0) & (self.removed[row] > day) if len(self.slot) else np.zeros(n, np.bool_)
+        counts = assigned & self.known[row] if len(self.slot) else assigned
+        return row, counts, assigned
+
+
+@dataclass(frozen=True)
+class Population:
+    """Account reference rows of one shard, ascending by (slot, valid_from); a slot's first row also holds before it.
+
+    slot, valid_from, opened, closed (inclusive; NEVER while open): (k,) int32; category: (k,) int8 code.
+    """
+
+    slot: Int32
+    valid_from: Int32
+    opened: Int32
+    closed: Int32
+    category: npt.NDArray[np.int8]
+
+    def on(self, day: int, n: int) -> tuple[Mask, npt.NDArray[np.int8]]:
+        """Who is in the population on `day`, and each account's category code. Both (n,)."""
+        first = np.ones(len(self.slot), np.bool_)
+        first[1:] = self.slot[1:] != self.slot[:-1]
+        row = last_per_slot(self.slot, first | (self.valid_from <= day), n)
+        known = row >= 0
+        inside = known & (self.opened[row] <= day) & (day <= self.closed[row]) if len(self.slot) else known
+        return inside, np.where(known, self.category[row], -1).astype(np.int8) if len(self.slot) else np.full(n, -1, np.int8)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Stretches of days on which meters are expected to report, rows ascending by slot.
+
+    slot: (k,) account slot; installed, removed (exclusive): (k,) day numbers; meters: (k,) how many.
+    """
+
+    slot: Int32
+    installed: Int32
+    removed: Int32
+    meters: Int32
+
+    def between(self, first: int, last: int, n: int) -> Int:
+        """Meter-days expected in `first .. last`, per account slot. (n,) int64."""
+        from transforms.kernels.exact import segment_sums
+
+        overlap = np.minimum(self.removed, last + 1).astype(np.int64) - np.maximum(self.installed, first)
+        return segment_sums(np.maximum(overlap, 0) * self.meters, self.slot, n)

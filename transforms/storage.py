@@ -1,0 +1,234 @@
+"""Files below one root: immutable, written under a temporary name and then renamed, addressed by relative path.
+
+The root is a path or a URL of any Arrow file system. State is Arrow IPC (memory-mapped where the root is local), marts
+and logs are Parquet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from schemas.errors import StateError
+
+WHOLE = -1
+"""`part` of an entry that means the whole file; `shard` of one that belongs to none."""
+
+ENTRY_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()), ("shard", pa.int32()), ("first", pa.int32()), ("last", pa.int32()), ("path", pa.string()),
+        ("part", pa.int32()), ("rows", pa.int64()), ("bytes", pa.int64()), ("sha256", pa.string()),
+    ]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file, or one part of a file, that a generation consists of.
+
+    kind: what it is (`day_block`, `mart:features`, ...); shard: or -1; first, last: service day numbers it covers, or -1;
+    path: relative to the root; part: record batch or row group within the file, or -1 for all of it.
+    """
+
+    kind: str
+    shard: int
+    first: int
+    last: int
+    path: str
+    part: int
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def entries_to_batch(entries: Sequence[Entry]) -> pa.RecordBatch:
+    """Entries as a block, schema `ENTRY_SCHEMA`."""
+    columns = [[getattr(entry, field.name) for entry in entries] for field in ENTRY_SCHEMA]
+    return pa.record_batch(
+        [pa.array(c, f.type) for c, f in zip(columns, ENTRY_SCHEMA, strict=True)], schema=ENTRY_SCHEMA
+    )
+
+
+def entries_from_batch(batch: pa.RecordBatch | pa.Table) -> list[Entry]:
+    """The inverse of `entries_to_batch`."""
+    columns = [batch.column(field.name).to_pylist() for field in ENTRY_SCHEMA]
+    return [Entry(*values) for values in zip(*columns, strict=True)]
+
+
+class Store:
+    """Reads and writes below `root`. Cheap to make, safe to pickle."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._open()
+
+    def _open(self) -> None:
+        if "://" in self.root:
+            self.fs, self.base = pafs.FileSystem.from_uri(self.root)
+        else:
+            self.fs, self.base = pafs.LocalFileSystem(), self.root
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"root": self.root}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.root = state["root"]
+        self._open()
+
+    @property
+    def local(self) -> bool:
+        """Whether the root is on the local file system."""
+        return isinstance(self.fs, pafs.LocalFileSystem)
+
+    def full(self, path: str) -> str:
+        """The path as the file system wants it."""
+        return posixpath.join(self.base, path)
+
+    def write_bytes(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Write a file so that it is there whole or not at all."""
+        target = self.full(path)
+        if self.local:
+            self.fs.create_dir(posixpath.dirname(target), recursive=True)
+            temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+            with self.fs.open_output_stream(temporary) as out:
+                out.write(data)
+            self.fs.move(temporary, target)
+        else:
+            with self.fs.open_output_stream(target) as out:
+                out.write(data)
+
+    def read_bytes(self, path: str) -> bytes:
+        """The content of a file; FileNotFoundError where it is not there."""
+        with self.fs.open_input_stream(self.full(path)) as stream:
+            return bytes(stream.read())
+
+    def write_json(self, path: str, value: Any) -> None:
+        """Write a small JSON document."""
+        self.write_bytes(path, json.dumps(value, sort_keys=True).encode())
+
+    def read_json(self, path: str) -> Any:
+        """Read a JSON document."""
+        return json.loads(self.read_bytes(path))
+
+    def list(self, path: str) -> list[pafs.FileInfo]:
+        """All files below a folder; empty where the folder is not there."""
+        selector = pafs.FileSelector(self.full(path), allow_not_found=True, recursive=True)
+        return [info for info in self.fs.get_file_info(selector) if info.type == pafs.FileType.File]
+
+    def write_blocks(
+        self, path: str, kind: str, shard: int, blocks: Iterable[tuple[int, pa.RecordBatch]], *, compress: bool = True
+    ) -> list[Entry]:
+        """Write blocks, each of one service day, as one Arrow IPC file; one entry a block.
+
+        blocks: (day number or -1, RecordBatch), all of one schema. No blocks: no file, no entries.
+        """
+        items = list(blocks)
+        if not items:
+            return []
+        sink = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(compression="lz4" if compress else None)
+        with pa.ipc.new_file(sink, items[0][1].schema, options=options) as writer:
+            for _, batch in items:
+                writer.write_batch(batch)
+        size, digest = self._finish(path, sink)
+        whole = Entry(kind, shard, -1, -1, path, WHOLE, 0, size, digest)
+        if len(items) == 1 and items[0][0] < 0:
+            return [replace(whole, rows=items[0][1].num_rows)]
+        return [
+            replace(whole, first=day, last=day, part=part, rows=batch.num_rows) for part, (day, batch) in enumerate(items)
+        ]
+
+    def write_parquet(
+        self, path: str, kind: str, shard: int, table: pa.Table, days: tuple[int, int] = (-1, -1)
+    ) -> Entry:
+        """Write a table as one Parquet file; `days` are the first and last service day in it."""
+        sink = pa.BufferOutputStream()
+        text = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
+        pq.write_table(
+            table, sink, compression="zstd", compression_level=1, use_dictionary=text, write_statistics=True,
+            store_schema=True,
+        )  # fmt: skip
+        return self.finish(path, kind, shard, sink, days, table.num_rows)
+
+    def finish(
+        self, path: str, kind: str, shard: int, sink: pa.BufferOutputStream, days: tuple[int, int], rows: int
+    ) -> Entry:
+        """Write out what was collected in a buffer."""
+        size, digest = self._finish(path, sink)
+        return Entry(kind, shard, *days, path, WHOLE, rows, size, digest)
+
+    def _finish(self, path: str, sink: pa.BufferOutputStream) -> tuple[int, str]:
+        data = sink.getvalue()
+        self.write_bytes(path, data)
+        return data.size, hashlib.sha256(data).hexdigest()
+
+    def open_blocks(self, path: str) -> pa.ipc.RecordBatchFileReader:
+        """Open an Arrow IPC file, memory-mapped where the store is local."""
+        try:
+            source = pa.memory_map(self.full(path)) if self.local else self.fs.open_input_file(self.full(path))
+            return pa.ipc.open_file(source)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StateError(
+                f"{path}: cannot be read as state ({error}). Restore the file, or rebuild the warehouse."
+            ) from error
+
+    def read_block(self, entry: Entry) -> pa.RecordBatch:
+        """The block an entry points at."""
+        return self.open_blocks(entry.path).get_batch(max(entry.part, 0))
+
+    def read_table(self, entry: Entry) -> pa.Table:
+        """All blocks of an Arrow IPC file as one table."""
+        return self.open_blocks(entry.path).read_all()
+
+    def read_parquet(self, entry: Entry, columns: Sequence[str] | None = None) -> pa.Table:
+        """A Parquet file, or some of its columns."""
+        return pq.read_table(self.full(entry.path), filesystem=self.fs, columns=columns, partitioning=None)
+
+    def digest(self, path: str) -> str:
+        """SHA-256 of a file's content, as hex."""
+        with self.fs.open_input_stream(self.full(path)) as stream:
+            hasher = hashlib.sha256()
+            while chunk := stream.read(1 << 22):
+                hasher.update(chunk)
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one stage did for one shard, or one delivery: files written, files no longer needed, counts.
+
+    replaces: kinds (with this shard) whose earlier entries the new ones take the place of, all of them;
+    a kind not named there is only added to. counts: source -> outcome -> rows. restate_from: earliest service day
+    whose published figures may change, or None.
+    """
+
+    stage: str
+    shard: int
+    entries: tuple[Entry, ...]
+    replaces: tuple[str, ...] = ()
+    counts: dict[str, dict[str, int]] | None = None
+    restate_from: int | None = None
+
+    def write(self, store: Store, folder: str) -> None:
+        """Write the commit record; a stage that runs again overwrites it."""
+        value = asdict(self)
+        value["entries"] = [list(asdict(entry).values()) for entry in self.entries]
+        store.write_json(f"{folder}/commits/{self.stage}-{self.shard:06d}.json", value)
+
+    @classmethod
+    def read_all(cls, store: Store, folder: str) -> Iterator[Commit]:
+        """All commit records below a run's folder."""
+        for info in sorted(store.list(f"{folder}/commits"), key=lambda info: info.path):
+            value = json.loads(store.fs.open_input_stream(info.path).read())
+            value["entries"] = tuple(Entry(*fields) for fields in value["entries"])
+            value["replaces"] = tuple(value["replaces"])
+            yield cls(**value)
