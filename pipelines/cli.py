@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ DEFAULT_CONFIG = Path("wattier.yaml")
 
 def main() -> None:
     """Entry point: turns errors a user can act on into a message and an exit code."""
+    # Beam says so of Google's client libraries, which nobody here asked for.
+    logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     try:
         app()
     except WattierError as error:

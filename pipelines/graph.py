@@ -22,7 +22,8 @@ from transforms.fold_features import FoldFeatures, Plan
 from transforms.fold_meters import FoldMeters
 from transforms.fold_reference import FoldReference
 from transforms.fold_tiers import FoldTiers
-from transforms.read_files import SHARD_KEY, ReadDeliveries
+from transforms.kernels.keys import SHARD_KEY
+from transforms.read_files import ReadDeliveries
 from transforms.shards import Place
 
 States = Sequence[Keyed]

@@ -16,7 +16,7 @@ from pipelines.warehouse import DELIVERIES_SCHEMA
 from schemas.errors import ConfigError
 from schemas.mapping import SourceMapping
 from transforms.kernels.files import Delivery, delivery_known_at
-from transforms.read_files import SHARD_KEY
+from transforms.kernels.keys import SHARD_KEY
 
 
 @dataclass(frozen=True)

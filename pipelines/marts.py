@@ -148,11 +148,9 @@ def _check_names(files: Mapping[str, object], tables: Mapping[str, object], extr
         raise ValueError(f"given both as files and as a table: {', '.join(twice)}")
 
 
-def _mart_query(
-    relation: Relation, files: Mapping[str, Sequence[str]], base: Path, since: date | None = None
-) -> str:
+def _mart_query(relation: Relation, files: Mapping[str, Sequence[str]], base: Path, since: date | None = None) -> str:
     query = scan(relation, files[relation.name], base)
-    if since is not None:
+    if since is not None and files[relation.name]:
         query += f" WHERE service_date >= DATE '{since.isoformat()}'"
     if relation is not CUSTOMER_TIERS:
         return query

@@ -21,9 +21,6 @@ from pipelines.marts import Publication, derive, migration_matrix
 from pipelines.warehouse import Generation, Warehouse, commit_point
 from schemas.errors import WattierError
 from schemas.marts import DATA_QUALITY_RESULTS, MARTS, PENDING, TIER_RESTATEMENTS
-from transforms.fold_days import EVENTS_SCHEMA
-from transforms.fold_meters import READINGS_SCHEMA, pending_reasons
-from transforms.fold_reference import METERS_SCHEMA, TO_METER_SHARD
 from transforms.kernels.windows import date_of
 from transforms.storage import Entry, Store
 
@@ -135,6 +132,10 @@ def generation_of(marts: Path) -> int | None:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
+    from transforms.fold_days import EVENTS_SCHEMA
+    from transforms.fold_meters import READINGS_SCHEMA, pending_reasons
+    from transforms.fold_reference import METERS_SCHEMA, TO_METER_SHARD
+
     parts = []
 
     def add(source: str, table: pa.Table, name: str, day: str, reason: Any) -> None:
@@ -178,33 +179,29 @@ def restatements(
 ) -> pa.Table:
     """Stretches of days for which the tier published before differs from the tier published now."""
     assert before.through is not None
-    last = date_of(before.through)
+    first, last = f"DATE '{restated_from}'", f"DATE '{date_of(before.through)}'"
+
+    def days(side: str, other: str) -> str:
+        until = f"least(coalesce(valid_to, {last}), {last})"
+        return f"""
+            SELECT account_id, tier,
+                   unnest(generate_series(greatest(valid_from, {first}), {until}, INTERVAL 1 DAY))::DATE AS day
+            FROM (FROM {side} EXCEPT FROM {other}) WHERE valid_from <= {last} AND coalesce(valid_to, {last}) >= {first}"""
+
     with duckdb.connect() as con:
         _tiers_view(con, "old_tiers", warehouse, before)
         _tiers_view(con, "new_tiers", warehouse, after)
-        return con.execute(
-            """
-            WITH days AS (
-                SELECT account_id, unnest(generate_series(greatest(valid_from, $first), least(coalesce(valid_to, $last), $last),
-                                          INTERVAL 1 DAY))::DATE AS day, tier, true AS is_new
-                FROM (FROM new_tiers EXCEPT FROM old_tiers) WHERE valid_from <= $last AND coalesce(valid_to, $last) >= $first
-                UNION ALL
-                SELECT account_id, unnest(generate_series(greatest(valid_from, $first), least(coalesce(valid_to, $last), $last),
-                                          INTERVAL 1 DAY))::DATE, tier, false
-                FROM (FROM old_tiers EXCEPT FROM new_tiers) WHERE valid_from <= $last AND coalesce(valid_to, $last) >= $first
-            ), pairs AS (
-                SELECT account_id, day, max(tier) FILTER (NOT is_new) AS from_tier, max(tier) FILTER (is_new) AS to_tier
-                FROM days GROUP BY ALL
-            ), changed AS (
-                SELECT *, day - row_number() OVER (PARTITION BY account_id, from_tier, to_tier ORDER BY day)::INTEGER AS island
-                FROM pairs WHERE from_tier IS DISTINCT FROM to_tier
+        found = con.sql(f"""
+            WITH was AS ({days("old_tiers", "new_tiers")}), is_now AS ({days("new_tiers", "old_tiers")}),
+            changed AS (
+                SELECT account_id, day, was.tier AS from_tier, is_now.tier AS to_tier,
+                       day - row_number() OVER (PARTITION BY account_id, was.tier, is_now.tier ORDER BY day)::INTEGER AS island
+                FROM was FULL JOIN is_now USING (account_id, day) WHERE was.tier IS DISTINCT FROM is_now.tier
             )
-            SELECT $generation::INTEGER AS generation, account_id, min(day) AS valid_from, max(day) AS valid_to, from_tier, to_tier,
-                   $cause AS cause
-            FROM changed GROUP BY account_id, from_tier, to_tier, island ORDER BY account_id, valid_from
-            """,
-            {"first": restated_from, "last": last, "generation": after.number, "cause": cause},
-        ).to_arrow_table().cast(TIER_RESTATEMENTS.schema)
+            SELECT {after.number}::INTEGER AS generation, account_id, min(day) AS valid_from, max(day) AS valid_to,
+                   from_tier, to_tier, '{cause}' AS cause
+            FROM changed GROUP BY account_id, from_tier, to_tier, island ORDER BY account_id, valid_from""")
+        return found.to_arrow_table().cast(TIER_RESTATEMENTS.schema)
 
 
 def matrix(

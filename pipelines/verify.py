@@ -172,12 +172,12 @@ def _attached(marts_path: str) -> Iterator[duckdb.DuckDBPyConnection]:
     if not Path(marts_path).is_file():
         raise StateError(f"{marts_path}: no marts are published here yet. `wattier run` publishes them.")
     with tempfile.TemporaryDirectory(prefix="wattier-verify-") as folder:
-        config = {
+        config: dict[str, str | bool | int | float | list[str]] = {
             "temp_directory": folder,
             "autoinstall_known_extensions": "false",
             "preserve_insertion_order": "false",
         }
-        with duckdb.connect(str(Path(folder) / "oracle.duckdb"), config=config) as con:
+        with duckdb.connect(str(Path(folder) / "scratch.duckdb"), config=config) as con:
             con.execute(f"ATTACH {oracle.literal(marts_path)} AS published (READ_ONLY)")
             held = {row[0] for row in con.execute(
                 "SELECT table_name FROM duckdb_tables() WHERE database_name = 'published'"

@@ -83,6 +83,15 @@ def test_views_work_over_thousands_of_files(tmp_path: Path) -> None:
     assert query(path, "SELECT sum(energy_wh) FROM daily_consumption") == [(3000 * (2**52 + 1),)]
 
 
+def test_a_view_begins_where_retention_says(tmp_path: Path) -> None:
+    path = tmp_path / "marts.duckdb"
+    days = [{"service_date": FIRST - timedelta(1)}, {"service_date": FIRST}]
+    file = write(tmp_path / "a.parquet", rows(DAILY_CONSUMPTION, *days))
+    for files, shown in (([file], [(FIRST,)]), ([], [])):
+        derive(path, PUBLICATION, {"daily_consumption": files}, {}, since={"daily_consumption": FIRST})
+        assert query(path, "SELECT service_date FROM daily_consumption") == shown
+
+
 def test_tier_history_is_the_closed_rows_and_the_current(tmp_path: Path) -> None:
     closed = rows(CUSTOMER_TIERS, {"account_id": "a", "valid_to": FIRST, "tier": "high"})
     current = rows(CUSTOMER_TIERS_CURRENT, {"account_id": "a", "valid_from": FIRST + timedelta(1), "tier": "low_small"})

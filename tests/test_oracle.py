@@ -93,9 +93,10 @@ def test_a_reading_belongs_to_the_account_of_the_day_or_is_pending(con):
         [event("nobody", "e", "payment", "2016-01-02", 5)],
     )
     recomputed(con, "2016-01-01", "2016-01-05")
-    assert con.execute("SELECT account_id, sum(energy_wh) FROM oracle.daily_consumption GROUP BY 1 ORDER BY 1").fetchall() == [
-        ("a", 2 + 4), ("b", 8 + 16),
-    ]  # fmt: skip
+    sums = con.execute(
+        "SELECT account_id, sum(energy_wh) FROM oracle.daily_consumption GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    assert sums == [("a", 2 + 4), ("b", 8 + 16)]
     assert con.execute('SELECT source, "row", name, reason FROM oracle.pending ORDER BY 1, 2').fetchall() == [
         ("ledger_events", 1, "nobody", "unknown_account"),
         ("meter_readings", 1, "m", "meter_not_assigned"),
@@ -173,9 +174,9 @@ def test_as_known_leaves_out_later_deliveries(con):
 
 # ---------------------------------------------------------------------------------------------- rolling consumption
 def test_windows_end_on_the_day_and_hold_exactly_their_days(con):
-    # 2^n Wh would pass 2^38; n Wh on day n tells the edges just as well: the sum names the days.
+    # n Wh on day n: the sum tells which days are in.
     fill(con, [account("a")], [meter("m", "a", "2014-01-01")], readings("m", "2014-01-01", range(1, 501)))
-    recomputed(con, "2014-01-01", "2015-05-15")
+    recomputed(con, "2015-05-15", "2015-05-15")
     row = features(con, "2015-05-15")  # day 500
     for w in (7, 30, 90, 365):
         assert row[f"wh_{w}d"] == sum(range(501 - w, 501))
@@ -194,7 +195,7 @@ def test_missing_days_lower_coverage_and_growth_rounds_down(con):
         [meter("m", "a", "2015-01-01")],
         [reading("m", "2015-01-01", 3), reading("m", "2016-01-01", 2)],
     )
-    recomputed(con, "2015-01-01", "2016-01-01")
+    recomputed(con, "2015-12-31", "2016-01-01")
     row = features(con, "2016-01-01")
     assert (row["received_7d"], row["expected_7d"], row["coverage_7d_ppm"]) == (1, 7, 142_857)
     assert (row["wh_90d"], row["days_90d"]) == (2, 1)
@@ -231,7 +232,7 @@ def test_coefficient_of_variation(con, energies, cv):
         cv = whole.isqrt((n * sum(x * x for x in energies) - total**2) * 10**12 // total**2)
     fill(con, [account("a")], [meter("m", "a")], readings("m", "2016-01-01", energies))
     last = day("2016-01-01") + ONE * (len(energies) - 1)
-    oracle.recompute(con, policy(), day("2016-01-01"), last)
+    oracle.recompute(con, policy(), last, last)
     assert features(con, last)["cv_90d_ppm"] == cv
 
 
@@ -250,8 +251,7 @@ def test_coefficient_of_variation_is_exact_for_days_of_50_gwh(energies):
 # ----------------------------------------------------------------------------------------------------------- ledger
 def ledger_on(con, when, *events):
     fill(con, [account("a")], [], [], events)
-    first = min(e["event_date"] for e in events)
-    oracle.recompute(con, policy(), first, day(when))
+    oracle.recompute(con, policy(), day(when) - ONE, day(when))
     return features(con, when)
 
 
@@ -298,8 +298,19 @@ def test_adjustments_write_offs_and_revisions(con):
     assert (row["bills_due_365d"], row["beyond_terms_365d_days"]) == (1, 2)
 
 
-@pytest.mark.parametrize(("late", "column"), [(0, "current"), (1, "overdue_1_30"), (30, "overdue_1_30"),
-    (31, "overdue_31_60"), (60, "overdue_31_60"), (61, "overdue_61_90"), (90, "overdue_61_90"), (91, "overdue_91")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("late", "column"),
+    [
+        (0, "current"),
+        (1, "overdue_1_30"),
+        (30, "overdue_1_30"),
+        (31, "overdue_31_60"),
+        (60, "overdue_31_60"),
+        (61, "overdue_61_90"),
+        (90, "overdue_61_90"),
+        (91, "overdue_91"),
+    ],
+)
 def test_ageing_edges(con, late, column):
     when = day("2016-02-01") + ONE * late
     row = ledger_on(con, str(when), event("a", "b", "charge", "2016-01-20", 9, "2016-02-01"))
@@ -311,7 +322,7 @@ def test_ageing_edges(con, late, column):
 def test_a_year_of_bills_by_issue_and_by_due_day(con):
     events = [event("a", "b", "charge", "2015-01-10", 9, "2015-01-20")]
     fill(con, [account("a")], [], [], events)
-    oracle.recompute(con, policy(), day("2015-01-10"), day("2016-01-21"))
+    oracle.recompute(con, policy(), day("2016-01-09"), day("2016-01-21"))
     assert [features(con, d)["billed_365d_minor"] for d in ("2016-01-09", "2016-01-10")] == [9, 0]
     assert [features(con, d)["bills_due_365d"] for d in ("2016-01-20", "2016-01-21")] == [1, 0]
 
@@ -361,7 +372,7 @@ def test_cuts_of_an_empty_scope_are_null(con):
     assert {(r["amount"], r["inside_customers"], r["customers"], r["gini_ppm"]) for r in rows} == {(None, 0, 0, None)}
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(st.integers(0, 2**38), min_size=1, max_size=12))
 def test_gini_groups_by_leading_bits(amounts):
     with duckdb.connect() as con:
@@ -389,9 +400,9 @@ def history(con, who, column):
 
 
 def migrations(con, who):
-    return con.execute(
-        f"SELECT service_date, from_tier, to_tier, cause FROM oracle.tier_migrations WHERE account_id = '{who}' ORDER BY 1"
-    ).fetchall()
+    columns = "service_date, from_tier, to_tier, cause"
+    query = f"SELECT {columns} FROM oracle.tier_migrations WHERE account_id = '{who}' ORDER BY service_date"
+    return con.execute(query).fetchall()
 
 
 def test_a_class_is_entered_and_left_by_its_own_threshold(con):
@@ -578,8 +589,8 @@ def random_world(seed):
                 account(n, str(near()), opened, closed_on=closed, category="commercial", revision=pick.randint(1, 2))
             )
     meters = [meter(f"m{n}", pick.choice(names), "2015-02-25", revision=pick.randint(1, 2)) for n in range(6)]
-    for n in range(3):
-        meters.append(meter(f"m{n}", pick.choice(names), str(near()), pick.choice([None, str(start + ONE * 25)])))
+    removed = [None, str(start + ONE * 25)]
+    meters += [meter(f"m{n}", pick.choice(names), str(near()), pick.choice(removed)) for n in range(3)]
     read = []
     for _ in range(pick.randint(1, 160)):
         when = near() if pick.random() < 0.85 else near() - ONE * pick.choice([365, 340, 90, 30])
@@ -608,7 +619,7 @@ def same_rows(con, mart, expected):
         assert {name: published[key][name] for name in row} == row, (mart, key)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.integers(0, 10**6), st.sampled_from(["all", "category"]), st.sampled_from(["wh_7d", "billed_365d_minor"]))
 def test_random_worlds_equal_plain_python(seed, scope, metric):
     parts = random_world(seed)

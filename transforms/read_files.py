@@ -15,12 +15,9 @@ from schemas.mapping import SourceMapping
 from schemas.marts import REJECTS
 from transforms.blocks import Keyed, split_by_id, tag
 from transforms.kernels.files import Delivery, read_delivery
+from transforms.kernels.keys import SHARD_KEY
 from transforms.shards import Place
 from transforms.storage import Commit, Store
-
-SHARD_KEY = {"meter_readings": "meter_id", "meters": "account_id", "accounts": "account_id", "ledger_events": "account_id"}
-"""The column that decides which shard a source's rows go to first. Sources not named here are not read yet."""
-
 
 def delivery_to_json(delivery: Delivery) -> str:
     """A delivery as an element that needs no coder of its own."""

@@ -136,10 +136,8 @@ class World:
                 figures["gini_ppm"] = gini_ppm(amounts)
             for cut in version.cuts():
                 at = Fraction(cut.num, cut.den)
-                if cut.kind == "count":
-                    inside = ceil(n * at)
-                else:
-                    inside = sum(sum(amounts[:i]) < total * at for i in range(n))
+                by_share = sum(sum(amounts[:i]) < total * at for i in range(n))
+                inside = ceil(n * at) if cut.kind == "count" else by_share
                 rows[version.abc.metric, scope, cut.rule, cut.cls, cut.side] = figures | {
                     "kind": cut.kind,
                     "cut_num": cut.num,
