@@ -28,7 +28,9 @@ class Calendar:
     @classmethod
     def of(cls, rows: pa.Table) -> Calendar | None:
         """From the shards' calendars together (day, received, step, events); None where nothing counts yet."""
-        day, received, step, events = (rows[name].to_numpy().astype(np.int64) for name in ("day", "received", "step", "events"))
+        day, received, step, events = (
+            rows[name].to_numpy().astype(np.int64) for name in ("day", "received", "step", "events")
+        )
         counted = (received > 0) | (events > 0)
         if not counted.any():
             return None

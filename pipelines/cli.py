@@ -58,11 +58,15 @@ def simulate(
     accounts: Annotated[int, typer.Option(help="Premises; about as many accounts.")],
     days: Annotated[int, typer.Option(help="Service days.")],
     out: Annotated[Path, typer.Option(help="Folder to land files in.")],
-    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First service day.")] = datetime(2025, 1, 1),  # noqa: DTZ001, B008
+    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First service day.")] = datetime(2025, 1, 1),  # noqa: DTZ001
     seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 1,
     file_format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
-    plain: Annotated[bool, typer.Option("--plain", help="Nothing late, missing, doubled, corrected or faulty.")] = False,
-    skip_days: Annotated[int, typer.Option(help="Leave out the files of the first days: to go on with a simulation.")] = 0,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Nothing late, missing, doubled, corrected or faulty.")
+    ] = False,
+    skip_days: Annotated[
+        int, typer.Option(help="Leave out the files of the first days: to go on with a simulation.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Let a synthetic utility's files land, day by day."""
@@ -86,9 +90,12 @@ def run(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
     through: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last service day to publish (default: the last complete one).")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Last service day to publish (default: the last complete one)."),
     ] = None,
-    no_audit: Annotated[bool, typer.Option("--no-audit", help="Publish without the audit. Meant for measurements.")] = False,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Publish without the audit. Meant for measurements.")
+    ] = False,
     override: Annotated[
         list[str] | None, typer.Option(help="Id of an expectation that may fail this once; it is recorded.")
     ] = None,
@@ -182,7 +189,7 @@ def query(
         raise StateError(f"{marts} is not there yet: nothing has been published. Start with `wattier run`.")
     with duckdb.connect(str(marts), read_only=True) as con:
         try:
-            relation = con.sql(sql)
+            relation: duckdb.DuckDBPyRelation | None = con.sql(sql)
         except duckdb.Error as error:
             raise ConfigError(f"the query was refused: {error}") from None
         if relation is None:
@@ -221,7 +228,12 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns: tuple[Any, ...] = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1)
         yield lambda what, done, of: bar.update(task, description=what, completed=done, total=max(of, 1))

@@ -9,20 +9,20 @@ Every fold brings what concerns a shard together and hands it to a kernel; what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
-from transforms.blocks import Keyed, Named, group, typed
+from transforms.blocks import Keyed, group
 from transforms.cutoffs import CutOff
 from transforms.fold_days import FoldDays
 from transforms.fold_features import FoldFeatures, Plan
 from transforms.fold_meters import FoldMeters
 from transforms.fold_reference import FoldReference
 from transforms.fold_tiers import FoldTiers
-from transforms.kernels.keys import SHARD_KEY
 from transforms.read_files import ReadDeliveries
 from transforms.shards import Place
 
@@ -30,27 +30,28 @@ States = Sequence[Keyed]
 """One `state` block for every shard."""
 
 
+def _create(elements: Sequence[Any]) -> beam.PTransform:
+    """What comes from outside the graph. A group follows at once, so nothing need be reshuffled (Beam would pickle)."""
+    return beam.Create(elements, reshuffle=False)
+
+
 def take_in(
     p: beam.Pipeline, place: Place, mappings: Mapping[str, SourceMapping], deliveries: Sequence[str],
     account_states: States, meter_states: States,
 ) -> PCollection[int]:  # fmt: skip
     """Landed files in: rows are accepted, rejected or pending; day blocks and ledgers take them up."""
-    landed = p | "Deliveries" >> beam.Create(deliveries) | "ReadDeliveries" >> ReadDeliveries(place, mappings)
-    accounts = p | "AccountStates" >> beam.Create(account_states)
-    meters = p | "MeterStates" >> beam.Create(meter_states)
+    landed = p | "Deliveries" >> _create(deliveries) | "ReadDeliveries" >> ReadDeliveries(place, mappings)
+    accounts = p | "AccountStates" >> _create(account_states)
+    meters = p | "MeterStates" >> _create(meter_states)
 
-    rows = {source: typed(landed[source], Keyed, source) for source in SHARD_KEY}
-
-    reference = group([accounts, rows["accounts"], rows["meters"]], "ByAccount") | "FoldReference" >> FoldReference(place)
-    assigned, known = typed(reference.meters, Keyed, "Assigned"), typed(reference.state, Keyed, "Known")
-    changes = group([meters, assigned, rows["meter_readings"]], "ByMeter") | "FoldMeters" >> FoldMeters(place)
-    return group([known, changes, rows["ledger_events"]], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
+    reference = group([accounts, landed.accounts, landed.meters], "ByAccount") | "FoldReference" >> FoldReference(place)
+    changes = group([meters, reference.meters, landed.meter_readings], "ByMeter") | "FoldMeters" >> FoldMeters(place)
+    return group([reference.state, changes, landed.ledger_events], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
 
 
 def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States) -> PCollection[int]:
     """Service days on: features roll, exact cut-offs are made, tiers follow."""
-    states = group([p | "AccountStates" >> beam.Create(account_states)], "ByAccount")
+    states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
     features = states | "FoldFeatures" >> FoldFeatures(place, policy, plan)
-    ladders, staged = typed(features.ladders, Named, "Ladders"), typed(features.state, Keyed, "Staged")
-    cutoffs = {"ladders": ladders, "state": staged} | "CutOff" >> CutOff(place, policy)
-    return group([staged, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+    cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
+    return group([features.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)

@@ -15,8 +15,9 @@ import pyarrow.fs as pafs
 from pipelines.warehouse import DELIVERIES_SCHEMA
 from schemas.errors import ConfigError
 from schemas.mapping import SourceMapping
-from transforms.kernels.files import Delivery, delivery_known_at
+from transforms.kernels.files import delivery_known_at
 from transforms.kernels.keys import SHARD_KEY
+from transforms.kernels.parse import Delivery
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,11 @@ def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Ta
     candidates = []
     for source in (name for name in sources if name in SHARD_KEY):
         for info in _matching(infos, base, sources[source]):
-            uri = info.path if "://" not in landing else f"{landing.rstrip('/')}/{info.path.removeprefix(base).lstrip('/')}"
+            uri = (
+                info.path
+                if "://" not in landing
+                else f"{landing.rstrip('/')}/{info.path.removeprefix(base).lstrip('/')}"
+            )
             if (source, uri, info.size, _modified(info)) not in looked_at:
                 at = delivery_known_at(sources[source], uri, info.mtime)
                 candidates.append((at, uri.rsplit("/", 1)[-1], source, uri, info))
@@ -84,7 +89,7 @@ def _matching(infos: list[pafs.FileInfo], base: str, mapping: SourceMapping) -> 
 
 def _digest(fs: pafs.FileSystem, path: str) -> str:
     hasher = hashlib.sha256()
-    with fs.open_input_stream(path) as stream:
+    with fs.open_input_stream(path, compression=None) as stream:
         while chunk := stream.read(1 << 22):
             hasher.update(chunk)
     return hasher.hexdigest()

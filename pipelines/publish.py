@@ -6,7 +6,7 @@ has moved nothing has happened; after it, `recover` derives what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,13 +18,19 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.marts import Publication, derive, migration_matrix
-from pipelines.warehouse import Generation, Warehouse, commit_point
-from schemas.errors import WattierError
-from schemas.marts import DATA_QUALITY_RESULTS, MARTS, PENDING, TIER_RESTATEMENTS
+from pipelines.warehouse import Generation, Warehouse, commit_point, stack
+from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
 from transforms.kernels.windows import date_of
 from transforms.storage import Entry, Store
 
-SMALL = ("service_days", "pipeline_runs", "data_quality_results", "tier_restatements", "tier_migration_matrix", "pending")
+SMALL = (
+    "service_days",
+    "pipeline_runs",
+    "data_quality_results",
+    "tier_restatements",
+    "tier_migration_matrix",
+    "pending",
+)
 """Marts that live inside the DuckDB file; a generation carries them whole."""
 
 ACCEPTED = {
@@ -64,17 +70,17 @@ class Publisher:
         tables["pending"] = pending_table(store, draft)
         if restated_from is not None:
             new = restatements(self.warehouse, before, draft, restated_from, "correction")
-            old = tables.get("tier_restatements", TIER_RESTATEMENTS.schema.empty_table())
-            tables["tier_restatements"] = pa.concat_tables([old, new])
+            tables["tier_restatements"] = stack(tables.get("tier_restatements"), new)
         tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
         if audit:
             results = self._audit(before, draft, config, facts, overrides)
-            old = tables.get("data_quality_results", DATA_QUALITY_RESULTS.schema.empty_table())
-            tables["data_quality_results"] = pa.concat_tables([old, results])
+            tables["data_quality_results"] = stack(tables.get("data_quality_results"), results)
         commit_point("after_audit")
         progress("publish", 0, 1)
         generation = replace(
-            draft, tables=tables, header={**draft.header, "published_at": datetime.now(UTC).isoformat(timespec="seconds")}
+            draft,
+            tables=tables,
+            header={**draft.header, "published_at": datetime.now(UTC).isoformat(timespec="seconds")},
         )
         digest = self.warehouse.write(generation)
         commit_point("before_pointer")
@@ -92,7 +98,9 @@ class Publisher:
 
         old = {entry.path for entry in before.entries}
         staging = {
-            relation: [self._full(e) for e in draft.of(kind) if e.path not in old or relation == "customer_tiers_current"]
+            relation: [
+                self._full(e) for e in draft.of(kind) if e.path not in old or relation == "customer_tiers_current"
+            ]
             for relation, kind in AUDITED.items()
         }
         through = date_of(draft.through) if draft.through is not None else date.min
@@ -133,29 +141,30 @@ def generation_of(marts: Path) -> int | None:
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
     from transforms.fold_days import EVENTS_SCHEMA
-    from transforms.fold_meters import READINGS_SCHEMA, pending_reasons
-    from transforms.fold_reference import METERS_SCHEMA, TO_METER_SHARD
+    from transforms.fold_meters import HELD_SCHEMA, READINGS_SCHEMA, pending_reasons
+    from transforms.fold_reference import METERS_SCHEMA
 
     parts = []
 
-    def add(source: str, table: pa.Table, name: str, day: str, reason: Any) -> None:
+    def add(source: str, table: pa.Table, name: Any, day: str, reason: Any) -> None:
         n = table.num_rows
         parts.append(pa.table(
-            [pa.array([source] * n), table["delivery"], table["row"], table[name], table[day], reason], schema=PENDING.schema
+            [pa.array([source] * n), table["delivery"], table["row"], name, table[day], reason], schema=PENDING.schema
         ))  # fmt: skip
 
     held = {e.shard: e for e in generation.of("assignments")}
     for entry in generation.of("pending_readings"):
         table = store.read_table(entry).cast(READINGS_SCHEMA).combine_chunks()
-        known = store.read_table(held[entry.shard]) if entry.shard in held else TO_METER_SHARD.empty_table()
-        add("meter_readings", table, "meter_id", "service_date", pending_reasons(table, known))
+        known = store.read_table(held[entry.shard]) if entry.shard in held else HELD_SCHEMA.empty_table()
+        name, reason = pending_reasons(table, known)
+        add("meter_readings", table, name, "service_date", reason)
     for kind, source, schema, day in (
         ("pending_ledger", "ledger_events", EVENTS_SCHEMA, "event_date"),
         ("waiting_meters", "meters", METERS_SCHEMA, "installed_on"),
     ):
         for entry in generation.of(kind):
             table = store.read_table(entry).cast(schema)
-            add(source, table, "account_id", day, pa.array(["unknown_account"] * table.num_rows))
+            add(source, table, table["account_id"], day, pa.array(["unknown_account"] * table.num_rows))
     return pa.concat_tables(parts) if parts else PENDING.schema.empty_table()
 
 
@@ -205,7 +214,11 @@ def restatements(
 
 
 def matrix(
-    warehouse: Warehouse, draft: Generation, tables: Mapping[str, pa.Table], restated_from: date | None, before: Generation
+    warehouse: Warehouse,
+    draft: Generation,
+    tables: Mapping[str, pa.Table],
+    restated_from: date | None,
+    before: Generation,
 ) -> pa.Table:
     """The `tier_migration_matrix` of a draft; months that the run did not touch are carried over."""
     old = tables.get("tier_migration_matrix")
@@ -220,8 +233,3 @@ def matrix(
     if since is None or old is None:
         return new
     return pa.concat_tables([old.filter(pc.less(old["month"], pa.scalar(since))), new.cast(old.schema)])
-
-
-def describe(paths: Sequence[Path]) -> str:
-    """Paths as a list for a message."""
-    return ", ".join(str(path) for path in paths)

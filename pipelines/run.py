@@ -6,22 +6,21 @@ import calendar as months
 import importlib.metadata
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.calendar import Calendar
 from pipelines.config import Config
 from pipelines.landing import Landed, discover
-from pipelines.publish import Publisher, describe
-from pipelines.warehouse import BY_DAY, CHECKPOINT, Draft, Generation, Warehouse, commit_point
+from pipelines.publish import Publisher
+from pipelines.warehouse import CHECKPOINT, Draft, Generation, Warehouse, commit_point, stack
 from schemas.errors import StateError, Unbalanced, WattierError
 from schemas.marts import PIPELINE_RUNS
 from schemas.policy import Policy
@@ -38,8 +37,8 @@ INTAKE_BYTES = 64 << 20
 GZIP_RATIO = 6
 
 ACCOUNT_STATE = (
-    "account_slots", "accounts", "mart:accounts", "waiting_meters", "expected", "calendar", "ledger", "pending_ledger",
-    "day_block",
+    "account_slots", "accounts", "population", "mart:accounts", "waiting_meters", "expected", "calendar", "ledger",
+    "pending_ledger", "day_block",
 )  # fmt: skip
 METER_STATE = ("meter_slots", "assignments", "pending_readings", "meter_block", "log:meter_readings")
 
@@ -89,7 +88,12 @@ class _Run:
     """One run, under the lock."""
 
     def __init__(
-        self, config: Config, warehouse: Warehouse, publisher: Publisher, beam_options: Sequence[str], progress: Progress
+        self,
+        config: Config,
+        warehouse: Warehouse,
+        publisher: Publisher,
+        beam_options: Sequence[str],
+        progress: Progress,
     ) -> None:
         self.config, self.warehouse, self.publisher = config, warehouse, publisher
         self.beam_options, self.progress = beam_options, progress
@@ -239,7 +243,7 @@ class _Run:
         return end - start + 1
 
     def _tick_states(self, plan: Plan) -> list[tuple[int, pa.RecordBatch]]:
-        kinds = ("account_slots", "accounts", "expected", "ledger", "day_block", *CHECKPOINT)
+        kinds = ("account_slots", "population", "expected", "ledger", "day_block", *CHECKPOINT)
         oldest = plan.first - YEAR - BASE
 
         def wanted(entry: Entry) -> bool:
@@ -253,19 +257,13 @@ class _Run:
         ]
 
     def _cutoffs_before(self, day: int) -> list[Entry]:
-        from dataclasses import replace
-
         return [replace(e, kind="cutoffs_before") for e in self._of("mart:cutoffs") if e.first <= day - 1 <= e.last]
 
     # --- the runner ----------------------------------------------------------------------------------------------------
     def _pipeline(self) -> Any:
-        import apache_beam as beam
-        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+        from pipelines.runner import new_pipeline
 
-        options = PipelineOptions(list(self.beam_options))
-        if options.view_as(StandardOptions).runner is None:
-            options.view_as(StandardOptions).runner = "FnApiRunner"
-        return beam.Pipeline(options=options)
+        return new_pipeline(self.beam_options)
 
     def _place(self) -> Place:
         self.steps += 1
@@ -282,7 +280,9 @@ class _Run:
         for stage, wanted in stages.items():
             got = sum(commit.stage == stage for commit in commits)
             if got != (wanted if wanted is not None else place.shards):
-                raise StateError(f"{place.folder}: stage {stage} reported {got} of {wanted or place.shards} parts; run again")
+                raise StateError(
+                    f"{place.folder}: stage {stage} reported {got} of {wanted or place.shards} parts; run again"
+                )
         return commits
 
     def _states(self, kinds: Sequence[str]) -> list[tuple[int, pa.RecordBatch]]:
@@ -330,7 +330,7 @@ class _Run:
             for source, c in sorted(counts.items())
         ]  # fmt: skip
         new = pa.Table.from_pylist(runs, schema=PIPELINE_RUNS.schema)
-        tables["pipeline_runs"] = pa.concat_tables([tables.get("pipeline_runs", new.slice(0, 0)), new])
+        tables["pipeline_runs"] = stack(tables.get("pipeline_runs"), new)
         return Generation(self.number, header, tuple(self.draft.entries), landed.register, tables)
 
     def _clean_up(self) -> None:
@@ -384,26 +384,17 @@ def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
         return str(fit[-1] if fit else versions[0][1])
 
     edges = sorted({start for start, _ in [*held, *new]})
-    for day in [edges[0] - 1, *edges]:
-        if on(held, day) != on(new, day):
-            return day
-    return None
+    days = (day for day in [edges[0] - 1, *edges] if on(held, day) != on(new, day))
+    return next(days, None)
 
 
 class _Clock:
     """Wall seconds of a block."""
 
     def __enter__(self) -> _Clock:
-        import time
-
         self._start = time.perf_counter()
         self.seconds = 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
-        import time
-
         self.seconds = round(time.perf_counter() - self._start, 3)
-
-
-__all__ = ["BY_DAY", "RunReport", "describe", "duckdb", "pc", "run"]

@@ -44,7 +44,9 @@ def check_files(warehouse: Warehouse) -> list[str]:
     for path, digest in sorted({(entry.path, entry.sha256) for entry in warehouse.load().entries}):
         try:
             if warehouse.store.digest(path) != digest:
-                problems.append(f"{path}: damaged: its checksum is not the one it was published with. Restore it from a backup.")
+                problems.append(
+                    f"{path}: damaged: its checksum is not the one it was published with. Restore it from a backup."
+                )
         except FileNotFoundError:
             problems.append(f"{path}: missing. Restore it from a backup.")
     return problems

@@ -20,7 +20,7 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,9 @@ class Warehouse:
                 ) from None
             file.seek(0)
             file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            file.write(
+                f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            )
             file.flush()
             yield
 
@@ -233,7 +235,7 @@ class Warehouse:
         needed = {entry.path for generation in kept if generation for entry in generation.entries}
         folders = {self.folder(n) for n in numbers}
         base, files, size = self.store.base.rstrip("/") + "/", 0, 0
-        for info in [*self.store.list("data"), *self.store.list("generations")]:
+        for info in [*self.store.files("data"), *self.store.files("generations")]:
             path = str(info.path).removeprefix(base)
             if path not in needed and path.rsplit("/", 1)[0] not in folders:
                 self.store.fs.delete_file(info.path)
@@ -255,6 +257,6 @@ class Warehouse:
                         folder.rmdir()
 
 
-def numbered(generation: Generation, **header: Any) -> Generation:
-    """The next generation's number on a copy."""
-    return replace(generation, number=generation.number + 1, header={**generation.header, **header})
+def stack(old: pa.Table | None, new: pa.Table) -> pa.Table:
+    """A small table with rows added. Columns that an older version did not have are null in its rows."""
+    return new if old is None else pa.concat_tables([old, new], promote_options="permissive").select(new.schema.names)

@@ -201,8 +201,10 @@ SERVICE_DAYS = Relation(
 ACCOUNTS = Relation(
     "accounts",
     "The accounts dimension, effective-dated.",
-    tuple(column for column in ACCOUNTS_IN.columns if column.name != "revision")
-    + (Column("valid_to", DAY, "Last day the row holds; null: open", nullable=True),),
+    (
+        *(column for column in ACCOUNTS_IN.columns if column.name != "revision"),
+        Column("valid_to", DAY, "Last day the row holds; null: open", nullable=True),
+    ),
 )
 
 REJECTS = Relation(
@@ -264,7 +266,7 @@ PIPELINE_RUNS = Relation(
         Column("rows_superseded", WH, "Rows another row of equal or higher revision stood against", "rows", minimum=0),
         Column("rows_rejected", WH, "Rows rejected", "rows", minimum=0),
         Column("rows_pending", WH, "Rows pending after the run", "rows", minimum=0),
-        Column("through", DAY, "Last service day published"),
+        Column("through", DAY, "Last service day published; null: none yet", nullable=True),
         Column("wattier_version", TEXT, "Version of the software"),
     ),
 )

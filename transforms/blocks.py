@@ -27,7 +27,7 @@ Grouped = tuple[int, Iterable[pa.RecordBatch]]
 NamedGroup = tuple[str, Iterable[pa.RecordBatch]]
 
 
-class BlockCoder(Coder):  # type: ignore[misc]
+class BlockCoder(Coder):
     """A RecordBatch as an Arrow IPC stream. The URN names the version of the encoding."""
 
     def encode(self, value: pa.RecordBatch) -> bytes:
@@ -47,7 +47,8 @@ class BlockCoder(Coder):  # type: ignore[misc]
 
     def to_type_hint(self) -> type:
         """The type this coder is for."""
-        return pa.RecordBatch  # type: ignore[no-any-return]
+        kind: type = pa.RecordBatch
+        return kind
 
     def to_runner_api_parameter(self, context: Any) -> tuple[str, None, Sequence[Coder]]:
         """By URN, so that nothing is pickled into the pipeline."""
@@ -64,7 +65,7 @@ Coder.register_urn(URN, None, lambda payload, components, context: BlockCoder())
 registry.register_coder(pa.RecordBatch, BlockCoder)
 
 
-class WattierPlugin(BeamPlugin):  # type: ignore[misc]
+class WattierPlugin(BeamPlugin):
     """Makes workers import this module at their start, so that they know the block coder."""
 
 
@@ -95,7 +96,9 @@ def by_kind(blocks: Iterable[pa.RecordBatch]) -> dict[str, list[pa.RecordBatch]]
 def concat(blocks: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     """Blocks of one kind as one table of `schema` and contiguous columns, metadata apart."""
     bare = schema.remove_metadata()
-    tables = [pa.Table.from_batches([block]).replace_schema_metadata(None).cast(bare) for block in blocks if block.num_rows]
+    tables = [
+        pa.Table.from_batches([block]).replace_schema_metadata(None).cast(bare) for block in blocks if block.num_rows
+    ]
     return pa.concat_tables(tables).combine_chunks() if tables else bare.empty_table()
 
 
@@ -124,12 +127,3 @@ def split_by_id(batch: pa.RecordBatch, column: str, shards: int) -> Iterator[Key
 def group(pcolls: Sequence[beam.PCollection], label: str) -> beam.PCollection:
     """Bring everything that concerns a shard together: flatten and group by key."""
     return pcolls | f"{label}/Flatten" >> beam.Flatten() | f"{label}/Group" >> beam.GroupByKey()
-
-
-def typed(pcoll: beam.PCollection, kind: Any, label: str) -> beam.PCollection:
-    """The same elements under a stated type: an output of several takes its coder from here."""
-    return pcoll | label >> beam.Map(_same).with_output_types(kind)
-
-
-def _same(element: Any) -> Any:
-    return element

@@ -18,7 +18,7 @@ from apache_beam.metrics import Metrics
 from schemas.inbound import CATEGORIES
 from schemas.marts import CUTOFFS
 from schemas.policy import Cut, Policy
-from transforms.blocks import Grouped, Keyed, Named, NamedGroup, by_kind, concat, fact, group, tag, typed
+from transforms.blocks import Grouped, Keyed, Named, NamedGroup, by_kind, concat, fact, group, tag
 from transforms.kernels.order_statistics import (
     accounts_handled,
     brackets,
@@ -34,7 +34,7 @@ from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit
 
 
-class _Counting(beam.DoFn):  # type: ignore[misc]
+class _Counting(beam.DoFn):
     """A step that says how many single accounts it was handed, as the metric `cutoffs/accounts_handled`."""
 
     def __init__(self, place: Place, policy: Policy) -> None:
@@ -42,6 +42,7 @@ class _Counting(beam.DoFn):  # type: ignore[misc]
         self.handled = Metrics.distribution("cutoffs", "accounts_handled")
 
 
+@beam.typehints.with_output_types(Keyed, locate=Named, resolve=Named)
 class FindBracketsOf(_Counting):
     """One ranking: merges its ladders into brackets for every shard; passes its groups on to `locate` and `resolve`."""
 
@@ -60,10 +61,10 @@ class FindBracketsOf(_Counting):
 
 def cuts_of(policy: Policy, ranking: str) -> tuple[Cut, ...]:
     """The cuts to be made in a ranking: those of the policy in force on its day."""
-    return policy.on(date_of(int(ranking.split("|")[0]))).cuts()
+    return policy.on(date_of(int(ranking.split("|", maxsplit=1)[0]))).cuts()
 
 
-class ExtractOf(beam.DoFn):  # type: ignore[misc]
+class ExtractOf(beam.DoFn):
     """One shard: hands over its accounts inside the brackets of every ranking."""
 
     def __init__(self, place: Place) -> None:
@@ -108,6 +109,7 @@ class LocateOf(_Counting):
         yield ranking, tag(found, "boundaries")
 
 
+@beam.typehints.with_output_types(Keyed, mart=Keyed)
 class ResolveOf(_Counting):
     """One ranking: the exact cut-offs, to every shard, and to `mart`."""
 
@@ -136,7 +138,7 @@ def mart_rows(resolved: pa.RecordBatch, day: int, metric: str, scope: str, versi
     return pa.record_batch(columns, schema=CUTOFFS.schema)
 
 
-class WriteCutoffsOf(beam.DoFn):  # type: ignore[misc]
+class WriteCutoffsOf(beam.DoFn):
     """Writes the `cutoffs` mart of a tick as one small file."""
 
     def __init__(self, place: Place) -> None:
@@ -153,7 +155,7 @@ class WriteCutoffsOf(beam.DoFn):  # type: ignore[misc]
         yield 0
 
 
-class CutOff(beam.PTransform):  # type: ignore[misc]
+class CutOff(beam.PTransform):
     """ladders by ranking, state by shard -> cut-off blocks to every shard; writes the `cutoffs` mart."""
 
     def __init__(self, place: Place, policy: Policy) -> None:
@@ -168,14 +170,12 @@ class CutOff(beam.PTransform):  # type: ignore[misc]
             | "ByRanking" >> beam.GroupByKey()
             | "FindBrackets" >> beam.ParDo(FindBracketsOf(*step)).with_outputs("locate", "resolve", main="brackets")
         )
-        brackets = typed(found.brackets, Keyed, "Brackets")
-        extracts = group([inputs["state"], brackets], "ByShard") | "Extract" >> beam.ParDo(ExtractOf(self.place)).with_output_types(Named)
-        located = group([typed(found["locate"], Named, "Locating"), extracts], "ByInterval") | "Locate" >> beam.ParDo(
-            LocateOf(*step)
-        ).with_output_types(Named)
-        resolved = group([typed(found["resolve"], Named, "Resolving"), located], "ByRankingAgain") | "Resolve" >> beam.ParDo(
-            ResolveOf(*step)
-        ).with_outputs("mart", main="cutoffs")
-        mart = typed(resolved.mart, Keyed, "Mart") | "Collect" >> beam.GroupByKey()
-        mart | "WriteCutoffs" >> beam.ParDo(WriteCutoffsOf(self.place)).with_output_types(int)
-        return typed(resolved.cutoffs, Keyed, "CutOffs")
+        extract = beam.ParDo(ExtractOf(self.place)).with_output_types(Named)
+        extracts = group([inputs["state"], found.brackets], "ByShard") | "Extract" >> extract
+        locate = beam.ParDo(LocateOf(*step)).with_output_types(Named)
+        located = group([found["locate"], extracts], "ByInterval") | "Locate" >> locate
+        resolve = beam.ParDo(ResolveOf(*step)).with_outputs("mart", main="cutoffs")
+        resolved = group([found["resolve"], located], "ByRankingAgain") | "Resolve" >> resolve
+        write = beam.ParDo(WriteCutoffsOf(self.place)).with_output_types(int)
+        resolved.mart | "Collect" >> beam.GroupByKey() | "WriteCutoffs" >> write
+        return resolved.cutoffs

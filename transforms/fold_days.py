@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from schemas.inbound import LEDGER_EVENTS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_meters import DIFFERENCE_SCHEMA, EXPECTED_SCHEMA
-from transforms.fold_reference import ACCOUNTS_SCHEMA, STAMP_FIELDS
-from transforms.kernels.reference import NEVER, latest
+from transforms.fold_reference import STAMP_FIELDS, load_population, marked, touched
+from transforms.kernels.reference import NEVER, first_difference, latest
 from transforms.kernels.windows import DayBlock
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
@@ -27,26 +27,32 @@ from transforms.storage import Commit, Entry
 LEDGER_FIELDS = [pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema]
 EVENTS_SCHEMA = pa.schema(LEDGER_FIELDS + STAMP_FIELDS)
 LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
-EXPECTED_STATE = pa.schema([("slot", pa.int32()), ("installed", pa.int32()), ("removed", pa.int32()), ("meters", pa.int32())])
-CALENDAR_SCHEMA = pa.schema([("day", pa.int32()), ("received", pa.int64()), ("step", pa.int64()), ("events", pa.int64())])
+CALENDAR_SCHEMA = pa.schema(
+    [("day", pa.int32()), ("received", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
+)
 LEDGER_FILES = 32
 """Ledger files of a shard before they are put together into one; the order of rows stays."""
 
 
-def update_expected(held: pa.Table, slot: npt.NDArray[np.int32], changes: pa.Table) -> pa.Table:
-    """Add differences of expected stretches to those held. held: `EXPECTED_STATE`; changes: `EXPECTED_SCHEMA`."""
-    new = pa.table([slot, *(changes[name] for name in EXPECTED_STATE.names[1:])], schema=EXPECTED_STATE)
-    summed = pa.concat_tables([held, new]).group_by(["slot", "installed", "removed"]).aggregate([("meters", "sum")])
-    summed = summed.filter(pc.not_equal(summed["meters_sum"], 0)).rename_columns(EXPECTED_STATE.names)
-    return summed.cast(EXPECTED_STATE).sort_by([(name, "ascending") for name in EXPECTED_STATE.names]).combine_chunks()
+def update_expected(held: pa.Table, changes: pa.Table) -> pa.Table:
+    """Add differences of expected stretches to those held; both of `EXPECTED_SCHEMA`, the result ascending by slot."""
+    mine = touched(held, changes)
+    some = pa.concat_tables([held.filter(pa.array(mine)), changes])
+    summed = some.group_by(["slot", "installed", "removed"]).aggregate([("meters", "sum")])
+    summed = (
+        summed.filter(pc.not_equal(summed["meters_sum"], 0)).rename_columns(EXPECTED_SCHEMA.names).cast(EXPECTED_SCHEMA)
+    )
+    table = pa.concat_tables([held.filter(pa.array(~mine)), summed]).combine_chunks()
+    order = np.lexsort([numpy(table[name]) for name in ("removed", "installed", "slot")])
+    return table.take(pa.array(order))
 
 
-def expected_steps(expected: pa.Table) -> dict[int, int]:
-    """By how much the number of expected meters changes on a day. expected: `EXPECTED_STATE`."""
-    meters = numpy(expected["meters"], np.int64)
+def expected_steps(changes: pa.Table) -> dict[int, int]:
+    """By how much the number of expected meters changes from a day on. changes: `EXPECTED_SCHEMA`."""
+    meters = numpy(changes["meters"], np.int64)
     steps: dict[int, int] = {}
     for name, sign in (("installed", 1), ("removed", -1)):
-        day, index = np.unique(numpy(expected[name]), return_inverse=True)
+        day, index = np.unique(numpy(changes[name]), return_inverse=True)
         sums = np.zeros(len(day), np.int64)
         np.add.at(sums, index, meters)
         for number, amount in zip(day.tolist(), sums.tolist(), strict=True):
@@ -68,19 +74,19 @@ def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
     """Sort new rows into accepted and superseded. held: rows of the same accounts; both of `LEDGER_SCHEMA`."""
     ids = pc.unique(new["event_id"])
     same = held.filter(pc.is_in(held["event_id"], value_set=ids))
-    marked = pa.concat_tables(
-        [t.append_column("fresh", pa.array(np.full(t.num_rows, fresh))) for t, fresh in ((same, False), (new, True))]
-    ).combine_chunks()
+    both = marked(same, new).combine_chunks()
     content = ["event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id", "fresh"]
-    winners = latest(marked, ["slot", "event_id"], content)
+    winners = latest(both, ["slot", "event_id"], content)
     fresh = winners.filter(winners["fresh"]).combine_chunks()
     if fresh.num_rows == 0:
         return LedgerUpdate(0, new.num_rows, None)
-    touched = marked.filter(pc.is_in(marked["event_id"], value_set=fresh["event_id"].combine_chunks()))
-    return LedgerUpdate(fresh.num_rows, new.num_rows - fresh.num_rows, int(numpy(touched["event_date"]).min()))
+    slots = Slots(pc.unique(both["event_id"]))
+    keys = [numpy(t["slot"], np.int64) << 32 | slots.find(t["event_id"].combine_chunks()) for t in (both, fresh)]
+    first = numpy(both["event_date"])[np.isin(keys[0], keys[1])].min()
+    return LedgerUpdate(fresh.num_rows, new.num_rows - fresh.num_rows, int(first))
 
 
-class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
+class FoldDaysShard(beam.DoFn):
     """One account shard: writes its changed day blocks, its expected stretches, its ledger and its calendar."""
 
     def __init__(self, place: Place) -> None:
@@ -103,9 +109,10 @@ class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
         self._put("account_slots", self.slots.save(self.place, "account_slots", shard), replace=self.slots.grown)
         if any(day is not None for day in restate) or counts:
             rows = sorted((day, *values) for day, values in calendar.items())
-            batch = pa.record_batch([pa.array(c) for c in zip(*rows, strict=True)], names=CALENDAR_SCHEMA.names)
+            names = CALENDAR_SCHEMA.names
+            batch = pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for row in rows], CALENDAR_SCHEMA)
             path = self.place.path("calendar", shard, "arrow")
-            self._put("calendar", store.write_blocks(path, "calendar", shard, [(-1, batch.cast(CALENDAR_SCHEMA))]), replace=True)
+            self._put("calendar", store.write_blocks(path, "calendar", shard, [(-1, batch)]), replace=True)
         known = [day for day in restate if day is not None]
         Commit("days", shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None)).write(
             store, self.place.folder
@@ -120,13 +127,15 @@ class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
     def _calendar(self) -> dict[int, list[int]]:
         """Per day number: meter readings received, change in meters expected, ledger events."""
         held = self.state.table("calendar", CALENDAR_SCHEMA)
-        return {day: list(values) for day, *values in zip(*(held[n].to_pylist() for n in CALENDAR_SCHEMA.names), strict=True)}
+        return {
+            day: list(values)
+            for day, *values in zip(*(held[n].to_pylist() for n in CALENDAR_SCHEMA.names), strict=True)
+        }
 
     def _days(self, differences: pa.Table, calendar: dict[int, list[int]]) -> int | None:
         if differences.num_rows == 0:
             return None
-        slot = self.slots.find(differences["account_id"].combine_chunks())
-        day = numpy(differences["day"])
+        slot, day = numpy(differences["slot"]), numpy(differences["day"])
         columns = [numpy(differences[name]) for name in ("energy_wh", "received", "estimated", "conflict")]
         stored, n = self.state.by_day("day_block"), len(self.slots)
         order = np.argsort(day, kind="stable")
@@ -145,16 +154,14 @@ class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
     def _expected(self, changes: pa.Table, calendar: dict[int, list[int]]) -> int | None:
         if changes.num_rows == 0:
             return None
-        slot = self.slots.find(changes["account_id"].combine_chunks())
-        expected = update_expected(self.state.table("expected", EXPECTED_STATE), slot, changes)
+        expected = update_expected(self.state.table("expected", EXPECTED_SCHEMA), changes)
         path = self.place.path("expected", self.shard, "arrow")
         blocks = [(-1, one_batch(expected))]
         self._put("expected", self.state.store.write_blocks(path, "expected", self.shard, blocks), replace=True)
-        for values in calendar.values():
-            values[1] = 0
-        for number, step in expected_steps(expected).items():
-            calendar.setdefault(number, [0, 0, 0])[1] = step
-        return int(numpy(changes["installed"]).min())
+        for number, step in expected_steps(changes).items():
+            calendar.setdefault(number, [0, 0, 0])[1] += step
+        slot, installed, removed, meters = (numpy(changes[name]) for name in EXPECTED_SCHEMA.names)
+        return first_difference(slot.astype(np.int64), installed, removed, meters.astype(np.int64))
 
     def _ledger(
         self, arrived: pa.Table, calendar: dict[int, list[int]]
@@ -164,15 +171,16 @@ class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
         if arrived.num_rows == 0 and waited.num_rows == 0:
             return {}, None
         rows = pa.concat_tables([waited, arrived]).combine_chunks()
-        known_ids = pc.unique(self.state.table("accounts", ACCOUNTS_SCHEMA)["account_id"])
-        known = pc.is_in(rows["account_id"], value_set=known_ids).to_numpy()
         slot = self.slots.add(rows["account_id"].combine_chunks())
+        known = load_population(self.state).known(len(self.slots))[slot]
         rows = rows.add_column(0, "slot", pa.array(slot))
         files = self.state.entries.get("ledger", [])
         held = self._events_of(files, np.unique(slot[known]))
         now = rows.filter(pa.array(known)).select(LEDGER_SCHEMA.names)
         if waited.num_rows:  # accounts that were unknown: what is held of them are the waiting rows themselves
-            held = held.filter(pc.invert(pc.is_in(held["slot"], value_set=pa.array(np.unique(slot[: waited.num_rows])))))
+            held = held.filter(
+                pc.invert(pc.is_in(held["slot"], value_set=pa.array(np.unique(slot[: waited.num_rows]))))
+            )
         update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
         for number in numpy(now["event_date"]).tolist():
             calendar.setdefault(number, [0, 0, 0])[2] += 1
@@ -209,7 +217,7 @@ class FoldDaysShard(beam.DoFn):  # type: ignore[misc]
         return pa.concat_tables(parts).combine_chunks() if parts else LEDGER_SCHEMA.empty_table()
 
 
-class FoldDays(beam.PTransform):  # type: ignore[misc]
+class FoldDays(beam.PTransform):
     """(account shard, state | difference | expected | ledger_events blocks) -> shard numbers, when their state is written."""
 
     def __init__(self, place: Place) -> None:

@@ -18,16 +18,17 @@ import pyarrow.parquet as pq
 from schemas.inbound import CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES
 from schemas.policy import Policy
-from transforms.blocks import Grouped, Keyed, by_kind, one_batch, tag
-from transforms.fold_days import EXPECTED_STATE, LEDGER_SCHEMA
-from transforms.fold_reference import ACCOUNTS_SCHEMA, population
+from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
+from transforms.fold_days import LEDGER_SCHEMA
+from transforms.fold_meters import EXPECTED_SCHEMA
+from transforms.fold_reference import load_population
 from transforms.kernels.ledger import Carried, Ledger, credit_features
 from transforms.kernels.order_statistics import ladder
 from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import CODES
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
 from transforms.shards import Place, Slots, State, numpy, state_block
-from transforms.storage import Commit, Entry
+from transforms.storage import Commit, Entry, coded
 
 CARRIED_RATIO = 8
 """A ledger's base is rewritten when the rows changed since exceed this part of it."""
@@ -52,7 +53,7 @@ def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
     """Which rows rank together: scope name -> mask (m,). category: (m,) codes."""
     if scope == "all":
         return {"all": np.ones(len(category), np.bool_)}
-    return {f"category={CATEGORIES[code]}": category == code for code in np.unique(category)}
+    return {f"category={name}": category == code for code, name in enumerate(CATEGORIES)}
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
@@ -73,21 +74,22 @@ def _arrow(value: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(np.ma.getdata(value), mask=mask).cast(kind)
 
 
-class FoldFeaturesShard(beam.DoFn):  # type: ignore[misc]
+@beam.typehints.with_output_types(Named, state=Keyed)
+class FoldFeaturesShard(beam.DoFn):
     """One account shard over the days of a tick. Emits ladders, and the state with the staged features to `state`."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         self.place, self.policy, self.plan = place, policy, plan
 
-    def process(self, element: Grouped) -> Iterator[tuple[str, pa.RecordBatch] | beam.pvalue.TaggedOutput]:
+    def process(self, element: Grouped) -> Iterator[Named | beam.pvalue.TaggedOutput]:
         """element: (shard, blocks of kind state)."""
         shard, blocks = element
         store, plan = self.place.store(), self.plan
         state = State.from_blocks(store, by_kind(blocks)["state"])
         slots = Slots.load(state, "account_slots")
-        n, people = len(slots), population(slots, state.table("accounts", ACCOUNTS_SCHEMA))
-        held = state.table("expected", EXPECTED_STATE)
-        expected = Expected(*(numpy(held[name]) for name in EXPECTED_STATE.names))
+        n, people = len(slots), load_population(state)
+        held = state.table("expected", EXPECTED_SCHEMA)
+        expected = Expected(*(numpy(held[name]) for name in EXPECTED_SCHEMA.names))
         days = state.by_day("day_block")
 
         def load(day: int) -> DayBlock | None:
@@ -127,9 +129,12 @@ class FoldFeaturesShard(beam.DoFn):  # type: ignore[misc]
         entries = [_dated(entry, plan.last) for entry in entries]
         Commit("features", shard, tuple(entries)).write(store, self.place.folder)
         path = self.place.path("staged", shard, "arrow")
-        refs = [e for day, block in staged
-                for e in store.write_blocks(path.replace(".arrow", f"-{day}.arrow"), "staged", shard, [(day, block)])]
-        kept = [e for kind in ("account_slots", "tiers") for e in state.entries.get(kind, [])]
+        refs = [
+            e
+            for day, block in staged
+            for e in store.write_blocks(path.replace(".arrow", f"-{day}.arrow"), "staged", shard, [(day, block)])
+        ]
+        kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 
 
@@ -163,7 +168,9 @@ def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: i
     rebase = not had or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
     if rebase:
         carried = ledger.dump(rebase=True)
-        entries = store.write_blocks(place.path("carried_base", shard, "arrow"), "carried_base", shard, [(day, carried.base)])
+        entries = store.write_blocks(
+            place.path("carried_base", shard, "arrow"), "carried_base", shard, [(day, carried.base)]
+        )
     else:
         entries = [replace(state.entries["carried_base"][0], first=day, last=day)]
         if carried.changes:
@@ -171,7 +178,9 @@ def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: i
             path = place.path("carried_changes", shard, "arrow")
             entries += store.write_blocks(path, "carried_changes", shard, [(day, one_batch(merged))])
     accounts = carried.accounts.replace_schema_metadata({"rows": str(carried.rows)})
-    return entries + store.write_blocks(place.path("carried_accounts", shard, "arrow"), "carried_accounts", shard, [(day, accounts)])
+    return entries + store.write_blocks(
+        place.path("carried_accounts", shard, "arrow"), "carried_accounts", shard, [(day, accounts)]
+    )
 
 
 def features_table(slots: Slots, rows: Any, day: int, category: Any, values: dict[str, Any]) -> pa.Table:
@@ -193,8 +202,14 @@ def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expecte
     """The rows of `daily_consumption` of one day: accounts with at least one counted reading."""
     rows = np.flatnonzero(block.received > 0)
     due = expected.between(day, day, n)[rows]
-    columns = [slots.ids.take(pa.array(rows)), pa.array(np.full(len(rows), day, np.int32)).cast(pa.date32()), block.energy[rows]]
-    columns += [pa.array(a).cast(pa.int32()) for a in (block.received[rows], due, block.estimated[rows], block.conflict[rows])]
+    columns = [
+        slots.ids.take(pa.array(rows)),
+        pa.array(np.full(len(rows), day, np.int32)).cast(pa.date32()),
+        block.energy[rows],
+    ]
+    columns += [
+        pa.array(a).cast(pa.int32()) for a in (block.received[rows], due, block.estimated[rows], block.conflict[rows])
+    ]
     return pa.table(columns, schema=DAILY_CONSUMPTION.schema)
 
 
@@ -217,10 +232,10 @@ class _Writer:
     def write(self, day: int, table: pa.Table) -> None:
         """Add one day."""
         if self.writer is None:
-            text = [f.name for f in self.schema if pa.types.is_string(f.type) and f.name != "account_id"]
             self.writer = pq.ParquetWriter(
-                self.sink, self.schema, compression="zstd", compression_level=1, use_dictionary=text, store_schema=True
-            )
+                self.sink, self.schema, compression="zstd", compression_level=1, use_dictionary=coded(self.schema),
+                store_schema=True,
+            )  # fmt: skip
         self.writer.write_table(table)
         self.days.append(day)
         self.rows += table.num_rows
@@ -231,10 +246,12 @@ class _Writer:
             return []
         self.writer.close()
         path = self.place.path(self.kind, self.shard, "parquet")
-        return [self.place.store().finish(path, self.kind, self.shard, self.sink, (self.days[0], self.days[-1]), self.rows)]
+        return [
+            self.place.store().finish(path, self.kind, self.shard, self.sink, (self.days[0], self.days[-1]), self.rows)
+        ]
 
 
-class FoldFeatures(beam.PTransform):  # type: ignore[misc]
+class FoldFeatures(beam.PTransform):
     """(account shard, state blocks) -> ladders by ranking, and state with staged features by account shard."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:

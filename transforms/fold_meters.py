@@ -6,7 +6,7 @@ emits differences, account by account: `+` what counts now, `-` what counted bef
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -16,112 +16,202 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import METER_READINGS, QUALITIES
-from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split, split_by_id, tag
-from transforms.fold_reference import STAMP_FIELDS, TO_METER_SHARD
-from transforms.kernels.keys import shard_of
+from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split, tag
+from transforms.fold_reference import STAMP_FIELDS, TO_METER_SHARD, marked, touched
 from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
-from transforms.kernels.reference import Assignments, days, latest
+from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest
 from transforms.shards import Place, Slots, State, numpy
-from transforms.storage import Commit, Entry
+from transforms.storage import Commit
 
 READINGS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METER_READINGS.schema] + STAMP_FIELDS)
+HELD_SCHEMA = pa.schema([*TO_METER_SHARD, pa.field("slot", pa.int32())])
 DIFFERENCE_SCHEMA = pa.schema(
     [
-        ("account_id", pa.string()), ("day", pa.int32()), ("energy_wh", pa.int64()), ("received", pa.int32()),
-        ("estimated", pa.int32()), ("conflict", pa.int32()),
+        ("slot", pa.int32()), ("day", pa.int32()), ("energy_wh", pa.int64()), ("received", pa.int8()),
+        ("estimated", pa.int8()), ("conflict", pa.int8()),
     ]
 )  # fmt: skip
+"""What one meter adds to (or takes from) its account's day; `slot` is the account's."""
+
 EXPECTED_SCHEMA = pa.schema(
-    [("account_id", pa.string()), ("installed", pa.int32()), ("removed", pa.int32()), ("meters", pa.int32())]
+    [("slot", pa.int32()), ("installed", pa.int32()), ("removed", pa.int32()), ("meters", pa.int32())]
 )
 Mask = npt.NDArray[np.bool_]
+Int = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class AssignmentsUpdate:
-    """held: rows that hold, of `TO_METER_SHARD`; expected: `EXPECTED_SCHEMA` differences; changed: meter ids; counts."""
+    """What new meter rows did.
+
+    held: rows that hold, of `HELD_SCHEMA`. changed: (m,) slots of meters whose assignment differs. reassigned_from: first
+    day on which one of those that were assigned before is assigned otherwise. account, installed, removed, meters: (k,)
+    differences of expected stretches by account. accepted, superseded: of the new rows of known accounts.
+    """
 
     held: pa.Table
-    expected: pa.Table
-    changed: pa.Array
+    changed: Int
+    reassigned_from: int | None
+    account: Int
+    installed: npt.NDArray[np.int32]
+    removed: npt.NDArray[np.int32]
+    meters: npt.NDArray[np.int32]
     accepted: int
     superseded: int
 
 
 def update_assignments(held: pa.Table, new: pa.Table) -> AssignmentsUpdate:
-    """Merge new meter rows into those held; both of `TO_METER_SHARD`."""
+    """Merge new meter rows into those held; both of `HELD_SCHEMA`. Only meters among the new rows are touched."""
     if new.num_rows == 0:
-        return AssignmentsUpdate(held, EXPECTED_SCHEMA.empty_table(), pa.array([], pa.string()), 0, 0)
-    marked = pa.concat_tables(
-        [t.append_column("fresh", pa.array(np.full(t.num_rows, fresh))) for t, fresh in ((held, False), (new, True))]
-    )
-    marked = marked.append_column("unknown", pc.invert(marked["known"]))
+        none, no_days = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        return AssignmentsUpdate(held, none, None, none, no_days, no_days, no_days, 0, 0)
+    mine = touched(held, new)
+    old, rest = held.filter(pa.array(mine)), held.filter(pa.array(~mine))
+    table = marked(old, new).append_column("unknown", pc.invert(pa.concat_tables([old, new])["known"]))
     merged = latest(
-        marked, ["meter_id", "installed_on"], ["account_id", "removed_on", "unknown", "fresh", "delivery", "row"]
+        table, ["meter_id", "installed_on"], ["account_id", "removed_on", "unknown", "fresh", "delivery", "row"]
     )
     accepted = int(pc.sum(pc.and_(merged["fresh"], merged["known"])).as_py() or 0)
     merged = merged.drop_columns(["fresh", "unknown"])
-    content = ["meter_id", "installed_on", "account_id", "removed_on", "known"]
-    both = pa.concat_tables(
-        [t.select(content).append_column("sign", pa.array(np.full(t.num_rows, s, np.int32))) for t, s in ((held, -1), (merged, 1))]
-    )
-    differs = both.group_by(content).aggregate([("sign", "sum")])
-    differs = differs.filter(pc.not_equal(differs["sign_sum"], 0))
-    counted = differs.filter(differs["known"])
-    expected = pa.table(
-        [counted["account_id"], days(counted["installed_on"]), days(counted["removed_on"]), numpy(counted["sign_sum"], np.int32)],
-        schema=EXPECTED_SCHEMA,
+
+    both = pa.concat_tables([old, merged])
+    sign = np.repeat(np.array([-1, 1]), [old.num_rows, merged.num_rows])
+    slot, account, known = numpy(both["slot"], np.int64), numpy(both["account"]), numpy(both["known"])
+    installed, removed = days(both["installed_on"]), np.concatenate([ends(old), ends(merged)])
+    _, index = np.unique(np.stack([slot, account, known, installed, removed]), axis=1, return_inverse=True)
+    net = np.zeros(index.max() + 1, np.int64)
+    np.add.at(net, index, sign)
+    differs = net[index] != 0
+    counted = differs & known
+    before = np.isin(slot, slot[differs & known & (sign < 0)])
+    whose = np.unique(account, return_inverse=True)[1] * (int(slot.max()) + 1) + slot
+    again = counted & before
+    return AssignmentsUpdate(
+        pa.concat_tables([rest, merged]).combine_chunks(), np.unique(slot[differs]),
+        first_difference(whose[again], installed[again], removed[again], sign[again]),
+        account[counted], installed[counted], removed[counted], sign[counted].astype(np.int32),
+        accepted, int(pc.sum(new["known"]).as_py() or 0) - accepted,
     )  # fmt: skip
-    known = int(pc.sum(new["known"]).as_py() or 0)
-    return AssignmentsUpdate(merged, expected, pc.unique(differs["meter_id"]), accepted, known - accepted)
 
 
-def assignments(slots: Slots, held: pa.Table) -> Assignments:
-    """Assignment rows by meter slot; `account` is the row's position in `held`."""
-    slot = slots.find(held["meter_id"].combine_chunks())
-    installed = days(held["installed_on"])
-    order = np.lexsort((installed, slot))
-    return Assignments(
-        slot[order], installed[order], days(held["removed_on"])[order], order.astype(np.int32), numpy(held["known"])[order]
-    )
+def assignments(held: pa.Table) -> Assignments:
+    """Assignment rows by meter slot. held: `HELD_SCHEMA`."""
+    order, slot, installed = in_order(held), numpy(held["slot"], np.int32), days(held["installed_on"])
+    removed, account, known = days(held["removed_on"]), numpy(held["account"]), numpy(held["known"])
+    return Assignments(slot[order], installed[order], removed[order], account[order], known[order])
+
+
+def in_order(held: pa.Table) -> Int:
+    """The order of assignment rows by (slot, installed). held: `HELD_SCHEMA`; returns (k,) row positions."""
+    return np.lexsort((days(held["installed_on"]), numpy(held["slot"])))
+
+
+def ends(table: pa.Table) -> npt.NDArray[np.int32]:
+    """When each assignment ends: as its row says, or before that where the meter's next one begins.
+
+    table: `HELD_SCHEMA`, one row for each (slot, installed_on). Returns (k,) day numbers, exclusive, NEVER while it goes on;
+    a row that would end before it begins ends as it begins.
+    """
+    order, slot, installed = in_order(table), numpy(table["slot"]), days(table["installed_on"])
+    followed = np.flatnonzero(slot[order][1:] == slot[order][:-1])
+    begins = np.full(len(slot), NEVER, np.int32)
+    begins[order[followed]] = installed[order[followed + 1]]
+    return np.maximum(np.minimum(days(table["removed_on"]), begins), installed)
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What each meter of a shard adds on one day. All (n,); `row` is the assignment's position in its table."""
+    """What each meter of a shard adds on one day. All (n,); account: its shard and slot, -1 where it does not count."""
 
     counts: Mask
-    row: npt.NDArray[np.int64]
+    account: Int
     day: MeterDay
 
     @classmethod
     def of(cls, assigned: Assignments, day: int, state: MeterDay) -> Contribution:
         """The readings of a day under a set of assignments."""
-        n = len(state.revision)
-        row, counts, _ = assigned.on(day, n)
+        row, counts, _ = assigned.on(day, len(state.revision))
         account = assigned.account[row] if len(assigned.account) else row
-        return cls(counts & state.read, np.where(counts, account, -1).astype(np.int64), state)
+        return cls(counts & state.read, np.where(counts, account, -1), state)
 
 
-def differences(
-    before: Contribution, after: Contribution, old: pa.Array, new: pa.Array
-) -> Iterator[tuple[npt.NDArray[np.int64], int, Contribution]]:
-    """Meters whose contribution changed: (their slots, -1, before), then (their slots, +1, after).
-
-    old, new: account id of each assignment row before and after.
-    """
-    same = before.counts & after.counts
+def differences(before: Contribution, after: Contribution) -> Iterator[tuple[int, Int, Contribution]]:
+    """Meters whose contribution changed: (-1, their slots, before), then (+1, their slots, after)."""
+    same = before.counts & after.counts & (before.account == after.account)
     same &= (before.day.low == after.day.low) & (before.day.quality == after.day.quality)
     same &= (before.day.spread > 0) == (after.day.spread > 0)
-    check = np.flatnonzero(same)
-    if len(check) and old is not new:
-        equal = pc.equal(old.take(pa.array(before.row[check])), new.take(pa.array(after.row[check])))
-        same[check] = equal.to_numpy(zero_copy_only=False)
-    yield np.flatnonzero(before.counts & ~same), -1, before
-    yield np.flatnonzero(after.counts & ~same), 1, after
+    yield -1, np.flatnonzero(before.counts & ~same), before
+    yield 1, np.flatnonzero(after.counts & ~same), after
 
 
-class FoldMetersShard(beam.DoFn):  # type: ignore[misc]
+@dataclass
+class MetersFolded:
+    """What a fold of one meter shard came to: day blocks to write, differences by account, and where each row went."""
+
+    blocks: list[tuple[int, pa.RecordBatch]]
+    parts: list[tuple[int, int, Int, Contribution]]
+    pending: list[Int]
+    lost: list[tuple[int, Int]]
+    accepted: int = 0
+    superseded: int = 0
+
+    def difference_blocks(self) -> Iterator[Keyed]:
+        """The differences as blocks by account shard."""
+        if not self.parts:
+            return
+        account = np.concatenate([side.account[slots] for _, _, slots, side in self.parts])
+        sign = np.concatenate([np.full(len(slots), s, np.int8) for s, _, slots, _ in self.parts])
+        columns = [
+            (account & 0xFFFF_FFFF).astype(np.int32),
+            np.concatenate([np.full(len(slots), day, np.int32) for _, day, slots, _ in self.parts]),
+            np.concatenate([side.day.low[slots] for _, _, slots, side in self.parts]) * sign,
+            sign,
+            np.concatenate([side.day.quality[slots] > 0 for _, _, slots, side in self.parts]).astype(np.int8) * sign,
+            np.concatenate([side.day.spread[slots] > 0 for _, _, slots, side in self.parts]).astype(np.int8) * sign,
+        ]
+        batch = pa.record_batch([pa.array(c) for c in columns], schema=DIFFERENCE_SCHEMA)
+        for key, block in split(batch, (account >> 32).astype(np.int32)):
+            yield key, tag(block, "difference")
+
+
+def fold_meters(
+    load: Callable[[int], MeterDay], old: Assignments, new: Assignments, rows: pa.Table, slot: npt.NDArray[np.int32],
+    redriven: Mask, more_days: Iterable[int],
+) -> MetersFolded:  # fmt: skip
+    """Fold readings into their days, day by day, and find what differs for the accounts.
+
+    load: the stored state of a day by day number. old, new: assignments before and after (the same object: unchanged).
+    rows: (k,) of `READINGS_SCHEMA`; slot: (k,) their meters; redriven: (k,) rows that waited and are in the stored state.
+    more_days: days to look at although no row is of them.
+    """
+    day, revision, energy = numpy(rows["service_date"]), numpy(rows["revision"]), numpy(rows["energy_wh"])
+    quality = numpy(pc.index_in(rows["quality"], value_set=pa.array(QUALITIES)), np.int8)
+    order = np.argsort(day, kind="stable")
+    numbers, starts = np.unique(day[order], return_index=True)
+    rows_of = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
+    out, none = MetersFolded([], [], [], []), np.zeros(0, np.int64)
+    for number in sorted({*rows_of, *more_days}):
+        before, index = load(number), rows_of.get(number, none)
+        after, fresh = before, index[~redriven[index]]
+        if len(fresh):
+            after = merge(before, *reduce_rows(slot[fresh], revision[fresh], energy[fresh], quality[fresh]))
+            out.blocks.append((number, after.to_batch()))
+        was, now = Contribution.of(old, number, before), Contribution.of(new, number, after)
+        if len(index):
+            accepted, superseded, waits = count_accepted(
+                before, after, now.counts, slot[index], revision[index], energy[index], redriven[index]
+            )
+            out.accepted += accepted
+            out.superseded += superseded
+            out.pending.append(index[waits])
+        if old is not new and len(gone := np.flatnonzero(was.counts & ~now.counts)):
+            out.lost.append((number, gone))
+        out.parts += [(sign, number, slots, side) for sign, slots, side in differences(was, now) if len(slots)]
+    return out
+
+
+@beam.typehints.with_output_types(Keyed)
+class FoldMetersShard(beam.DoFn):
     """One meter shard: merges its readings into its days, emits `difference` and `expected` blocks by account shard."""
 
     def __init__(self, place: Place) -> None:
@@ -130,175 +220,116 @@ class FoldMetersShard(beam.DoFn):  # type: ignore[misc]
     def process(self, element: Grouped) -> Iterator[Keyed]:
         """element: (shard, blocks of kind state, meters, meter_readings)."""
         shard, blocks = element
-        store, kinds = self.place.store(), by_kind(blocks)
+        store, kinds, path = self.place.store(), by_kind(blocks), self.place.path
         state = State.from_blocks(store, kinds["state"])
+        arrived, rows = (
+            concat(kinds.get("meters", []), TO_METER_SHARD),
+            concat(kinds.get("meter_readings", []), READINGS_SCHEMA),
+        )
+        if arrived.num_rows == 0 and rows.num_rows == 0:
+            waiting = sum(entry.rows for entry in state.entries.get("pending_readings", []))
+            counts = {"meter_readings": {"redriven": waiting, "pending": waiting}}
+            Commit("meters", shard, (), (), counts).write(store, self.place.folder)
+            return
         slots = Slots.load(state, "meter_slots")
-        held = state.table("assignments", TO_METER_SHARD).combine_chunks()
-        update = update_assignments(held, concat(kinds.get("meters", []), TO_METER_SHARD))
-        rows = concat(kinds.get("meter_readings", []), READINGS_SCHEMA)
-        waiting = state.table("pending_readings", READINGS_SCHEMA).combine_chunks()
-        slots.add(pa.concat_arrays([update.held["meter_id"].combine_chunks(), rows["meter_id"].combine_chunks()]))
+        arrived = arrived.append_column("slot", pa.array(slots.add(arrived["meter_id"].combine_chunks())))
+        slot = slots.add(rows["meter_id"].combine_chunks())
+        held = state.table("assignments", HELD_SCHEMA)
+        update = update_assignments(held, arrived)
+        old = assignments(held)
+        new = assignments(update.held) if len(update.changed) else old
 
-        fold = _Fold(state, slots, held, update, rows, waiting)
-        emitted, written = fold.run()
-        entries: list[Entry] = []
-        replaces: list[str] = []
-        path = self.place.path
-        entries += store.write_blocks(path("meter_block", shard, "arrow"), "meter_block", shard, written)
+        waiting = state.table("pending_readings", READINGS_SCHEMA).combine_chunks()
+        waiting_slot = slots.find(waiting["meter_id"].combine_chunks())
+        again = np.isin(waiting_slot, update.changed)
+        back = waiting.filter(pa.array(again))
+        stored = state.by_day("meter_block")
+        more = [day for day in stored if update.reassigned_from is not None and day >= update.reassigned_from]
+
+        def load(day: int) -> MeterDay:
+            entry = stored.get(day)
+            return MeterDay.from_batch(store.read_block(entry), len(slots)) if entry else MeterDay.empty(len(slots))
+
+        table = pa.concat_tables([rows, back]).combine_chunks()
+        redriven = np.arange(table.num_rows) >= rows.num_rows
+        done = fold_meters(load, old, new, table, np.r_[slot, waiting_slot[again]], redriven, more)
+        taken = self._take_back(state, slots, done.lost)
+        kept = table.take(pa.array(np.concatenate(done.pending))) if done.pending else table.slice(0, 0)
+        pending = pa.concat_tables([waiting.filter(pa.array(~again)), kept, taken]).combine_chunks()
+
+        entries = store.write_blocks(path("meter_block", shard, "arrow"), "meter_block", shard, done.blocks)
         entries += slots.save(self.place, "meter_slots", shard)
-        replaces += ["meter_slots"] if slots.grown else []
-        if update.held is not held:
-            block = [(-1, one_batch(update.held))]
-            entries += store.write_blocks(path("assignments", shard, "arrow"), "assignments", shard, block)
-            replaces.append("assignments")
+        replaces = ["meter_slots"] if slots.grown else []
+        for kind, changed, result in (
+            ("assignments", arrived.num_rows, update.held), ("pending_readings", waiting.num_rows or pending.num_rows, pending)
+        ):  # fmt: skip
+            if changed:
+                block = [(-1, one_batch(result))] if result.num_rows else []
+                entries += store.write_blocks(path(kind, shard, "arrow"), kind, shard, block)
+                replaces.append(kind)
         if rows.num_rows:
-            days_seen = numpy(rows["service_date"])
-            entries.append(store.write_parquet(
-                path("log:meter_readings", shard, "parquet"), "log:meter_readings", shard, rows,
-                (int(days_seen.min()), int(days_seen.max()))))
-        if update.held is not held or fold.pending.num_rows or waiting.num_rows:
-            block = [(-1, one_batch(fold.pending))] if fold.pending.num_rows else []
-            entries += store.write_blocks(path("pending_readings", shard, "arrow"), "pending_readings", shard, block)
-            replaces.append("pending_readings")
-        Commit(
-            "meters", shard, tuple(entries), tuple(replaces),
-            {"meter_readings": {"accepted": fold.accepted, "superseded": fold.superseded, "pending": fold.pending.num_rows,
-                                "redriven": waiting.num_rows + fold.taken_back},
-             "meters": {"accepted": update.accepted, "superseded": update.superseded}},
-        ).write(store, self.place.folder)  # fmt: skip
-        yield from emitted(self.place.shards)
-        for key, block in split_by_id(one_batch(update.expected), "account_id", self.place.shards):
+            seen, kind = numpy(rows["service_date"]), "log:meter_readings"
+            span = (int(seen.min()), int(seen.max()))
+            entries.append(store.write_parquet(path(kind, shard, "parquet"), kind, shard, rows, span))
+        counts = {
+            "meter_readings": {
+                "accepted": done.accepted, "superseded": done.superseded, "pending": pending.num_rows,
+                "redriven": waiting.num_rows + taken.num_rows,
+            },
+            "meters": {"accepted": update.accepted, "superseded": update.superseded},
+        }  # fmt: skip
+        Commit("meters", shard, tuple(entries), tuple(replaces), counts).write(store, self.place.folder)
+        yield from done.difference_blocks()
+        expected = [
+            pa.array(c)
+            for c in ((update.account & 0xFFFF_FFFF).astype(np.int32), update.installed, update.removed, update.meters)
+        ]
+        for key, block in split(
+            pa.record_batch(expected, schema=EXPECTED_SCHEMA), (update.account >> 32).astype(np.int32)
+        ):
             yield key, tag(block, "expected")
 
-
-class _Fold:
-    """The work of one shard: day by day, the state before and after, and what differs."""
-
-    def __init__(
-        self, state: State, slots: Slots, held: pa.Table, update: AssignmentsUpdate, rows: pa.Table, waiting: pa.Table
-    ) -> None:
-        self.state, self.slots, self.rows, self.waiting = state, slots, rows, waiting
-        self.blocks = state.by_day("meter_block")
-        self.old_table, self.new_table = held, update.held
-        self.reassigned = update.held is not held
-        self.old = assignments(slots, held)
-        self.new = assignments(slots, update.held) if self.reassigned else self.old
-        self.changed = slots.find(update.changed)
-        self.accepted = self.superseded = self.taken_back = 0
-        self.pending = READINGS_SCHEMA.empty_table()
-
-    def run(self):  # type: ignore[no-untyped-def]
-        """Work through every day touched. Returns (emitter of difference blocks, day blocks to write)."""
-        n = len(self.slots)
-        back = self._redriven()
-        table = pa.concat_tables([self.rows, back]).combine_chunks()
-        redriven = np.arange(table.num_rows) >= self.rows.num_rows
-        day = numpy(table["service_date"])
-        slot = self.slots.find(table["meter_id"].combine_chunks())
-        revision, energy = numpy(table["revision"]), numpy(table["energy_wh"])
-        quality = pc.index_in(table["quality"], value_set=pa.array(QUALITIES)).combine_chunks().to_numpy().astype(np.int8)
-        order = np.argsort(day, kind="stable")
-        touched, starts = np.unique(day[order], return_index=True)
-        rows_of = dict(zip(touched.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
-        written: list[tuple[int, pa.RecordBatch]] = []
-        parts: list[tuple[npt.NDArray[np.int64], int, int, Contribution]] = []
-        keep_pending: list[npt.NDArray[np.int64]] = []
-        lost: list[tuple[int, npt.NDArray[np.int64]]] = []
-        old_ids = self.old_table["account_id"].combine_chunks()
-        new_ids = self.new_table["account_id"].combine_chunks() if self.reassigned else old_ids
-        for number in sorted(set(rows_of) | self._days_reassigned()):
-            entry = self.blocks.get(number)
-            before = MeterDay.from_batch(self.state.store.read_block(entry), n) if entry else MeterDay.empty(n)
-            after, index = before, rows_of.get(number, np.zeros(0, np.int64))
-            fresh = index[~redriven[index]]
-            if len(fresh):
-                some, reduced = reduce_rows(slot[fresh], revision[fresh], energy[fresh], quality[fresh])
-                after = merge(before, some, reduced)
-                written.append((number, after.to_batch()))
-            was, now = Contribution.of(self.old, number, before), Contribution.of(self.new, number, after)
-            if len(index):
-                accepted, superseded, wait = count_accepted(
-                    before, after, now.counts, slot[index], revision[index], energy[index], redriven[index]
-                )
-                self.accepted += accepted
-                self.superseded += superseded
-                keep_pending.append(index[wait])
-            if self.reassigned:
-                gone = np.flatnonzero(was.counts & ~now.counts)
-                if len(gone):
-                    lost.append((number, gone))
-            for some_slots, sign, side in differences(was, now, old_ids, new_ids):
-                if len(some_slots):
-                    parts.append((some_slots, sign, number, side))
-        kept = table.take(pa.array(np.concatenate(keep_pending))) if keep_pending else READINGS_SCHEMA.empty_table()
-        self.pending = pa.concat_tables([self._still_waiting, kept, self._take_back(lost)]).combine_chunks()
-
-        def emit(shards: int) -> Iterator[Keyed]:
-            for ids, sign in ((old_ids, -1), (new_ids, 1)):
-                mine = [part for part in parts if part[1] == sign]
-                if not mine:
-                    continue
-                where = shard_of(ids, shards)
-                rows = np.concatenate([side.row[s] for s, _, _, side in mine])
-                one = np.full(len(rows), sign, np.int32)
-                batch = pa.record_batch(
-                    [
-                        ids.take(pa.array(rows)),
-                        np.concatenate([np.full(len(s), number, np.int32) for s, _, number, _ in mine]),
-                        np.concatenate([side.day.low[s] for s, _, _, side in mine]) * sign,
-                        one,
-                        np.concatenate([side.day.quality[s] > 0 for s, _, _, side in mine]).astype(np.int32) * one,
-                        np.concatenate([side.day.spread[s] > 0 for s, _, _, side in mine]).astype(np.int32) * one,
-                    ],
-                    schema=DIFFERENCE_SCHEMA,
-                )
-                for key, block in split(batch, where[rows]):
-                    yield key, tag(block, "difference")
-
-        return emit, written
-
-    def _redriven(self) -> pa.Table:
-        """Waiting rows of meters whose assignment changed; the others go on waiting."""
-        mine = np.isin(self.slots.find(self.waiting["meter_id"].combine_chunks()), self.changed)
-        self._still_waiting = self.waiting.filter(pa.array(~mine))
-        return self.waiting.filter(pa.array(mine))
-
-    def _days_reassigned(self) -> set[int]:
-        """Stored days that must be looked at because a meter that counted before was assigned anew."""
-        counted = np.unique(self.old.slot[self.old.known])
-        return set(self.blocks) if self.reassigned and np.isin(self.changed, counted).any() else set()
-
-    def _take_back(self, lost: list[tuple[int, npt.NDArray[np.int64]]]) -> pa.Table:
+    def _take_back(self, state: State, slots: Slots, lost: list[tuple[int, Int]]) -> pa.Table:
         """The logged rows of meter-days that counted before and no longer do: they are pending again."""
-        if not lost:
-            return READINGS_SCHEMA.empty_table()
-        gone = {(int(slot), day) for day, slots in lost for slot in slots}
-        out = []
-        for entry in self.state.entries.get("log:meter_readings", []):
-            log = self.state.store.read_parquet(entry).cast(READINGS_SCHEMA)
-            slot, day = self.slots.find(log["meter_id"].combine_chunks()), numpy(log["service_date"])
-            mine = np.isin(slot, [s for s, _ in gone])
-            mine[mine] = [(int(s), int(d)) in gone for s, d in zip(slot[mine], day[mine], strict=True)]
-            out.append(log.filter(pa.array(mine)))
-        taken = pa.concat_tables(out) if out else READINGS_SCHEMA.empty_table()
-        self.taken_back = taken.num_rows
-        return taken
+        gone = {(int(slot), day) for day, some in lost for slot in some}
+        out = [READINGS_SCHEMA.empty_table()]
+        for entry in state.entries.get("log:meter_readings", []):
+            if any(entry.first <= day <= entry.last for _, day in gone):
+                log = state.store.read_parquet(entry).cast(READINGS_SCHEMA)
+                keys = zip(
+                    slots.find(log["meter_id"].combine_chunks()).tolist(),
+                    numpy(log["service_date"]).tolist(),
+                    strict=True,
+                )
+                out.append(log.filter(pa.array([key in gone for key in keys], pa.bool_())))
+        return pa.concat_tables(out)
 
 
-def pending_reasons(pending: pa.Table, held: pa.Table) -> pa.Array:
-    """Why each pending reading waits. pending: `READINGS_SCHEMA`; held: assignment rows."""
-    slots = Slots(pc.unique(pa.concat_arrays([pending["meter_id"].combine_chunks(), held["meter_id"].combine_chunks()])))
-    table, slot, day = assignments(slots, held), slots.find(pending["meter_id"].combine_chunks()), numpy(pending["service_date"])
-    has_rows = np.isin(slot, table.slot)
-    reason = np.where(has_rows, "meter_not_assigned", "unknown_meter").astype(object)
+def pending_reasons(pending: pa.Table, held: pa.Table) -> tuple[pa.Array, pa.Array]:
+    """The meter or account that each pending reading waits for, and why.
+
+    pending: `READINGS_SCHEMA`; held: assignment rows of its shard, `HELD_SCHEMA`.
+    """
+    slots = Slots(pc.unique(held["meter_id"]))
+    held = held.set_column(
+        held.schema.get_field_index("slot"), "slot", pa.array(slots.find(held["meter_id"].combine_chunks()))
+    )
+    table, slot, day = (
+        assignments(held),
+        slots.find(pending["meter_id"].combine_chunks()),
+        numpy(pending["service_date"]),
+    )
+    reason = np.where(slot < 0, "unknown_meter", "meter_not_assigned").astype(object)
+    name, accounts = pending["meter_id"].to_numpy().astype(object), held["account_id"].to_numpy()[in_order(held)]
     for number in np.unique(day):
-        mine = np.flatnonzero(day == number)
-        _, _, assigned = table.on(int(number), len(slots))
-        reason[mine[assigned[slot[mine]]]] = "unknown_account"
-    return pa.array(reason, pa.string())
+        mine = np.flatnonzero((day == number) & (slot >= 0))
+        row, _, assigned = table.on(int(number), len(slots))
+        mine = mine[assigned[slot[mine]]]
+        reason[mine], name[mine] = "unknown_account", accounts[row[slot[mine]]]
+    return pa.array(name, pa.string()), pa.array(reason, pa.string())
 
 
-class FoldMeters(beam.PTransform):  # type: ignore[misc]
+class FoldMeters(beam.PTransform):
     """(meter shard, state | meters | meter_readings blocks) -> (account shard, difference | expected blocks)."""
 
     def __init__(self, place: Place) -> None:

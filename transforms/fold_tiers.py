@@ -34,7 +34,9 @@ def boundaries(cutoffs: pa.Table, policy: Policy) -> dict[tuple[int, str], Bound
     """The cut-offs of the rule in force by service day number and scope. cutoffs: rows of the mart."""
     out: dict[tuple[int, str], Boundaries] = {}
     names = ("service_date", "metric", "scope", "rule", "class", "side", "amount", "boundary_account_id")
-    for date, metric, scope, rule, cls, side, amount, account in zip(*(cutoffs[n].to_pylist() for n in names), strict=True):
+    for date, metric, scope, rule, cls, side, amount, account in zip(
+        *(cutoffs[n].to_pylist() for n in names), strict=True
+    ):
         abc = policy.on(date).abc
         if (rule, metric) == (abc.rule, abc.metric):
             out.setdefault((day_of(date), scope), {})[cls, side] = amount, account
@@ -53,14 +55,18 @@ def inside_cuts(
         if cuts is None:
             continue
         known = True
-        rows = np.arange(len(values)) if name == "all" else np.flatnonzero(category == CATEGORIES.index(name.split("=")[1]))
+        rows = (
+            np.arange(len(values))
+            if name == "all"
+            else np.flatnonzero(category == CATEGORIES.index(name.split("=")[1]))
+        )
         mine, some = values[rows], ids if len(rows) == len(ids) else ids.take(pa.array(rows))
         for key, mask in masks.items():
             mask[rows] = inside(mine, some, *cuts[key])
     return Inside(*(masks[cls, side] for cls in ("A", "B") for side in ("cut", "entry", "exit"))) if known else None
 
 
-class FoldTiersShard(beam.DoFn):  # type: ignore[misc]
+class FoldTiersShard(beam.DoFn):
     """One account shard over the days of a tick: writes tiers, history, migrations, and the state they go on from."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
@@ -91,14 +97,18 @@ class FoldTiersShard(beam.DoFn):  # type: ignore[misc]
         Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)).write(store, self.place.folder)
         yield shard
 
-    def _day(self, number: int, features: pa.RecordBatch, slots: Slots, found: dict[tuple[int, str], Boundaries]) -> Day:
+    def _day(
+        self, number: int, features: pa.RecordBatch, slots: Slots, found: dict[tuple[int, str], Boundaries]
+    ) -> Day:
         policy, policy_before = (self.policy.on(date_of(d)) for d in (number, number - 1))
         rows = numpy(features.column("slot"), np.int64)
         category = features.column("category").to_numpy()
         columns: dict[str, Any] = {"category": category}
         for name in features.schema.names[2:]:
             column = features.column(name)
-            columns[name] = np.ma.masked_array(column.fill_null(0).to_numpy(), pc.is_null(column).to_numpy(zero_copy_only=False))
+            columns[name] = np.ma.masked_array(
+                column.fill_null(0).to_numpy(), pc.is_null(column).to_numpy(zero_copy_only=False)
+            )
         values = np.ma.filled(columns[policy.abc.metric], 0)
         ids = slots.ids.take(pa.array(rows))
         today = inside_cuts(values, ids, category, policy.abc.scope, number, found)
@@ -136,8 +146,8 @@ def _load(state: State) -> TierState:
     if not entries:
         return TierState.empty()
     batch = state.store.read_block(entries[0])
-    arrays = (batch.column(name).to_numpy().copy() for name in TIER_STATE.names)
-    return TierState(*arrays, names=json.loads(batch.schema.metadata[b"names"]))
+    arrays = {name: batch.column(name).to_numpy().copy() for name in TIER_STATE.names}
+    return TierState(**arrays, names=json.loads(batch.schema.metadata[b"names"]))
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:
@@ -190,7 +200,7 @@ def current_table(tiers: TierState, features: pa.RecordBatch, slots: Slots, name
     return pa.table([columns[n] for n in CUSTOMER_TIERS_CURRENT.schema.names], schema=CUSTOMER_TIERS_CURRENT.schema)
 
 
-class FoldTiers(beam.PTransform):  # type: ignore[misc]
+class FoldTiers(beam.PTransform):
     """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are written."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +14,12 @@ from schemas.errors import WattierError
 from schemas.mapping import SourceMapping
 from schemas.marts import REJECTS
 from transforms.blocks import Keyed, split_by_id, tag
-from transforms.kernels.files import Delivery, read_delivery
+from transforms.kernels.files import read_delivery
 from transforms.kernels.keys import SHARD_KEY
+from transforms.kernels.parse import Delivery
 from transforms.shards import Place
 from transforms.storage import Commit, Store
+
 
 def delivery_to_json(delivery: Delivery) -> str:
     """A delivery as an element that needs no coder of its own."""
@@ -31,6 +33,10 @@ def delivery_from_json(text: str) -> Delivery:
     return Delivery(**{**value, "known_at": datetime.fromisoformat(value["known_at"])})
 
 
+def _numbered(text: str) -> tuple[int, str]:
+    return delivery_from_json(text).seq, text
+
+
 def fault_path(folder: str, seq: int) -> str:
     """Where a file-level fault of a run is reported."""
     return f"{folder}/faults/{seq:06d}.json"
@@ -38,11 +44,12 @@ def fault_path(folder: str, seq: int) -> str:
 
 def read_faults(store: Store, folder: str) -> list[dict[str, Any]]:
     """The file-level faults of a run: message and exit code, in order of delivery."""
-    found = sorted(store.list(f"{folder}/faults"), key=lambda info: str(info.path))
+    found = sorted(store.files(f"{folder}/faults"), key=lambda info: str(info.path))
     return [json.loads(store.fs.open_input_stream(info.path).read()) for info in found]
 
 
-class ReadDelivery(beam.DoFn):  # type: ignore[misc]
+@beam.typehints.with_output_types(Keyed, **dict.fromkeys(SHARD_KEY, Keyed))
+class ReadDelivery(beam.DoFn):
     """Reads one landed file. Emits its rows by shard to the output named like the source; writes its rejects.
 
     A file-level fault is written down for the run to stop on: nothing of the run is published then.
@@ -51,9 +58,10 @@ class ReadDelivery(beam.DoFn):  # type: ignore[misc]
     def __init__(self, place: Place, mappings: Mapping[str, SourceMapping]) -> None:
         self.place, self.mappings = place, dict(mappings)
 
-    def process(self, element: str) -> Iterator[beam.pvalue.TaggedOutput]:
-        """element: a delivery as JSON."""
-        delivery, store = delivery_from_json(element), self.place.store()
+    def process(self, element: tuple[int, Iterable[str]]) -> Iterator[beam.pvalue.TaggedOutput]:
+        """element: (seq, the one delivery of that number as JSON)."""
+        (text,), store = element[1], self.place.store()
+        delivery = delivery_from_json(text)
         source = delivery.source
         read, rejects = 0, []
         try:
@@ -76,7 +84,7 @@ class ReadDelivery(beam.DoFn):  # type: ignore[misc]
         Commit("read", delivery.seq, tuple(entries), (), counts).write(store, self.place.folder)
 
 
-class ReadDeliveries(beam.PTransform):  # type: ignore[misc]
+class ReadDeliveries(beam.PTransform):
     """deliveries as JSON -> one PCollection of (shard, block) for each source, by the source's name."""
 
     def __init__(self, place: Place, mappings: Mapping[str, SourceMapping]) -> None:
@@ -84,6 +92,7 @@ class ReadDeliveries(beam.PTransform):  # type: ignore[misc]
         self.place, self.mappings = place, mappings
 
     def expand(self, deliveries: beam.PCollection[str]) -> beam.pvalue.DoOutputsTuple:
-        """Spread the files over the workers, then read each."""
+        """Spread the files over the workers by their numbers (Beam's Reshuffle would pickle), then read each."""
         read = beam.ParDo(ReadDelivery(self.place, self.mappings)).with_outputs(*SHARD_KEY)
-        return deliveries | "Spread" >> beam.Reshuffle() | "Read" >> read
+        numbered = deliveries | "Number" >> beam.Map(_numbered).with_output_types(tuple[int, str])
+        return numbered | "Spread" >> beam.GroupByKey() | "Read" >> read

@@ -101,16 +101,19 @@ class Slots:
     def find(self, ids: pa.Array) -> npt.NDArray[np.int32]:
         """Slot of each id, -1 where it has none. (n,) int32."""
         found = pc.fill_null(pc.index_in(ids, value_set=self.ids), -1)
-        return np.asarray(found.to_numpy(zero_copy_only=False), np.int32)
+        return np.array(found.to_numpy(zero_copy_only=False), np.int32)
 
     def add(self, ids: pa.Array) -> npt.NDArray[np.int32]:
         """Slot of each id; ids not seen before get the next ones, in binary order. (n,) int32."""
         slot = self.find(ids)
-        if (slot >= 0).all():
-            return slot
-        new = pc.unique(ids.filter(pa.array(slot < 0)))
-        self.ids = pa.concat_arrays([self.ids, new.take(pc.sort_indices(new))])
-        return self.find(ids)
+        missing = slot < 0
+        if missing.any():
+            unknown = ids.filter(pa.array(missing))
+            new = pc.unique(unknown)
+            new = new.take(pc.sort_indices(new))
+            slot[missing] = len(self.ids) + Slots(new).find(unknown)
+            self.ids = pa.concat_arrays([self.ids, new])
+        return slot
 
     def save(self, place: Place, kind: str, shard: int) -> list[Entry]:
         """Write the list if it has grown."""

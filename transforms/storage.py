@@ -64,6 +64,11 @@ def entries_from_batch(batch: pa.RecordBatch | pa.Table) -> list[Entry]:
     return [Entry(*values) for values in zip(*columns, strict=True)]
 
 
+def coded(schema: pa.Schema) -> list[str]:
+    """The text columns worth a Parquet dictionary: codes and names, not ids, which hardly repeat within a file."""
+    return [f.name for f in schema if pa.types.is_string(f.type) and not f.name.endswith("_id")]
+
+
 class Store:
     """Reads and writes below `root`. Cheap to make, safe to pickle."""
 
@@ -119,7 +124,7 @@ class Store:
         """Read a JSON document."""
         return json.loads(self.read_bytes(path))
 
-    def list(self, path: str) -> list[pafs.FileInfo]:
+    def files(self, path: str) -> list[pafs.FileInfo]:
         """All files below a folder; empty where the folder is not there."""
         selector = pafs.FileSelector(self.full(path), allow_not_found=True, recursive=True)
         return [info for info in self.fs.get_file_info(selector) if info.type == pafs.FileType.File]
@@ -144,7 +149,8 @@ class Store:
         if len(items) == 1 and items[0][0] < 0:
             return [replace(whole, rows=items[0][1].num_rows)]
         return [
-            replace(whole, first=day, last=day, part=part, rows=batch.num_rows) for part, (day, batch) in enumerate(items)
+            replace(whole, first=day, last=day, part=part, rows=batch.num_rows)
+            for part, (day, batch) in enumerate(items)
         ]
 
     def write_parquet(
@@ -152,11 +158,9 @@ class Store:
     ) -> Entry:
         """Write a table as one Parquet file; `days` are the first and last service day in it."""
         sink = pa.BufferOutputStream()
-        text = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_dictionary(f.type)]
         pq.write_table(
-            table, sink, compression="zstd", compression_level=1, use_dictionary=text, write_statistics=True,
-            store_schema=True,
-        )  # fmt: skip
+            table, sink, compression="zstd", compression_level=1, use_dictionary=coded(table.schema), store_schema=True
+        )
         return self.finish(path, kind, shard, sink, days, table.num_rows)
 
     def finish(
@@ -227,7 +231,7 @@ class Commit:
     @classmethod
     def read_all(cls, store: Store, folder: str) -> Iterator[Commit]:
         """All commit records below a run's folder."""
-        for info in sorted(store.list(f"{folder}/commits"), key=lambda info: info.path):
+        for info in sorted(store.files(f"{folder}/commits"), key=lambda info: info.path):
             value = json.loads(store.fs.open_input_stream(info.path).read())
             value["entries"] = tuple(Entry(*fields) for fields in value["entries"])
             value["replaces"] = tuple(value["replaces"])

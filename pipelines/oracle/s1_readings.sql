@@ -34,25 +34,14 @@ CREATE OR REPLACE VIEW oracle.accounts AS SELECT * EXCLUDE (is_earliest) FROM or
 
 CREATE OR REPLACE TABLE oracle.known_account AS SELECT DISTINCT account_id FROM oracle.account;
 
--- The account of each meter, stretch by stretch: first_day inclusive, end_day exclusive (null: open).
--- Where reference rows of one meter overlap, the one installed last holds.
+-- The account of each meter: first_day inclusive, end_day exclusive (null: open). A later row ends those before it.
 CREATE OR REPLACE TABLE oracle.assignment AS
-WITH edge AS (
-    SELECT meter_id, installed_on AS edge_day FROM oracle.meter
-    UNION
-    SELECT meter_id, removed_on FROM oracle.meter WHERE removed_on IS NOT NULL
-),
-stretch AS (
-    SELECT meter_id, edge_day AS first_day, lead(edge_day) OVER (PARTITION BY meter_id ORDER BY edge_day) AS end_day
-    FROM edge
-)
-SELECT s.meter_id, s.first_day, s.end_day, arg_max(m.account_id, m.installed_on) AS account_id
-FROM stretch s
-JOIN oracle.meter m
-    ON m.meter_id = s.meter_id
-    AND m.installed_on <= s.first_day
-    AND (m.removed_on IS NULL OR s.first_day < m.removed_on)
-GROUP BY ALL;
+SELECT
+    meter_id,
+    installed_on AS first_day,
+    least(removed_on, lead(installed_on) OVER (PARTITION BY meter_id ORDER BY installed_on)) AS end_day,
+    account_id
+FROM oracle.meter;
 
 -- 1. One reading per meter and service day: the highest revision, of its energies the smallest.
 CREATE OR REPLACE TABLE oracle.reading AS
@@ -112,5 +101,10 @@ WHERE r.delivery <= getvariable('as_known')
 UNION ALL
 SELECT 'ledger_events', delivery, "row", account_id, event_date, 'unknown_account'
 FROM accepted_ledger_events
+WHERE delivery <= getvariable('as_known')
+    AND account_id NOT IN (SELECT account_id FROM oracle.known_account)
+UNION ALL
+SELECT 'meters', delivery, "row", account_id, installed_on, 'unknown_account'
+FROM accepted_meters
 WHERE delivery <= getvariable('as_known')
     AND account_id NOT IN (SELECT account_id FROM oracle.known_account);

@@ -31,6 +31,7 @@ JOIN oracle.tier_day d ON d.account_id = c.account_id AND d.service_date = getva
 WHERE c.valid_to IS NULL;
 
 -- Accounts by tier on the last published day of the month before and of the month; none: not in the population.
+-- The first month of the calendar has none before it, and no rows.
 CREATE OR REPLACE TABLE oracle.tier_migration_matrix AS
 WITH month_end AS (
     SELECT date_trunc('month', service_date)::DATE AS month, max(service_date) AS last_day
@@ -53,7 +54,7 @@ account_move AS (
         coalesce(max(from_tier), 'none') AS from_tier,
         coalesce(max(to_tier), 'none') AS to_tier
     FROM move
-    WHERE month <= getvariable('through')
+    WHERE month <= getvariable('through') AND month > (SELECT min(month) FROM month_end)
     GROUP BY month, account_id
 )
 SELECT month, from_tier, to_tier, count(*) AS accounts

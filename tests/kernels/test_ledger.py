@@ -66,7 +66,9 @@ def events(draw, days):
         event_type=kind,
         event_date=on(day),
         amount_minor=draw(st.sampled_from([amount, -amount, 0])) if kind == "adjustment" else amount,
-        due_date=on(day + draw(st.integers(-2, 9))) if kind == "charge" else draw(st.sampled_from([None, on(day + 1)])),
+        due_date=on(draw(st.sampled_from([5, day - 2, day + 1, day + 9])))
+        if kind == "charge"
+        else draw(st.sampled_from([None, on(day + 1)])),
         bill_id=draw(NUMBERS),
         ref_event_id=draw(ANY_ID if wild else st.sampled_from(CREDIT_IDS)) if kind == "reversal" else None,
         revision=draw(st.integers(0, 1)),
@@ -257,6 +259,17 @@ def test_equal_versions_are_settled_by_their_text():
     assert balances == [[10], [10], [7]]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_equal_versions_that_differ_in_what_they_name(order):
+    """Of two payments p, the one to b1 counts; of two reversals r, the one of p."""
+    bills = [(0, Event(f"c{n}", "charge", on(0), 5, due_date=on(9 - n), bill_id=f"b{n}")) for n in (1, 2)]
+    payments = [(0, Event("p", "payment", on(1), 5, bill_id=bill)) for bill in ("b1", "b2")][::order]
+    reversals = [(0, Event("r", "reversal", on(2), 5, ref_event_id=name)) for name in ("p", "q")][::order]
+    events = table(bills + payments + reversals)
+    assert Ledger.at(events, 1, number(on(1))).open_minor[:2].tolist() == [0, 5]
+    assert Ledger.at(events, 1, number(on(2))).open_minor[:2].tolist() == [5, 5]
+
+
 def test_two_bills_of_one_number_the_earlier_due_is_paid():
     rows = [
         (0, Event("x", "charge", on(0), 5, due_date=on(9), bill_id="B")),
@@ -266,6 +279,16 @@ def test_two_bills_of_one_number_the_earlier_due_is_paid():
     ledger = Ledger.at(table(rows), 1, number(on(1)))
     assert ledger.open_minor.tolist() == [5, 0, 0]
     assert ledger.settled_on.tolist() == [UNSETTLED, number(on(1)), NO_BILL]
+
+
+def test_bills_due_on_one_day_are_paid_by_number_then_event_id():
+    rows = [
+        (0, Event("c3", "charge", on(0), 5, due_date=on(9), bill_id="B1")),
+        (0, Event("c1", "charge", on(0), 5, due_date=on(9), bill_id="B2")),
+        (0, Event("c2", "charge", on(0), 5, due_date=on(9), bill_id="B1")),
+        (0, Event("p", "payment", on(1), 8)),
+    ]
+    assert Ledger.at(table(rows), 1, number(on(1))).open_minor.tolist() == [2, 5, 0, 0]
 
 
 def test_features_are_those_of_the_mart():
@@ -303,8 +326,10 @@ def test_only_touched_accounts_are_allocated():
 def test_dump_writes_only_what_changed():
     rows = [(slot, Event("c", "charge", on(slot), 5, due_date=on(9))) for slot in range(3)]
     events = table(rows)
-    first = Ledger.at(events, 3, number(on(0))).dump(rebase=True)
+    writer = Ledger.at(events, 3, number(on(0)))
+    first = writer.dump(rebase=True)
     assert (len(first.base), first.changed_rows) == (3, 0)
+    writer.advance(number(on(2)))
     ledger = Ledger(events, 3, first)
     ledger.advance(number(on(1)))
     second = ledger.dump()

@@ -26,7 +26,8 @@ def ppm(numerator: Int, denominator: Int) -> Int:
     """
     whole, rest = np.divmod(numerator, denominator)
     first, rest = np.divmod(rest * 1000, denominator)
-    return whole * 1_000_000 + first * 1000 + rest * 1000 // denominator
+    result: Int = whole * 1_000_000 + first * 1000 + rest * 1000 // denominator
+    return result
 
 
 def square_parts(x: Int) -> tuple[Int, Int, Int]:

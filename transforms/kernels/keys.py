@@ -11,7 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 BUCKETS = 4096
-SHARD_KEY = {"meter_readings": "meter_id", "meters": "account_id", "accounts": "account_id", "ledger_events": "account_id"}
+SHARD_KEY = {
+    "meter_readings": "meter_id",
+    "meters": "account_id",
+    "accounts": "account_id",
+    "ledger_events": "account_id",
+}
 """The column whose hash decides which shard a source's rows go to first. Sources not named here are not read yet."""
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)

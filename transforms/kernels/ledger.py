@@ -105,7 +105,7 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     number = pc.if_else(pa.array((kind == _CHARGE) & (_lengths(bill_id) > 0)), bill_id, event_id)
     bill_rows, credit_rows = np.flatnonzero(is_bill), np.flatnonzero(is_credit)
     bill_rows = _order(bill_rows, _pair(slot[bill_rows], due[bill_rows]), number, event_id)
-    credit_rows = _order(credit_rows, _pair(slot[credit_rows], issued[credit_rows]), event_id)
+    credit_rows = _order(credit_rows, _pair(slot[credit_rows], issued[credit_rows]))  # no figure depends on more
     bills = _Side(bill_rows, slot[bill_rows], due[bill_rows].astype(np.int64), amount[bill_rows])
     funds = _Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
 

@@ -62,7 +62,7 @@ class MeterDay:
     @property
     def read(self) -> Mask:
         """Which meters have a reading."""
-        return self.revision != NONE
+        return np.not_equal(self.revision, NONE)
 
 
 def reduce_rows(slot: Int32, revision: Int, energy: Int, quality: Int8) -> tuple[Int32, MeterDay]:

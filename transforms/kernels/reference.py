@@ -63,18 +63,37 @@ def last_per_slot(slot: Int32, eligible: Mask, n: int) -> Int:
     return index
 
 
+def first_difference(owner: Int, installed: Int32, removed: Int32, sign: Int) -> int | None:
+    """First day on which stretches added (sign > 0) and taken away (sign < 0) do not cancel out, over all owners.
+
+    owner, sign: (k,) int64; installed, removed (exclusive, NEVER while it goes on): (k,) day numbers.
+
+    >>> one = np.array([7, 7])
+    >>> first_difference(one, np.int32([10, 10]), np.int32([NEVER, 40]), np.array([-1, 1]))
+    40
+    """
+    day = np.r_[installed, removed].astype(np.int64)
+    key = np.r_[owner, owner] << 32 | day
+    unique, index = np.unique(key, return_inverse=True)
+    net = np.zeros(len(unique), np.int64)
+    np.add.at(net, index, np.r_[sign, -sign])
+    differs = unique[net != 0] & 0xFFFF_FFFF
+    differs = differs[differs < NEVER]
+    return int(differs.min()) if len(differs) else None
+
+
 @dataclass(frozen=True)
 class Assignments:
     """Meter assignments of one shard, rows ascending by (slot, installed).
 
-    slot: (k,) meter slot; installed, removed: (k,) day numbers, removed exclusive; account: (k,) index of the
-    account's id; known: (k,) whether the account is in the reference data.
+    slot: (k,) meter slot; installed, removed: (k,) day numbers, removed exclusive; account: (k,) int64, the account's
+    shard and slot as one number; known: (k,) whether the account is in the reference data.
     """
 
     slot: Int32
     installed: Int32
     removed: Int32
-    account: Int32
+    account: Int
     known: Mask
 
     def on(self, day: int, n: int) -> tuple[Int, Mask, Mask]:
@@ -103,12 +122,20 @@ class Population:
 
     def on(self, day: int, n: int) -> tuple[Mask, npt.NDArray[np.int8]]:
         """Who is in the population on `day`, and each account's category code. Both (n,)."""
+        if len(self.slot) == 0:
+            return np.zeros(n, np.bool_), np.full(n, -1, np.int8)
         first = np.ones(len(self.slot), np.bool_)
         first[1:] = self.slot[1:] != self.slot[:-1]
         row = last_per_slot(self.slot, first | (self.valid_from <= day), n)
         known = row >= 0
-        inside = known & (self.opened[row] <= day) & (day <= self.closed[row]) if len(self.slot) else known
-        return inside, np.where(known, self.category[row], -1).astype(np.int8) if len(self.slot) else np.full(n, -1, np.int8)
+        inside = known & (self.opened[row] <= day) & (day <= self.closed[row])
+        return inside, np.where(known, self.category[row], -1).astype(np.int8)
+
+    def known(self, n: int) -> Mask:
+        """Which of `n` account slots are in the reference data at all."""
+        out = np.zeros(n, np.bool_)
+        out[self.slot] = True
+        return out
 
 
 @dataclass(frozen=True)
@@ -128,4 +155,4 @@ class Expected:
         from transforms.kernels.exact import segment_sums
 
         overlap = np.minimum(self.removed, last + 1).astype(np.int64) - np.maximum(self.installed, first)
-        return segment_sums(np.maximum(overlap, 0) * self.meters, self.slot, n)
+        return segment_sums((np.maximum(overlap, 0) * self.meters).astype(np.int64), self.slot, n)

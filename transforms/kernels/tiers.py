@@ -109,7 +109,13 @@ class TierState:
     @classmethod
     def empty(cls) -> TierState:
         """Nobody has a tier yet."""
-        return cls(*(np.zeros(0, np.int8) for _ in range(4)), *(np.zeros(0, np.int32) for _ in range(4)), names=[])
+        codes, days = np.zeros(0, np.int8), np.zeros(0, np.int32)
+        return cls(codes, codes, codes, codes, days, days, days, days, [])
+
+    def copy(self) -> TierState:
+        """A state of its own; the names are shared."""
+        arrays = {name: getattr(self, name).copy() for name in self.__dataclass_fields__ if name != "names"}
+        return TierState(**arrays, names=self.names)
 
     def grow(self, n: int) -> None:
         """Make room for `n` slots."""
@@ -180,7 +186,7 @@ def _candidates(day: Day, abc: Int8, grade: Int8, keep: npt.NDArray[Any] | slice
 def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     """Move the tiers of a shard on by one service day, in place. Rules: docs/explanation/definitions.md, "Tiers"."""
     policy, rows = day.policy, day.rows
-    before = TierState(*(getattr(state, f).copy() for f in list(TierState.__dataclass_fields__)[:-1]), names=state.names)
+    before = state.copy()
     tier0, abc0 = before.tier[rows], before.abc[rows]
     new = tier0 == NONE
 
@@ -216,9 +222,7 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     return closed, migrations
 
 
-def _causes(
-    before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, grade: Int8, candidate: Int8
-) -> list[str]:
+def _causes(before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, grade: Int8, candidate: Int8) -> list[str]:
     """Why each of the moved accounts moved: the first cause that fits."""
     if len(moved) == 0:
         return []
@@ -232,4 +236,5 @@ def _causes(
     if day.inside_before is not None:
         cut = (classify(abc0, day.inside_before.take(moved)) == abc0) & (by_class == candidate0)
     stay, paid = candidate[moved] == candidate0, by_grade == candidate0
-    return np.select([stay, paid, cut], ["stay_ended", "payment", "cutoff_moved"], "own_use").tolist()
+    causes: list[str] = np.select([stay, paid, cut], ["stay_ended", "payment", "cutoff_moved"], "own_use").tolist()
+    return causes

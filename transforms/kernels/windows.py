@@ -186,7 +186,11 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
     month = day_of(date_of(day).replace(day=1))
     for name, first in [(f"{days}d", day - days + 1) for days in WINDOWS] + [("mtd", month)]:
         received, due = windows.sums[f"received_{name}"][rows], expected.between(first, day, n)[rows]
-        out[f"wh_{name}"], out[f"received_{name}"], out[f"expected_{name}"] = windows.sums[f"wh_{name}"][rows], received, due
+        out[f"wh_{name}"], out[f"received_{name}"], out[f"expected_{name}"] = (
+            windows.sums[f"wh_{name}"][rows],
+            received,
+            due,
+        )
         out[f"coverage_{name}_ppm"] = _ratio(received, due)
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
     total, before = out["wh_90d"], sums["wh_90d_year_ago"]
@@ -194,7 +198,9 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
     out["days_90d"] = sums["days_90d"]
     some = total > 0
     variation = np.zeros(len(rows), np.int64)
-    variation[some] = variation_ppm(*(a[some] for a in (sums["days_90d"], total, sums["hh_90d"], sums["hl_90d"], sums["ll_90d"])))
+    variation[some] = variation_ppm(
+        *(a[some] for a in (sums["days_90d"], total, sums["hh_90d"], sums["hl_90d"], sums["ll_90d"]))
+    )
     out["cv_90d_ppm"] = variation, some
     out["wh_90d_year_ago"], out["received_90d_year_ago"] = before, sums["received_90d_year_ago"]
     out["expected_90d_year_ago"] = expected.between(day - YEAR - BASE + 1, day - YEAR, n)[rows]

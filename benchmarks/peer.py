@@ -1,0 +1,242 @@
+"""The peers: the same day's marts in DuckDB SQL by a good hand. (a) recomputes them in full, (b) incrementally.
+
+The SQL is in `peers/`, numbered in the order in which it runs. Both peers share everything but the rolling sums and the
+ledger. Where they are spared something that Wattier does, README.md says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+from world import World, say
+
+from pipelines.oracle import condition_sql, literal
+from schemas import ddl
+from schemas.inbound import CATEGORIES
+from schemas.marts import MARTS
+from schemas.policy import Condition, Policy, PolicyVersion
+
+Kind = Literal["full", "incremental"]
+LABELS: dict[Kind, str] = {"full": "(a) full recompute", "incremental": "(b) incremental update"}
+
+MARTS_WRITTEN = (
+    "daily_consumption", "features", "cutoffs", "customer_tiers", "tier_migrations", "customer_tiers_current", "accounts",
+    "service_days", "tier_migration_matrix",
+)  # fmt: skip
+BY_DAY = {
+    "daily_consumption": "service_date", "features": "service_date", "cutoffs": "service_date", "tier_migrations": "service_date",
+    "customer_tiers": "valid_to + 1",
+}  # fmt: skip
+"""Marts of which a tick writes the rows of its own day, and how the day is found in what is published."""
+
+SUMS = (
+    *(f"{kind}_{window}" for window in ("7d", "30d", "90d", "365d") for kind in ("wh", "received")),
+    "wh_mtd", "received_mtd", "days_90d", "squares_90d", "wh_90d_year_ago", "received_90d_year_ago",
+)  # fmt: skip
+OPTIONS = "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
+
+
+def sql(name: str, **texts: str) -> str:
+    """A file of `peers/`, with `{{key}}` replaced by each text."""
+    text = (Path(__file__).parent / "peers" / f"{name}.sql").read_text(encoding="utf-8")
+    for key, value in texts.items():
+        text = text.replace("{{" + key + "}}", value)
+    return text
+
+
+def policy_texts(version: PolicyVersion) -> dict[str, str]:
+    """What a policy version says, as SQL."""
+
+    def first(rules: Iterable[tuple[str, Sequence[Condition]]]) -> str:
+        cases = (f"WHEN {' AND '.join(map(condition_sql, when)) or 'true'} THEN {literal(name)}" for name, when in rules)
+        return f"CASE {' '.join(cases)} END"
+
+    def by_rule(value: Callable[[Any], str]) -> str:
+        return f"CASE candidate_rule {' '.join(f'WHEN {literal(r.rule)} THEN {value(r)}' for r in version.tiers)} END"
+
+    everyone = version.abc.scope == "all"
+    scopes = ["all"] if everyone else [f"category={name}" for name in CATEGORIES]
+    return {
+        "metric": version.abc.metric, "rule": literal(version.abc.rule), "policy_version": literal(version.version),
+        "scope": "'all'" if everyone else "'category=' || f.category", "scopes": f"[{', '.join(map(literal, scopes))}]",
+        "grade": first((grade.grade, grade.when) for grade in version.credit_grades),
+        "candidate_rule": first((rule.rule, rule.when) for rule in version.tiers),
+        "tier": by_rule(lambda rule: literal(rule.tier)), "immediate": by_rule(lambda rule: str(rule.immediate).lower()),
+        "min_stay_days": str(version.min_stay_days),
+    }  # fmt: skip
+
+
+def connect(path: Path, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
+    """The peers' store; spills to a folder beside it."""
+    con = duckdb.connect(str(path), config={"threads": threads, "memory_limit": memory})
+    con.execute(f"SET temp_directory = {literal(str(path) + '.spill')}")
+    con.execute("SET preserve_insertion_order = false")
+    con.execute(sql("0_macros"))
+    return con
+
+
+def at(con: duckdb.DuckDBPyConnection, day: date, policy: Policy) -> None:
+    """Set the service day, and the cuts of the policy in force on it."""
+    con.execute(f"SET VARIABLE day = {literal(day)}")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE policy_cut (rule VARCHAR, class VARCHAR, side VARCHAR, kind VARCHAR, cut_num BIGINT, cut_den BIGINT)"
+    )
+    con.executemany(
+        "INSERT INTO policy_cut VALUES (?, ?, ?, ?, ?, ?)",
+        [[c.rule, c.cls, c.side, c.kind, c.num, c.den] for c in policy.on(day).cuts()],
+    )
+
+
+def make_store(world: World, policy: Policy, threads: int, memory: str) -> None:
+    """Make the store both peers start from, of what is published through the world's last prepared day."""
+    if world.peer.exists():
+        return
+    day, started = world.date_of(world.days), time.monotonic()
+    say(f"the peers' store through {day}")
+    new = world.peer.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    version, con = policy.on(day), connect(new, threads, memory)
+    texts = policy_texts(version)
+    con.execute(f"ATTACH {literal(str(world.warehouse / 'marts.duckdb'))} AS published (READ_ONLY)")
+    at(con, day, policy)
+    threshold = sql("6_threshold", **texts, cutoffs="published.cutoffs").strip()
+    con.execute(sql("1_store", threshold=threshold))
+    con.execute(sql("1_store_tiers", **texts))
+    month = world.date_of(1).replace(day=1)
+    while month <= day:
+        con.execute(sql("1_store_daily", month=literal(month)))
+        month = (month + timedelta(days=31)).replace(day=1)
+    con.execute(sql("2_events"))
+    say(f"  history is in, {time.monotonic() - started:,.0f} s")
+    # What the incremental peer keeps, by the full peer's own statements.
+    con.execute(sql("3_windows_full").replace("TEMP TABLE sums", "TABLE sums"))
+    _full_ledger(con, "")
+    con.execute("CREATE TABLE bill_state AS SELECT * FROM some_state ORDER BY bill_key")
+    con.close()
+    new.replace(world.peer)
+    say(f"  done, {time.monotonic() - started:,.0f} s")
+
+
+def _full_ledger(con: duckdb.DuckDBPyConnection, kind: str) -> None:
+    con.execute(sql("4_ledger_full"))
+    con.execute(sql("4_allocate"))
+    con.execute(sql("4_age", bills="some_state"))
+    con.execute(sql("4_ledger_row_full", kind=kind))
+
+
+def _incremental_ledger(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(sql("4_ledger_incremental"))
+    con.execute(sql("4_allocate"))
+    con.execute(sql("4_ledger_row_incremental"))
+    con.execute(sql("4_age", bills="changed_bill"))
+    con.execute(sql("4_ledger_row_merge"))
+
+
+def tick(con: duckdb.DuckDBPyConnection, kind: Kind, world: World, day: int, policy: Policy, out: Path) -> dict[str, float]:
+    """One day's tick of a peer, marts written below `out`. Returns seconds by stage."""
+    seconds: dict[str, float] = {}
+    today = world.date_of(day)
+    version = policy.on(today)
+    texts = policy_texts(version)
+    clock = time.perf_counter()
+
+    def stage(name: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[name], clock = now - clock, now
+
+    at(con, today, policy)
+    con.execute("BEGIN")
+    _take_in(con, world, day)
+    stage("take_in")
+    if kind == "full":
+        con.execute(sql("3_windows_full"))
+    else:
+        starts = today.day == 1
+        added = ", ".join(
+            f"coalesce(c.{n}, 0) AS {n}" if starts and n.endswith("mtd") else f"coalesce(s.{n}, 0) + coalesce(c.{n}, 0) AS {n}"
+            for n in SUMS
+        )
+        con.execute(sql("3_windows_incremental", added=added))
+    con.execute(sql("3_expected"))
+    stage("windows")
+    if kind == "full":
+        _full_ledger(con, "TEMP")
+    else:
+        _incremental_ledger(con)
+    stage("ledger")
+    con.execute(sql("5_features"))
+    stage("features")
+    con.execute(sql("6_cutoffs", **texts))
+    stage("cutoffs")
+    new_month = "CREATE OR REPLACE TABLE month_end_tier AS SELECT slot, tier FROM tier_state;" if today.day == 1 else ""
+    floor = str(policy.day_close.coverage_floor_ppm)
+    threshold = sql("6_threshold", **texts, cutoffs="cut_row").strip()
+    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor))
+    stage("tiers")
+    folder = out / f"{today}"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {mart: literal(str(folder / f"{mart}.parquet")) for mart in MARTS_WRITTEN}
+    con.execute(sql("8_write", **files, options=OPTIONS))
+    con.execute("COMMIT")
+    stage("write")
+    return seconds
+
+
+def _take_in(con: duckdb.DuckDBPyConnection, world: World, day: int) -> None:
+    """Read the files that land after a service day."""
+    files = {path.parent.name: literal(str(path)) for path in world.files(day)}
+    if file := files.get("accounts"):
+        con.execute(sql("2_accounts", file=file))
+    if file := files.get("meters"):
+        con.execute(sql("2_meters", file=file))
+    con.execute(sql("2_readings", file=files["readings"]))
+    con.execute(
+        sql("2_ledger", file=files["ledger"]) + sql("2_events")
+        if "ledger" in files
+        else "CREATE OR REPLACE TEMP TABLE event AS FROM bill_name WHERE false"
+    )
+
+
+def run_peer(
+    world: World, kind: Kind, days: Iterable[int], policy: Policy, threads: int, memory: str
+) -> list[dict[str, float]]:
+    """The ticks of some days in one process, on a copy of the store. Returns seconds by stage, day by day."""
+    copy, out = world.home / f"peer-{kind}.duckdb", world.home / f"peer-{kind}"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copyfile(world.peer, copy)
+    con = connect(copy, threads, memory)
+    try:
+        return [tick(con, kind, world, day, policy, out) for day in days]
+    finally:
+        con.close()
+        for path in (copy, copy.with_name(copy.name + ".wal")):
+            path.unlink(missing_ok=True)
+
+
+def compare(world: World, kind: Kind, days: Sequence[int]) -> dict[str, int]:
+    """Rows by mart that differ between what is published and what a peer wrote, EXCEPT ALL both ways.
+
+    Marts that hold one day are compared on each of the days, the others as of the last.
+    """
+    differing: dict[str, int] = {}
+    with duckdb.connect(str(world.warehouse / "marts.duckdb"), read_only=True) as con:
+        con.execute("SET enable_progress_bar = false")
+        for mart in MARTS_WRITTEN:
+            columns = ddl.column_names(MARTS[mart])
+            for day in days if mart in BY_DAY else days[-1:]:
+                today = world.date_of(day)
+                file = literal(str(world.home / f"peer-{kind}" / f"{today}" / f"{mart}.parquet"))
+                where = f"WHERE {BY_DAY[mart]} = {literal(today)}" if mart in BY_DAY else ""
+                ours, theirs = f"SELECT {columns} FROM {mart} {where}", f"SELECT {columns} FROM {file}"
+                row = con.execute(
+                    f"SELECT (SELECT count(*) FROM ({ours} EXCEPT ALL {theirs})) + (SELECT count(*) FROM ({theirs} EXCEPT ALL {ours}))"
+                ).fetchone()
+                differing[mart] = differing.get(mart, 0) + (row[0] if row else 0)
+    return differing

@@ -1,0 +1,43 @@
+-- Features of every account in the population.
+CREATE OR REPLACE TEMP TABLE feature AS
+WITH population AS (
+    SELECT slot, category FROM account_row
+    WHERE (is_earliest OR valid_from <= today()) AND (valid_to IS NULL OR today() <= valid_to)
+        AND opened_on <= today() AND (closed_on IS NULL OR today() <= closed_on)
+)
+SELECT
+    k.account_id, today() AS service_date, p.category,
+    coalesce(wh_7d, 0) AS wh_7d, coalesce(received_7d, 0) AS received_7d, coalesce(expected_7d, 0) AS expected_7d,
+    ppm(coalesce(received_7d, 0), expected_7d) AS coverage_7d_ppm,
+    coalesce(wh_30d, 0) AS wh_30d, coalesce(received_30d, 0) AS received_30d, coalesce(expected_30d, 0) AS expected_30d,
+    ppm(coalesce(received_30d, 0), expected_30d) AS coverage_30d_ppm,
+    coalesce(wh_90d, 0) AS wh_90d, coalesce(received_90d, 0) AS received_90d, coalesce(expected_90d, 0) AS expected_90d,
+    ppm(coalesce(received_90d, 0), expected_90d) AS coverage_90d_ppm,
+    coalesce(wh_365d, 0) AS wh_365d, coalesce(received_365d, 0) AS received_365d, coalesce(expected_365d, 0) AS expected_365d,
+    ppm(coalesce(received_365d, 0), expected_365d) AS coverage_365d_ppm,
+    coalesce(wh_mtd, 0) AS wh_mtd, coalesce(received_mtd, 0) AS received_mtd, coalesce(expected_mtd, 0) AS expected_mtd,
+    ppm(coalesce(received_mtd, 0), expected_mtd) AS coverage_mtd_ppm,
+    coalesce(days_90d, 0) AS days_90d,
+    CASE WHEN wh_90d > 0 THEN isqrt(quotient(
+        days_90d * squares_90d - wh_90d::HUGEINT * wh_90d, wh_90d::HUGEINT * wh_90d
+    )::BIGINT) END AS cv_90d_ppm,
+    coalesce(wh_90d_year_ago, 0) AS wh_90d_year_ago, coalesce(received_90d_year_ago, 0) AS received_90d_year_ago,
+    coalesce(expected_90d_year_ago, 0) AS expected_90d_year_ago,
+    wide_ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago) AS growth_90d_ppm,
+    coalesce(billed_365d_minor, 0) AS billed_365d_minor,
+    coalesce(billed - credited, 0) AS balance_minor,
+    coalesce(current_minor, 0) AS current_minor,
+    coalesce(overdue_1_30_minor, 0) AS overdue_1_30_minor, coalesce(overdue_31_60_minor, 0) AS overdue_31_60_minor,
+    coalesce(overdue_61_90_minor, 0) AS overdue_61_90_minor, coalesce(overdue_91_minor, 0) AS overdue_91_minor,
+    coalesce(overdue_1_30_minor + overdue_31_60_minor + overdue_61_90_minor + overdue_91_minor, 0) AS overdue_minor,
+    coalesce(credited - (billed - opened), 0) AS unallocated_minor,
+    coalesce(bills_due_365d, 0) AS bills_due_365d, coalesce(bills_on_time_365d, 0) AS bills_on_time_365d,
+    ppm(bills_on_time_365d, bills_due_365d) AS on_time_365d_ppm,
+    coalesce(beyond_settled + unsettled * (today() - DATE '1970-01-01') - unsettled_due, 0)::BIGINT AS beyond_terms_365d_days,
+    beyond_terms_365d_days * 1000 // nullif(bills_due_365d, 0) AS mean_beyond_terms_365d_milli,
+    p.slot
+FROM population p
+JOIN account_key k USING (slot)
+LEFT JOIN sums USING (slot)
+LEFT JOIN expected USING (slot)
+LEFT JOIN ledger_row USING (slot);

@@ -1,0 +1,83 @@
+-- Tiers of the day from yesterday's; then what ended, what moved and why.
+CREATE OR REPLACE TEMP TABLE threshold_today AS {{threshold}};
+
+CREATE OR REPLACE TEMP TABLE tier_day AS
+WITH classed AS (
+    SELECT f.*, abc_class(y.abc, f.{{metric}}, f.account_id, t.cuts) AS abc,
+        y.tier AS tier_before, y.abc AS abc_before, y.credit_grade AS grade_before, y.candidate AS candidate_before,
+        y.policy_version AS version_before, y.valid_from AS from_before, y.tier_since AS since_before, y.rule AS rule_before
+    FROM feature f
+    JOIN threshold_today t ON t.scope = {{scope}}
+    LEFT JOIN tier_state y USING (slot)
+),
+graded AS (SELECT *, {{grade}} AS credit_grade FROM classed),
+ruled AS (SELECT *, {{candidate_rule}} AS candidate_rule FROM graded),
+chosen AS (SELECT *, {{tier}} AS candidate FROM ruled),
+settled AS (
+    SELECT *, CASE
+        WHEN tier_before IS NULL OR {{immediate}} OR today() - since_before >= {{min_stay_days}} THEN candidate
+        ELSE tier_before
+    END AS tier
+    FROM chosen
+)
+SELECT slot, account_id, category, abc, credit_grade, candidate, tier, tier_before, abc_before, grade_before, candidate_before,
+    CASE WHEN tier = tier_before AND abc = abc_before THEN from_before ELSE today() END AS valid_from,
+    CASE WHEN tier = tier_before THEN since_before ELSE today() END AS tier_since,
+    CASE WHEN tier = candidate THEN candidate_rule ELSE 'stay' END AS rule_today,
+    CASE WHEN tier = tier_before AND abc = abc_before THEN rule_before ELSE rule_today END AS rule,
+    CASE WHEN tier = tier_before AND abc = abc_before THEN version_before ELSE {{policy_version}} END AS policy_version
+FROM settled;
+
+CREATE OR REPLACE TEMP TABLE ended AS
+SELECT k.account_id, y.valid_from, today() - 1 AS valid_to, y.tier, y.abc, y.tier_since, y.rule, y.policy_version
+FROM tier_state y
+JOIN account_key k USING (slot)
+LEFT JOIN tier_day t USING (slot)
+WHERE t.slot IS NULL OR t.valid_from = today();
+
+CREATE OR REPLACE TEMP TABLE migration AS
+WITH moved AS (
+    SELECT f.*, m.* EXCLUDE (slot, account_id, category)
+    FROM tier_day m JOIN feature f USING (slot)
+    WHERE m.tier <> m.tier_before
+),
+by_grade AS (
+    SELECT slot, {{tier}} AS candidate_by_grade
+    FROM (SELECT *, {{candidate_rule}} AS candidate_rule FROM (SELECT * REPLACE (grade_before AS credit_grade) FROM moved))
+),
+with_class AS (
+    SELECT f.* REPLACE (abc_before AS abc),
+        abc_class(f.abc_before, f.{{metric}}, f.account_id, y.cuts) AS class_by_cutoffs
+    FROM moved f
+    LEFT JOIN threshold y ON y.scope = {{scope}}
+),
+by_class AS (
+    SELECT slot, class_by_cutoffs, {{tier}} AS candidate_by_class
+    FROM (SELECT *, {{candidate_rule}} AS candidate_rule FROM with_class)
+)
+SELECT account_id, today() AS service_date, tier_before AS from_tier, tier AS to_tier, abc_before AS from_abc, abc AS to_abc,
+    CASE
+        WHEN candidate = candidate_before THEN 'stay_ended'
+        WHEN candidate_by_grade = candidate_before THEN 'payment'
+        WHEN class_by_cutoffs = abc_before AND candidate_by_class = candidate_before THEN 'cutoff_moved'
+        ELSE 'own_use'
+    END AS cause,
+    rule_today AS rule, {{policy_version}} AS policy_version
+FROM moved JOIN by_grade USING (slot) JOIN by_class USING (slot);
+
+-- The month's row of the matrix; on the first of a month yesterday's tiers are those at the end of the month before.
+{{new_month}}
+DELETE FROM tier_migration_matrix WHERE month = date_trunc('month', today())::DATE;
+INSERT INTO tier_migration_matrix
+SELECT date_trunc('month', today())::DATE, coalesce(e.tier, 'none'), coalesce(t.tier, 'none'), count(*)
+FROM month_end_tier e FULL JOIN tier_day t USING (slot)
+WHERE EXISTS (FROM month_end_tier)
+GROUP BY ALL;
+
+INSERT INTO service_days
+SELECT today(), e, r, ppm(r, e), CASE WHEN ppm(r, e) < {{floor}} THEN 'provisional' ELSE 'closed' END, {{policy_version}}
+FROM (SELECT sum(expected_1d)::BIGINT AS e FROM expected), (SELECT sum(received)::BIGINT AS r FROM landed_day);
+
+CREATE OR REPLACE TABLE tier_state AS
+SELECT slot, category, abc, credit_grade, candidate, tier, valid_from, tier_since, rule, policy_version FROM tier_day;
+CREATE OR REPLACE TABLE threshold AS FROM threshold_today;

@@ -1,0 +1,19 @@
+-- The same marts, as Parquet.
+COPY (
+    SELECT k.account_id, d.service_date, d.energy_wh, d.received AS meters_received, e.expected_1d AS meters_expected,
+        d.estimated AS meters_estimated, d.conflict AS meters_conflict
+    FROM landed_day d JOIN account_key k USING (slot) JOIN expected e USING (slot)
+) TO {{daily_consumption}} {{options}};
+COPY (SELECT * EXCLUDE (slot) FROM feature) TO {{features}} {{options}};
+COPY cut_row TO {{cutoffs}} {{options}};
+COPY ended TO {{customer_tiers}} {{options}};
+COPY migration TO {{tier_migrations}} {{options}};
+COPY (
+    SELECT account_id, valid_from, category, tier, abc, tier_since, rule, policy_version, credit_grade FROM tier_day
+) TO {{customer_tiers_current}} {{options}};
+COPY (
+    SELECT k.account_id, a.* EXCLUDE (slot, revision, valid_to, is_earliest), a.valid_to
+    FROM account_row a JOIN account_key k USING (slot)
+) TO {{accounts}} {{options}};
+COPY service_days TO {{service_days}} {{options}};
+COPY tier_migration_matrix TO {{tier_migration_matrix}} {{options}};

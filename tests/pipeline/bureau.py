@@ -1,0 +1,211 @@
+"""A utility's folder for the tests of the whole run: files land in it by a tiny CSV writer, and its marts are compared."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import duckdb
+
+from pipelines import oracle
+from pipelines.config import Config, load_config
+from pipelines.run import RunReport, run
+from pipelines.templates import write_templates
+from pipelines.verify import COMPARED, verify
+from schemas.marts import MARTS, RUN_METADATA
+
+Row = tuple[str, ...]
+"""One row of a landed file, as text, in the order of `HEADERS`."""
+
+HEADERS = {
+    "meter_readings": "meter_id,service_date,energy_kwh,quality,revision",
+    "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
+    "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,revision",
+    "meters": "meter_id,installed_on,account_id,removed_on,revision",
+}
+FOLDERS = {"meter_readings": "readings", "ledger_events": "ledger", "accounts": "accounts", "meters": "meters"}
+
+DELIVERED = date(2024, 1, 1)
+"""Day in the name of the first file that lands, later than every row in it; each file after it has the next day."""
+
+POLICY = """
+day_close: {coverage_floor_ppm: 500000, below_floor: hold}
+audit: {reject_share_limit_ppm: 1000000}
+versions:
+  - version: "1"
+    effective_from: 2000-01-01
+    abc:
+      metric: wh_7d
+      scope: all
+      rule: cumulative_share
+      cuts: {A: 50 %, B: 90 %}
+      buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
+    credit_grades:
+      - {grade: C, when: [{column: overdue_minor, above: 0}]}
+      - {grade: A, when: [{column: on_time_365d_ppm, at_least: 900000}]}
+      - {grade: B}
+    tiers:
+      - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
+      - {rule: unsteady, tier: mid_large, when: [{column: abc, equals: A}, {column: cv_90d_ppm, above: 500000}]}
+      - {rule: big, tier: high, when: [{column: abc, equals: A}]}
+      - {rule: middle, tier: mid_steady, when: [{column: abc, equals: B}]}
+      - {rule: small, tier: low_small}
+    min_stay_days: 2
+"""
+"""A policy under which tiers move within days."""
+
+
+class Bureau:
+    """A folder that `wattier init` set up, with the test's policy, and settings changed by pairs of texts."""
+
+    def __init__(self, folder: Path, *changes: tuple[str, str], policy: str = POLICY, shards: int = 4) -> None:
+        self.folder = folder
+        write_templates(folder)
+        self.set_policy(policy)
+        self.configure(
+            ("shards: 4", f"shards: {shards}"),
+            ("features: 35", "features: 4000"),
+            ("daily_consumption: 400", "daily_consumption: 4000"),
+            *changes,
+        )
+        self.landed = 0
+
+    # --- configuration
+    def configure(self, *changes: tuple[str, str]) -> None:
+        """Replace texts in wattier.yaml, each wherever it stands."""
+        path = self.folder / "wattier.yaml"
+        text = path.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text)
+
+    def set_policy(self, text: str) -> None:
+        (self.folder / "policy.yaml").write_text(text)
+
+    @property
+    def config(self) -> Config:
+        return load_config(self.folder / "wattier.yaml")
+
+    # --- landing
+    def land(self, source: str, rows: Iterable[Row], name: str | None = None) -> Path:
+        """Land one file; unless named, its name says a day after that of the file before."""
+        if name is None:
+            name = f"{FOLDERS[source]}-{DELIVERED + timedelta(days=self.landed):%Y%m%d}.csv"
+            self.landed += 1
+        path = self.folder / "landing" / FOLDERS[source] / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join([HEADERS[source], *(",".join(row) for row in rows)]) + "\n")
+        return path
+
+    def land_all(self, events: Iterable[tuple[str, Row]]) -> None:
+        """Land rows of any sources, one file for each source that occurs."""
+        by_source: dict[str, list[Row]] = {}
+        for source, row in events:
+            by_source.setdefault(source, []).append(row)
+        for source, rows in by_source.items():
+            self.land(source, rows)
+
+    # --- running and reading
+    def run(self, through: date | None = None, beam_options: Sequence[str] = (), *, audit: bool = False) -> RunReport:
+        return run(self.config, through=through, beam_options=beam_options, audit=audit)
+
+    @property
+    def marts(self) -> Path:
+        return self.folder / "warehouse" / "marts.duckdb"
+
+    def query(self, sql: str) -> list[tuple]:
+        with duckdb.connect(str(self.marts), read_only=True) as con:
+            return con.execute(sql).fetchall()
+
+    def keep_marts(self, name: str) -> Path:
+        """A copy of the marts as they are now; the files they name are immutable."""
+        return Path(shutil.copy(self.marts, self.folder / f"{name}.duckdb"))
+
+    def check(self) -> None:
+        """Every mart on every service day is as the oracle says."""
+        report = verify(str(self.marts), self.config.policy, all_days=True)
+        assert report.ok, str(report)
+
+
+WITHOUT_DELIVERY = {
+    "pending": "DISTINCT source, name, event_date, reason",
+    "rejects": 'DISTINCT source, "column", value, reason',
+}
+"""What rejected and pending rows say apart from the file and row they came with."""
+
+
+@contextmanager
+def _both(one: Path, other: Path):
+    with duckdb.connect() as con:
+        for name, path in (("one", one), ("other", other)):
+            con.execute(f"ATTACH '{path}' AS {name} (READ_ONLY)")
+        yield con
+
+
+def assert_equal_marts(one: Path, other: Path, *, same_deliveries: bool) -> None:
+    """Every mart but run metadata holds the same rows, by EXCEPT ALL both ways."""
+    with _both(one, other) as con:
+        found = {}
+        for mart in MARTS.keys() - set(RUN_METADATA):
+            columns = "*" if same_deliveries else WITHOUT_DELIVERY.get(mart, "*")
+            if mart == "rejects" and same_deliveries:
+                columns = "* EXCLUDE (file)"
+            rows = con.execute(
+                f"SELECT * FROM (SELECT {columns} FROM one.{mart} EXCEPT ALL SELECT {columns} FROM other.{mart}) UNION ALL BY NAME"
+                f" SELECT * FROM (SELECT {columns} FROM other.{mart} EXCEPT ALL SELECT {columns} FROM one.{mart})"
+            ).fetchall()
+            if rows:
+                found[mart] = rows[:6]
+        assert not found, f"{one} and {other} differ: {found}"
+
+
+def assert_as_known(marts: Path, final: Path, config: Config, deliveries: int, through: date | None) -> None:
+    """The publication `marts` equals the oracle over the events of the first so many deliveries, as `final` logs them."""
+    with duckdb.connect() as con:
+        con.execute(f"ATTACH '{marts}' AS published (READ_ONLY)")
+        con.execute(f"ATTACH '{final}' AS final (READ_ONLY)")
+        for name in ("accepted_readings", "accepted_ledger_events", "accepted_accounts", "accepted_meters"):
+            con.execute(f"CREATE VIEW {name} AS FROM final.{name}")
+        first, last = oracle.calendar(con, config.policy, through or date(2023, 12, 31), as_known=deliveries)
+        if first is None or last is None:
+            assert con.execute("SELECT count(*) FROM published.service_days").fetchone() == (0,)
+            return
+        oracle.recompute(con, config.policy, first, last, as_known=deliveries)
+        found = {}
+        for mart in COMPARED:
+            columns = ", ".join(f'"{c.name}"' for c in MARTS[mart].columns)
+            sides = [f"SELECT {columns} FROM {schema}.{mart}" for schema in ("published", "oracle")]
+            for which, (a, b) in (("extra", sides), ("missing", reversed(sides))):
+                if rows := con.execute(f"{a} EXCEPT ALL {b}").fetchall():
+                    found[mart, which] = rows[:4]
+        assert not found, f"as of delivery {deliveries}: {found}"
+
+
+def balance(row: Mapping[str, int]) -> bool:
+    """Whether a row of `pipeline_runs` accounts for every row that came."""
+    went = ("rows_accepted", "rows_superseded", "rows_rejected", "rows_pending")
+    return row["rows_read"] + row["rows_redriven"] == sum(row[name] for name in went)
+
+
+def assert_balanced(bureau: Bureau) -> None:
+    """Every row of every source and run is accounted for, and what waits is what the next run drives again."""
+    with duckdb.connect(str(bureau.marts), read_only=True) as con:
+        runs = con.execute("FROM pipeline_runs ORDER BY generation").to_arrow_table().to_pylist()
+        waiting = dict(con.execute("SELECT source, count(*) FROM pending GROUP BY source").fetchall())
+    assert runs
+    last: dict[str, int] = {}
+    for row in runs:
+        assert balance(row), row
+        last[row["source"]] = row["rows_pending"]
+    for source, rows in waiting.items():
+        assert last[source] == rows, source
+
+
+def months(text: str) -> str:
+    """A policy text with the digits of no version name changed: for messages only."""
+    return re.sub(r"\s+", " ", text)

@@ -1,0 +1,240 @@
+"""Small generated utilities: everything that can happen to readings, bills and reference data, in a few weeks.
+
+A world is a list of events: (source, row). Each row carries its revision, so that what counts does not depend on when
+or with what it is delivered.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from hypothesis import strategies as st
+
+from tests.pipeline.bureau import POLICY, Row
+
+Event = tuple[str, Row]
+
+CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
+INGREDIENTS = (
+    "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
+    "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
+    "corrected_ledger", "bad_rows",
+)  # fmt: skip
+"""What may happen in a world; each can be left out, so that a failing example says what it takes."""
+
+
+@dataclass(frozen=True)
+class World:
+    """events in the order of the days they are about; days: first and last service day; policy: its YAML."""
+
+    events: tuple[Event, ...]
+    days: tuple[date, date]
+    policy: str
+    ingredients: frozenset[str]
+
+    def __repr__(self) -> str:
+        return f"World({len(self.events)} events, {self.days[0]} to {self.days[1]}, {sorted(self.ingredients)})"
+
+
+def kwh(wh: int) -> str:
+    """Wh as delivered."""
+    return f"{wh // 1000}.{wh % 1000:03d}"
+
+
+def yuan(fen: int) -> str:
+    """Minor units as delivered."""
+    return f"{'-' * (fen < 0)}{abs(fen) // 100}.{abs(fen) % 100:02d}"
+
+
+def reading(meter: str, day: date, wh: int, revision: int = 1, quality: str = "A") -> Event:
+    return "meter_readings", (meter, f"{day}", kwh(wh), quality, str(revision))
+
+
+def meter(meter_id: str, account: str, installed: date, removed: date | None = None, revision: int = 1) -> Event:
+    return "meters", (meter_id, f"{installed}", account, f"{removed or ''}", str(revision))
+
+
+def account(
+    account_id: str, valid_from: date, category: str = "industrial", opened: date | None = None,
+    closed: date | None = None, revision: int = 1, region: str = "",
+) -> Event:  # fmt: skip
+    return "accounts", (
+        account_id, f"{valid_from}", category, region, "", "", "", "", "", f"{opened or valid_from}", f"{closed or ''}",
+        str(revision),
+    )  # fmt: skip
+
+
+def ledger(
+    account_id: str, event_id: str, kind: str, day: date, fen: int, due: date | None = None, bill: str = "", ref: str = "",
+    revision: int = 1,
+) -> Event:  # fmt: skip
+    return "ledger_events", (account_id, event_id, kind, f"{day}", f"{due or ''}", yuan(fen), bill, ref, str(revision))
+
+
+class _Maker:
+    """Makes one world from a seeded generator."""
+
+    def __init__(self, rng: random.Random, accounts: int, days: int, first: date, has: frozenset[str]) -> None:
+        self.rng, self.has = rng, has
+        self.dates = [first + timedelta(days=n) for n in range(days)]
+        self.before = first - timedelta(days=rng.choice((1, 40, 400)))
+        self.accounts = [f"{n}" if rng.random() < 0.5 else f"A-{n:03d}" for n in range(accounts)]
+        self.unknown = {self.accounts[-1]} if "unknown_accounts" in has else set()
+        self.events: list[tuple[date, Event]] = []
+
+    def chance(self, ingredient: str, p: float) -> bool:
+        """True in a share of cases, never where the ingredient is left out."""
+        return ingredient in self.has and self.rng.random() < p
+
+    def add(self, day: date, event: Event) -> None:
+        self.events.append((day, event))
+        if self.chance("duplicates", 0.05):
+            self.events.append((day, event))
+
+    def somewhen(self) -> date:
+        return self.rng.choice(self.dates)
+
+    def make(self) -> list[Event]:
+        meters = [(f"m{n}", self.rng.choice(self.accounts)) for n in range(len(self.accounts) // 2)]
+        meters += [(f"M-{a}", a) for a in self.accounts]
+        for account_id in self.accounts:
+            self._account(account_id)
+            if "ledger" in self.has:
+                self._ledger(account_id)
+        for meter_id, account_id in meters:
+            self._meter(meter_id, account_id)
+            self._readings(meter_id)
+        if "bad_rows" in self.has:
+            day = self.somewhen()
+            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1")))
+            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1")))
+            self.add(day, ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1")))
+        self.events.sort(key=lambda dated: dated[0])
+        return [event for _, event in self.events]
+
+    def _account(self, account_id: str) -> None:
+        if account_id in self.unknown:
+            return
+        rng, category = self.rng, self.rng.choice(CATEGORIES)
+        opened = self.somewhen() if rng.random() < 0.15 else self.before
+        closed = self.somewhen() if self.chance("closed_accounts", 0.3) else None
+        self.add(self.before, account(account_id, self.before, category, opened, closed))
+        if self.chance("category_changes", 0.4):
+            day = self.somewhen()
+            self.add(day, account(account_id, day, rng.choice(CATEGORIES), opened))
+        if self.chance("corrected_accounts", 0.3):
+            self.add(self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), self.before, None, 2))
+        if self.chance("corrected_accounts", 0.2):  # one revision, two contents
+            self.add(self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), opened, closed, 2, "North"))
+
+    def _meter(self, meter_id: str, account_id: str) -> None:
+        rng = self.rng
+        if self.chance("unknown_meters", 0.1):
+            return
+        installed = self.somewhen() if rng.random() < 0.15 else self.before
+        self.add(self.before, meter(meter_id, account_id, installed))
+        if self.chance("moves", 0.3):
+            day = self.somewhen()
+            if day > installed:
+                self.add(day, meter(meter_id, account_id, installed, day, 2))
+                gap = rng.choice((0, 0, 2))
+                self.add(day, meter(meter_id, rng.choice(self.accounts), day + timedelta(days=gap)))
+        if self.chance("corrected_meters", 0.2):
+            self.add(self.somewhen(), meter(meter_id, rng.choice(self.accounts), installed, None, 3))
+        if self.chance("meter_conflicts", 0.1):
+            self.add(self.somewhen(), meter(meter_id, rng.choice(self.accounts), installed, None, 3))
+
+    def _readings(self, meter_id: str) -> None:
+        rng = self.rng
+        level = 7_000 if self.chance("ties", 0.3) else rng.randrange(1, 10 ** rng.choice((3, 5, 7, 9, 10))) * 5
+        silent_from = self.somewhen() if self.chance("silent", 0.25) else None
+        step_on, factor = self.somewhen(), rng.choice((0, 1, 1, 3))
+        for day in self.dates:
+            if (silent_from and day >= silent_from) or self.chance("gaps", 0.12):
+                continue
+            wh = level if rng.random() < 0.3 else level * rng.randrange(500, 1500) // 1000
+            wh = min(wh * factor if day >= step_on else wh, 50_000_000_000)
+            quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
+            self.add(day, reading(meter_id, day, wh, 1, quality))
+            if self.chance("conflicts", 0.04):
+                self.add(day, reading(meter_id, day, rng.randrange(0, level + 1), 1))
+            if self.chance("corrections", 0.07):
+                later = day + timedelta(days=rng.randrange(1, 25))
+                revision = rng.choice((2, 2, 7))
+                self.add(later, reading(meter_id, day, rng.randrange(0, 4 * level + 1), revision))
+                if self.chance("conflicts", 0.3):
+                    self.add(later, reading(meter_id, day, rng.randrange(0, 4 * level + 1), revision))
+
+    def _ledger(self, account_id: str) -> None:
+        rng = self.rng
+        number = 0
+
+        def put(kind: str, day: date, fen: int, **more: object) -> str:
+            nonlocal number
+            number += 1
+            event_id = f"E{number}"
+            self.add(day, ledger(account_id, event_id, kind, day, fen, **more))
+            if self.chance("corrected_ledger", 0.15):
+                again, revision = self.somewhen(), rng.choice((1, 2, 2))
+                self.add(again, ledger(account_id, event_id, kind, again, fen + rng.choice((0, 1, 5_000)), **{
+                    **more, **({"due": again + timedelta(days=3)} if "due" in more else {})}, revision=revision))
+            return event_id
+
+        for day in rng.sample(self.dates, k=min(len(self.dates), rng.randrange(1, 5))):
+            bill = rng.choice(("", f"B{day:%m%d}", "B-same"))
+            fen = rng.randrange(1, 10 ** rng.choice((3, 6, 10)))
+            charge = put("charge", day, fen, due=day + timedelta(days=rng.choice((0, 2, 5))), bill=bill)
+            for _ in range(rng.choice((0, 1, 1, 2))):
+                paid_on = max(self.dates[0], min(self.dates[-1], day + timedelta(days=rng.randrange(-3, 20))))
+                amount = rng.choice((fen, max(1, fen // 2), fen + 100))
+                to = rng.choice(("", bill or charge, "B-none"))
+                payment = put(rng.choice(("payment", "payment", "write_off")), paid_on, amount, bill=to)
+                if rng.random() < 0.25:
+                    put("reversal", min(self.dates[-1], paid_on + timedelta(days=rng.randrange(0, 6))), 1, ref=payment)
+        if rng.random() < 0.4:
+            put("adjustment", self.somewhen(), rng.choice((-500, 777, 100_000)))
+        if rng.random() < 0.2:
+            put("reversal", self.somewhen(), 1, ref="E-none")
+
+
+POLICY_CHANGES = (
+    ("metric: wh_7d", "metric: wh_30d"),
+    ("metric: wh_7d", "metric: billed_365d_minor"),
+    ("scope: all", "scope: category"),
+    ("rule: cumulative_share", "rule: top_fraction"),
+    ("rule: cumulative_share", "rule: turnover_fraction"),
+    ("min_stay_days: 2", "min_stay_days: 0"),
+    ("coverage_floor_ppm: 500000", "coverage_floor_ppm: 900000"),
+    ("coverage_floor_ppm: 500000", "coverage_floor_ppm: 0"),
+)
+
+
+def second_version(effective_from: date, *changes: tuple[str, str]) -> str:
+    """The test's policy with a second version, the first one with texts replaced."""
+    text = POLICY[POLICY.index('  - version: "1"') :]
+    for old, new in (('version: "1"', 'version: "2"'), ("2000-01-01", f"{effective_from}"), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    return POLICY + text.lstrip("\n")
+
+
+@st.composite
+def worlds(draw: st.DrawFn, max_accounts: int = 10, max_days: int = 40) -> World:
+    """A small utility: 6 accounts or more over 10 days or more, around the end of a month, a year or a leap February."""
+    rng = random.Random(draw(st.integers(0, 2**32 - 1)))
+    left_out = draw(st.sets(st.sampled_from(INGREDIENTS), max_size=4))
+    has = frozenset(INGREDIENTS) - left_out
+    days = draw(st.integers(10, max_days))
+    first = draw(st.sampled_from((date(2023, 3, 3), date(2019, 12, 20), date(2020, 2, 18))))
+    policy = POLICY
+    changes = draw(st.lists(st.sampled_from(POLICY_CHANGES), max_size=3, unique_by=lambda change: change[0]))
+    if draw(st.booleans()):
+        in_version = [c for c in changes if "floor" not in c[0]]
+        policy = second_version(first + timedelta(days=draw(st.integers(1, days - 1))), *in_version)
+        changes = [c for c in changes if "floor" in c[0]]
+    for old, new in changes:
+        policy = policy.replace(old, new)
+    events = _Maker(rng, draw(st.integers(6, max_accounts)), days, first, has).make()
+    return World(tuple(events), (first, first + timedelta(days=days - 1)), policy, has)
