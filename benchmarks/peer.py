@@ -206,37 +206,47 @@ def _take_in(con: duckdb.DuckDBPyConnection, world: World, day: int) -> None:
 
 def run_peer(
     world: World, kind: Kind, days: Iterable[int], policy: Policy, threads: int, memory: str
-) -> list[dict[str, float]]:
-    """The ticks of some days in one process, on a copy of the store. Returns seconds by stage, day by day."""
+) -> tuple[list[dict[str, float]], list[float]]:
+    """The ticks of some days in one process, on a copy of the store; the first is to warm up.
+
+    Returns wall seconds by stage, and processor seconds, of the others.
+    """
     copy, out = world.home / f"peer-{kind}.duckdb", world.home / f"peer-{kind}"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copyfile(world.peer, copy)
     con = connect(copy, threads, memory)
+    stages, cpu = [], []
     try:
-        return [tick(con, kind, world, day, policy, out) for day in days]
+        for day in days:
+            started = time.process_time()
+            stages.append(tick(con, kind, world, day, policy, out))
+            cpu.append(time.process_time() - started)
+        return stages[1:], cpu[1:]
     finally:
         con.close()
         for path in (copy, copy.with_name(copy.name + ".wal")):
             path.unlink(missing_ok=True)
 
 
-def compare(world: World, kind: Kind, days: Sequence[int]) -> dict[str, int]:
-    """Rows by mart that differ between what is published and what a peer wrote, EXCEPT ALL both ways.
+def compare(world: World, kind: Kind, days: Sequence[int]) -> dict[str, dict[str, int]]:
+    """By mart, the rows published and how many rows differ from what a peer wrote, EXCEPT ALL both ways.
 
     Marts that hold one day are compared on each of the days, the others as of the last.
     """
-    differing: dict[str, int] = {}
+    compared: dict[str, dict[str, int]] = {}
     with duckdb.connect(str(world.warehouse / "marts.duckdb"), read_only=True) as con:
-        con.execute("SET enable_progress_bar = false")
         for mart in MARTS_WRITTEN:
-            columns = ddl.column_names(MARTS[mart])
+            columns, total = ddl.column_names(MARTS[mart]), [0, 0]
             for day in days if mart in BY_DAY else days[-1:]:
                 today = world.date_of(day)
                 file = literal(str(world.home / f"peer-{kind}" / f"{today}" / f"{mart}.parquet"))
                 where = f"WHERE {BY_DAY[mart]} = {literal(today)}" if mart in BY_DAY else ""
-                ours, theirs = f"SELECT {columns} FROM {mart} {where}", f"SELECT {columns} FROM {file}"
-                row = con.execute(
-                    f"SELECT (SELECT count(*) FROM ({ours} EXCEPT ALL {theirs})) + (SELECT count(*) FROM ({theirs} EXCEPT ALL {ours}))"
-                ).fetchone()
-                differing[mart] = differing.get(mart, 0) + (row[0] if row else 0)
-    return differing
+                ours, theirs = f"(SELECT {columns} FROM {mart} {where})", f"(SELECT {columns} FROM {file})"
+                counts = con.execute(f"""
+                    SELECT (SELECT count(*) FROM {ours}),
+                        (SELECT count(*) FROM ({ours} EXCEPT ALL {theirs}))
+                        + (SELECT count(*) FROM ({theirs} EXCEPT ALL {ours}))
+                """).fetchall()[0]
+                total = [a + b for a, b in zip(total, counts, strict=True)]
+            compared[mart] = dict(zip(("rows", "differing"), total, strict=True))
+    return compared

@@ -149,6 +149,7 @@ def backfill(world: World, last: int) -> None:
     through = Warehouse(str(world.warehouse)).load().through
     if through is not None and through >= day_of(world.date_of(last)):
         return
+    world.take_away(last)
     for day in range(1, last + 1):
         world.land(day)
     say(f"backfill to day {last}")

@@ -18,12 +18,17 @@ Int = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Calendar:
-    """Days `first ..` by number. received, expected: (n,) meters; events: (n,) ledger events."""
+    """Days `first ..` by number, up to the last one with a reading or ledger event.
+
+    received, expected: (n,) meters; events: (n,) ledger events. later: (2, k) days after these on which the number of
+    meters expected changes, and by how much.
+    """
 
     first: int
     received: Int
     expected: Int
     events: Int
+    later: Int
 
     @classmethod
     def of(cls, rows: pa.Table) -> Calendar | None:
@@ -39,7 +44,7 @@ class Calendar:
         place, into = np.clip(day - first, 0, n), np.zeros((3, n + 1), np.int64)
         for row, values in enumerate((received, step, events)):
             np.add.at(into[row], place, values)
-        return cls(first, into[0, :n], np.cumsum(into[1, :n]), into[2, :n])
+        return cls(first, into[0, :n], np.cumsum(into[1, :n]), into[2, :n], np.stack([day, step])[:, day > last])
 
     def coverage_ppm(self) -> tuple[Int, npt.NDArray[np.bool_]]:
         """Meters received over meters expected, and where that is known. Both (n,)."""
@@ -63,12 +68,14 @@ class Calendar:
 
     def service_days(self, policy: Policy, through: int) -> pa.Table:
         """The `service_days` mart, `first .. through`."""
-        more = max(through - self.first + 1 - len(self.received), 0)
-        long = Calendar(
-            self.first, np.r_[self.received, np.zeros(more, np.int64)],
-            np.r_[self.expected, np.full(more, self.expected[-1])], np.r_[self.events, np.zeros(more, np.int64)],
-        )  # fmt: skip
         n = through - self.first + 1
+        nothing = np.zeros(max(n - len(self.received), 0), np.int64)
+        steps, (day, step) = nothing.copy(), self.later[:, self.later[0] <= through]
+        np.add.at(steps, day - self.first - len(self.received), step)
+        long = Calendar(
+            self.first, np.r_[self.received, nothing], np.r_[self.expected, self.expected[-1] + np.cumsum(steps)],
+            np.r_[self.events, nothing], self.later,
+        )  # fmt: skip
         coverage, known = long.coverage_ppm()
         days = [date_of(day) for day in range(self.first, through + 1)]
         status = np.where(long.closed(policy), "closed", "provisional")

@@ -61,15 +61,18 @@ class Publisher:
 
     def publish(
         self, before: Generation, draft: Generation, config: Config, started: datetime, *, restated_from: date | None,
-        facts: Mapping[str, tuple[int, int]], audit: bool, overrides: frozenset[str],
+        corrected_from: date | None, facts: Mapping[str, tuple[int, int]], audit: bool, overrides: frozenset[str],
         progress: Callable[[str, int, int], None],
     ) -> None:  # fmt: skip
-        """Audit the draft's new rows, then move the pointer to it. Raises AuditFailed; nothing has moved then."""
+        """Audit the draft's new rows, then move the pointer to it. Raises AuditFailed; nothing has moved then.
+
+        restated_from: first day published before that was made anew; corrected_from: first day that deliveries changed.
+        """
         progress("audit", 0, 1)
         store, tables = self.warehouse.store, dict(draft.tables)
         tables["pending"] = pending_table(store, draft)
         if restated_from is not None:
-            new = restatements(self.warehouse, before, draft, restated_from, "correction")
+            new = restatements(self.warehouse, before, draft, restated_from, corrected_from)
             tables["tier_restatements"] = stack(tables.get("tier_restatements"), new)
         tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
         if audit:
@@ -168,8 +171,10 @@ def pending_table(store: Store, generation: Generation) -> pa.Table:
     return pa.concat_tables(parts) if parts else PENDING.schema.empty_table()
 
 
-def _tiers_view(con: duckdb.DuckDBPyConnection, name: str, warehouse: Warehouse, generation: Generation) -> None:
-    """A view of a generation's tier history, `valid_to` null where it goes on."""
+def _tiers_view(
+    con: duckdb.DuckDBPyConnection, name: str, warehouse: Warehouse, generation: Generation, goes_on: str = "NULL::DATE"
+) -> None:
+    """A view of a generation's tier history; `goes_on` is the `valid_to` of what goes on."""
     columns = "account_id, valid_from, valid_to, tier, abc"
 
     def scan(kind: str, select: str) -> str:
@@ -178,38 +183,45 @@ def _tiers_view(con: duckdb.DuckDBPyConnection, name: str, warehouse: Warehouse,
         return f"SELECT {select} FROM read_parquet([{listed}])" if files else ""
 
     closed = scan("mart:customer_tiers", columns)
-    current = scan("mart:customer_tiers_current", "account_id, valid_from, NULL::DATE AS valid_to, tier, abc")
+    current = scan("mart:customer_tiers_current", f"account_id, valid_from, {goes_on} AS valid_to, tier, abc")
     empty = "SELECT ''::VARCHAR account_id, NULL::DATE valid_from, NULL::DATE valid_to, '' tier, '' abc WHERE false"
     con.execute(f"CREATE VIEW {name} AS " + " UNION ALL ".join(part for part in (closed, current, empty) if part))
 
 
 def restatements(
-    warehouse: Warehouse, before: Generation, after: Generation, restated_from: date, cause: str
+    warehouse: Warehouse, before: Generation, after: Generation, restated_from: date, corrected_from: date | None
 ) -> pa.Table:
-    """Stretches of days for which the tier published before differs from the tier published now."""
+    """Stretches of days for which the tier published before differs from the tier published now.
+
+    The cause is `correction` from the first day that deliveries changed, and before that `policy_changed`.
+    """
     assert before.through is not None
     first, last = f"DATE '{restated_from}'", f"DATE '{date_of(before.through)}'"
+    cause = "'policy_changed'"
+    if corrected_from is not None:
+        cause = f"CASE WHEN day >= DATE '{corrected_from}' THEN 'correction' ELSE {cause} END"
 
     def days(side: str, other: str) -> str:
-        until = f"least(coalesce(valid_to, {last}), {last})"
         return f"""
             SELECT account_id, tier,
-                   unnest(generate_series(greatest(valid_from, {first}), {until}, INTERVAL 1 DAY))::DATE AS day
-            FROM (FROM {side} EXCEPT FROM {other}) WHERE valid_from <= {last} AND coalesce(valid_to, {last}) >= {first}"""
+                   unnest(generate_series(greatest(valid_from, {first}), least(valid_to, {last}), INTERVAL 1 DAY))::DATE AS day
+            FROM (FROM {side} EXCEPT FROM {other}) WHERE valid_from <= {last} AND valid_to >= {first}"""
 
     with duckdb.connect() as con:
-        _tiers_view(con, "old_tiers", warehouse, before)
-        _tiers_view(con, "new_tiers", warehouse, after)
+        for name, generation in (("old_tiers", before), ("new_tiers", after)):  # both up to the days published before
+            until = min(before.through, before.through if generation.through is None else generation.through)
+            _tiers_view(con, name, warehouse, generation, f"DATE '{date_of(until)}'")
         found = con.sql(f"""
             WITH was AS ({days("old_tiers", "new_tiers")}), is_now AS ({days("new_tiers", "old_tiers")}),
             changed AS (
-                SELECT account_id, day, was.tier AS from_tier, is_now.tier AS to_tier,
-                       day - row_number() OVER (PARTITION BY account_id, was.tier, is_now.tier ORDER BY day)::INTEGER AS island
+                SELECT account_id, day, was.tier AS from_tier, is_now.tier AS to_tier, {cause} AS cause,
+                       day - row_number() OVER (
+                           PARTITION BY account_id, was.tier, is_now.tier, {cause} ORDER BY day)::INTEGER AS island
                 FROM was FULL JOIN is_now USING (account_id, day) WHERE was.tier IS DISTINCT FROM is_now.tier
             )
             SELECT {after.number}::INTEGER AS generation, account_id, min(day) AS valid_from, max(day) AS valid_to,
-                   from_tier, to_tier, '{cause}' AS cause
-            FROM changed GROUP BY account_id, from_tier, to_tier, island ORDER BY account_id, valid_from""")
+                   from_tier, to_tier, cause
+            FROM changed GROUP BY account_id, from_tier, to_tier, cause, island ORDER BY account_id, valid_from""")
         return found.to_arrow_table().cast(TIER_RESTATEMENTS.schema)
 
 

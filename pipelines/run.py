@@ -127,29 +127,31 @@ class _Run:
         rows = pa.concat_tables([self._table(e) for e in self._of("calendar")] or [CALENDAR_SCHEMA.empty_table()])
         calendar = Calendar.of(rows)
         before = self.standing.through
-        end = calendar.end(self.config.policy, day_of(through) if through else None) if calendar else None
-        end = max((day for day in (end, before) if day is not None), default=None)
-        first = self._first_day(calendar, before)
+        end = self._last_day(calendar, through, before)
+        first = self._first_day(calendar, before, end)
         days = 0
         with _Clock() as clock:
             if calendar and end is not None and first <= end:
                 days = self._tick(calendar, first, end)
+            elif end is None:
+                self.draft.unpublish()
         seconds["tick"] = clock.seconds
         commit_point("after_tick")
         report = RunReport(
             self.standing.number, date_of(end) if end is not None else None, False, len(landed.deliveries),
             sum(landed.redelivered.values()), days, None, counts, seconds,
         )  # fmt: skip
-        if before is not None and days and first <= before:
+        if before is not None and first <= before and (days or end is None):
             report.restated_from = date_of(first)
-        if not days and not landed.register.num_rows > self.standing.deliveries.num_rows:
+        landed_any = landed.register.num_rows > self.standing.deliveries.num_rows
+        if not (days or landed_any or end != before or self._day_close_changed()):
             return report
         generation = self._generation(landed, calendar, end, counts)
         with _Clock() as clock:
             facts = {source: (c["read"], c["rejected"]) for source, c in counts.items()}
             self.publisher.publish(
-                self.standing, generation, self.config, self.started, restated_from=report.restated_from, facts=facts,
-                audit=audit, overrides=overrides, progress=self.progress,
+                self.standing, generation, self.config, self.started, restated_from=report.restated_from,
+                corrected_from=date_of(min(self.restate)) if self.restate else None, facts=facts, audit=audit, overrides=overrides, progress=self.progress,
             )  # fmt: skip
         seconds["publish"] = clock.seconds
         self._clean_up()
@@ -207,11 +209,32 @@ class _Run:
         return balanced
 
     # --- moving on -----------------------------------------------------------------------------------------------------
-    def _first_day(self, calendar: Calendar | None, before: int | None) -> int:
-        """The first service day to be made (anew)."""
+    def _last_day(self, calendar: Calendar | None, through: date | None, before: int | None) -> int | None:
+        """The last service day to publish; None where there is none.
+
+        What was published stays, except for days that are no longer complete and that the policy holds back.
+        """
         if calendar is None:
-            return 0
+            return None
+        policy, asked = self.config.policy, day_of(through) if through else None
+        if asked is not None:
+            return calendar.end(policy, asked if before is None else max(asked, before))
+        end = calendar.end(policy, None)
+        if policy.day_close.below_floor == "provisional" and before is not None and before >= calendar.first:
+            return before if end is None else max(end, before)
+        return end
+
+    def _day_close_changed(self) -> bool:
+        held = self.standing.header.get("day_close")
+        return held is not None and held != self.config.policy.day_close.model_dump()
+
+    def _first_day(self, calendar: Calendar | None, before: int | None, end: int | None) -> int:
+        """The first service day to be made (anew); where none is left, the first that is taken back."""
+        if calendar is None or end is None:
+            return self.standing.header.get("first") or 0
         candidates = [*self.restate, before + 1 if before is not None else calendar.first]
+        if before is not None and end < before:
+            candidates.append(end)
         changed = _policy_change(self.standing.header.get("policy"), self.config.policy)
         candidates += [changed] if changed is not None else []
         first_before = self.standing.header.get("first")
@@ -226,7 +249,8 @@ class _Run:
         if calendar.first != self.standing.header.get("first", calendar.first):
             held = []
         start = held[-1] + 1 if held else calendar.first
-        self.draft.drop_from(start)
+        first_before = self.standing.header.get("first")
+        self.draft.drop_from(start if held or first_before is None else min(start, first_before))
         keep = self.config.settings.retention
         features_from, consumption_from = end - keep.features + 1, end - keep.daily_consumption + 1
         spans = list(_months(start, end))
@@ -307,6 +331,7 @@ class _Run:
         header = {
             "shards": self.config.settings.shards,
             "policy": _policy_state(self.config.policy),
+            "day_close": self.config.policy.day_close.model_dump(),
             "through": end,
             "first": calendar.first if calendar else None,
             "started_at": self.started.isoformat(timespec="seconds"),
@@ -317,6 +342,7 @@ class _Run:
             },
         }  # fmt: skip
         tables = dict(self.standing.tables)
+        tables.pop("service_days", None)
         if calendar and end is not None:
             tables["service_days"] = calendar.service_days(self.config.policy, end)
         runs = [

@@ -118,6 +118,11 @@ class Draft:
                 raise StateError(f"{entry.path} spans service day number {day}; it cannot be restated from there")
         self.entries = [e for e in self.entries if not (e.kind in (*TICK_MARTS, *CHECKPOINT) and e.first >= day)]
 
+    def unpublish(self) -> None:
+        """Drop every service day that was published: none is left that counts."""
+        kinds = (*TICK_MARTS, *CHECKPOINT, "mart:customer_tiers_current")
+        self.entries = [e for e in self.entries if e.kind not in kinds]
+
     def checkpoints(self) -> list[int]:
         """Day numbers that can be taken up again."""
         return sorted({entry.first for entry in self.entries if entry.kind == "windows"})

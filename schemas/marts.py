@@ -61,7 +61,7 @@ FEATURES = Relation(
         Column("received_90d_year_ago", COUNT, "Meter-days received in them", "meter-days", minimum=0),
         Column("expected_90d_year_ago", COUNT, "Meter-days expected in them", "meter-days", minimum=0),
         Column("growth_90d_ppm", PPM, "Growth of the 90 days against the same days a year before; null where unknown",
-               "ppm", nullable=True, minimum=-PPM_LIMIT),
+               "ppm", nullable=True, minimum=-PPM_LIMIT, maximum=PPM_LIMIT**2),
         Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
         Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
         Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),

@@ -351,7 +351,7 @@ def test_the_pool_fills_the_bill_due_first(con):
     assert (row["overdue_minor"], row["bills_on_time_365d"], row["beyond_terms_365d_days"]) == (10, 1, 1)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(0, 10**6))
 def test_random_ledgers_equal_a_clerk(seed):
     pick = random.Random(seed)
@@ -646,8 +646,10 @@ def random_world(seed):
                 account(n, str(near()), opened, closed_on=closed, category="commercial", revision=pick.randint(1, 2))
             )
     meters = [meter(f"m{n}", pick.choice(names), "2015-02-25", revision=pick.randint(1, 2)) for n in range(6)]
-    removed = [None, str(start + ONE * 25)]
-    meters += [meter(f"m{n}", pick.choice(names), str(near()), pick.choice(removed)) for n in range(3)]
+    for n in (0, 1, 2, 2):
+        installed = near()
+        removed = pick.choice([None, str(installed + ONE * pick.randint(1, 9))])
+        meters += [meter(f"m{n}", pick.choice(names), str(installed), removed)]
     read = []
     for _ in range(pick.randint(1, 160)):
         when = near() if pick.random() < 0.85 else near() - ONE * pick.choice([365, 340, 90, 30])
@@ -676,7 +678,7 @@ def same_rows(con, mart, expected):
         assert {name: published[key][name] for name in row} == row, (mart, key)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(0, 10**6), st.sampled_from(["all", "category"]), st.sampled_from(["wh_7d", "billed_365d_minor"]))
 def test_random_worlds_equal_plain_python(seed, scope, metric):
     parts = random_world(seed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -16,9 +18,15 @@ from tests.oracles.worlds import account, day, event, fill, meter, policy, readi
 
 
 @pytest.fixture
-def published(tmp_path):
-    """A right publication: three accounts over nine days, the marts as tables of their schema."""
-    path = tmp_path / "marts.duckdb"
+def published(right_publication, tmp_path):
+    """A copy of the right publication, to change."""
+    return Path(shutil.copy(right_publication, tmp_path / "marts.duckdb"))
+
+
+@pytest.fixture(scope="module")
+def right_publication(tmp_path_factory):
+    """Three accounts over nine days, the marts as tables of their schema."""
+    path = tmp_path_factory.mktemp("right") / "marts.duckdb"
     with duckdb.connect(str(path)) as con:
         fill(
             con,

@@ -7,7 +7,7 @@ whose account is not are kept and sent again when it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import numpy as np
@@ -80,8 +80,12 @@ def marked(held: pa.Table, new: pa.Table) -> pa.Table:
 
 def _first_difference(old: pa.Table, new: pa.Table) -> int | None:
     """First day on which an account's category, or whether it is in the population, differs. Same accounts in both."""
-    before, after = population(old), population(new)
-    n = int(after.slot.max()) + 1
+    touched_slots = np.unique(numpy(new["slot"]))
+    before, after = (
+        replace(p, slot=np.searchsorted(touched_slots, p.slot).astype(np.int32))
+        for p in (population(old), population(new))
+    )
+    n = len(touched_slots)
     brand_new = ~before.known(n)[after.slot]
     differences = [int(after.opened[brand_new].min())] if brand_new.any() else []
     if len(before.slot):

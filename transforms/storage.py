@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import posixpath
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -212,7 +213,7 @@ class Commit:
 
     replaces: kinds (with this shard) whose earlier entries the new ones take the place of, all of them;
     a kind not named there is only added to. counts: source -> outcome -> rows. restate_from: earliest service day
-    whose published figures may change, or None.
+    whose published figures may change, or None. process: the worker that did it.
     """
 
     stage: str
@@ -221,6 +222,7 @@ class Commit:
     replaces: tuple[str, ...] = ()
     counts: dict[str, dict[str, int]] | None = None
     restate_from: int | None = None
+    process: int = field(default_factory=os.getpid)
 
     def write(self, store: Store, folder: str) -> None:
         """Write the commit record; a stage that runs again overwrites it."""

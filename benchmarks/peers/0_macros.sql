@@ -7,19 +7,6 @@ CREATE OR REPLACE TEMP MACRO ppm(a, b) AS a::BIGINT * 1000000 // nullif(b, 0);
 CREATE OR REPLACE TEMP MACRO wide_ppm(a, b) AS
     (a::HUGEINT * 1000000 // nullif(b, 0) - CASE WHEN a::HUGEINT * 1000000 % nullif(b, 0) < 0 THEN 1 ELSE 0 END)::BIGINT;
 
--- isqrt(excess * 10^12 // square): in one step where the product fits, else a long division, three digits a step
-CREATE OR REPLACE TEMP MACRO long_quotient(e, s) AS
-    ((((e // s) * 1000 + (e % s) * 1000 // s) * 1000
-    + ((e % s) * 1000 % s) * 1000 // s) * 1000
-    + (((e % s) * 1000 % s) * 1000 % s) * 1000 // s) * 1000
-    + ((((e % s) * 1000 % s) * 1000 % s) * 1000 % s) * 1000 // s;
-CREATE OR REPLACE TEMP MACRO quotient(e, s) AS
-    CASE WHEN e < 100000000000000000000000000::HUGEINT THEN e * 1000000000000 // s ELSE long_quotient(e, s) END;
-CREATE OR REPLACE TEMP MACRO near_root(q) AS floor(sqrt(q::DOUBLE))::BIGINT;  -- at most one off
-CREATE OR REPLACE TEMP MACRO isqrt(q) AS
-    near_root(q) - CASE WHEN near_root(q) * near_root(q) > q THEN 1 ELSE 0 END
-    + CASE WHEN (near_root(q) + 1) * (near_root(q) + 1) <= q THEN 1 ELSE 0 END;
-
 -- meter-days of an assignment (end_day exclusive, null: open) over from_day .. to_day
 CREATE OR REPLACE TEMP MACRO days_assigned(first_day, end_day, from_day, to_day) AS
     greatest(0, least(coalesce(end_day - 1, to_day), to_day) - greatest(first_day, from_day) + 1);

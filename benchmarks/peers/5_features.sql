@@ -1,3 +1,22 @@
+-- cv_90d_ppm = isqrt(excess * 10^12 // square). Where the product passes 2^127 a long division, three digits a step.
+CREATE OR REPLACE TEMP TABLE variation AS
+WITH parts AS (
+    SELECT slot, days_90d * squares_90d - wh_90d::HUGEINT * wh_90d AS e, wh_90d::HUGEINT * wh_90d AS s
+    FROM sums WHERE wh_90d > 0
+),
+divided AS (
+    SELECT slot, e * 1000000000000 // s AS q FROM parts WHERE e < 100000000000000000000000000::HUGEINT
+    UNION ALL
+    SELECT slot, q * 1000 + r * 1000 // s
+    FROM (SELECT slot, s, q * 1000 + r * 1000 // s AS q, r * 1000 % s AS r
+    FROM (SELECT slot, s, q * 1000 + r * 1000 // s AS q, r * 1000 % s AS r
+    FROM (SELECT slot, s, q * 1000 + r * 1000 // s AS q, r * 1000 % s AS r
+    FROM (SELECT slot, s, e // s AS q, e % s AS r FROM parts WHERE e >= 100000000000000000000000000::HUGEINT))))
+),
+near AS (SELECT slot, q::BIGINT AS q, floor(sqrt(q::DOUBLE))::BIGINT AS root FROM divided)  -- at most one off
+SELECT slot, CASE WHEN root * root > q THEN root - 1 WHEN (root + 1) * (root + 1) <= q THEN root + 1 ELSE root END AS cv_90d_ppm
+FROM near;
+
 -- Features of every account in the population.
 CREATE OR REPLACE TEMP TABLE feature AS
 WITH population AS (
@@ -18,12 +37,10 @@ SELECT
     coalesce(wh_mtd, 0) AS wh_mtd, coalesce(received_mtd, 0) AS received_mtd, coalesce(expected_mtd, 0) AS expected_mtd,
     ppm(coalesce(received_mtd, 0), expected_mtd) AS coverage_mtd_ppm,
     coalesce(days_90d, 0) AS days_90d,
-    CASE WHEN wh_90d > 0 THEN isqrt(quotient(
-        days_90d * squares_90d - wh_90d::HUGEINT * wh_90d, wh_90d::HUGEINT * wh_90d
-    )::BIGINT) END AS cv_90d_ppm,
+    cv_90d_ppm,
     coalesce(wh_90d_year_ago, 0) AS wh_90d_year_ago, coalesce(received_90d_year_ago, 0) AS received_90d_year_ago,
     coalesce(expected_90d_year_ago, 0) AS expected_90d_year_ago,
-    wide_ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago) AS growth_90d_ppm,
+    least(wide_ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago), 1000000000000) AS growth_90d_ppm,
     coalesce(billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(billed - credited, 0) AS balance_minor,
     coalesce(current_minor, 0) AS current_minor,
@@ -39,5 +56,6 @@ SELECT
 FROM population p
 JOIN account_key k USING (slot)
 LEFT JOIN sums USING (slot)
+LEFT JOIN variation USING (slot)
 LEFT JOIN expected USING (slot)
 LEFT JOIN ledger_row USING (slot);

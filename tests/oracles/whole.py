@@ -64,12 +64,10 @@ class World:
                 self.days.setdefault((account, day), []).append((*best[0], best[0][0] != best[-1][0]))
 
     def assigned(self, meter, day):
-        fits = [
-            r
-            for r in self.meter_rows
-            if r["meter_id"] == meter and r["installed_on"] <= day and (not r["removed_on"] or day < r["removed_on"])
-        ]
-        return max(fits, key=lambda r: r["installed_on"])["account_id"] if fits else None
+        """The account by the row installed last on or before the day, unless the meter is removed by then."""
+        rows = [r for r in self.meter_rows if r["meter_id"] == meter and r["installed_on"] <= day]
+        last = max(rows, key=lambda r: r["installed_on"], default=None)
+        return last["account_id"] if last and (not last["removed_on"] or day < last["removed_on"]) else None
 
     def expected(self, account, day):
         return sum(self.assigned(meter, day) == account for meter in self.meter_ids)
@@ -115,7 +113,7 @@ class World:
         row["cv_90d_ppm"] = isqrt((len(x) * sum(v * v for v in x) - square) * 10**12 // square) if square else None
         wh, received, expected = self.window(account, day - ONE * 454, day - ONE * 365)
         row |= {"wh_90d_year_ago": wh, "received_90d_year_ago": received, "expected_90d_year_ago": expected}
-        row["growth_90d_ppm"] = (row["wh_90d"] - wh) * 1_000_000 // wh if wh else None
+        row["growth_90d_ppm"] = min((row["wh_90d"] - wh) * 1_000_000 // wh, 10**12) if wh else None
         return row | ledger.features(self.events[account], day)
 
     def cutoffs(self, day, features):

@@ -199,6 +199,14 @@ class _Maker:
             put("reversal", self.somewhen(), 1, ref="E-none")
 
 
+def a_world(
+    rng: random.Random, accounts: int, days: int, has: frozenset[str], first: date = date(2023, 3, 13), policy: str = POLICY
+) -> World:  # fmt: skip
+    """A world of a given size from a seeded generator."""
+    events = _Maker(rng, accounts, days, first, has).make()
+    return World(tuple(events), (first, first + timedelta(days=days - 1)), policy, has)
+
+
 POLICY_CHANGES = (
     ("metric: wh_7d", "metric: wh_30d"),
     ("metric: wh_7d", "metric: billed_365d_minor"),
@@ -236,5 +244,4 @@ def worlds(draw: st.DrawFn, max_accounts: int = 10, max_days: int = 40) -> World
         changes = [c for c in changes if "floor" in c[0]]
     for old, new in changes:
         policy = policy.replace(old, new)
-    events = _Maker(rng, draw(st.integers(6, max_accounts)), days, first, has).make()
-    return World(tuple(events), (first, first + timedelta(days=days - 1)), policy, has)
+    return a_world(rng, draw(st.integers(6, max_accounts)), days, has, first, policy)

@@ -16,6 +16,9 @@ from tests.recovery.commands import Commands, Ended
 LAST_LANDED = "20250203"
 """Files of later days wait: a correction, late and new readings, and a day that is not there yet."""
 
+CORRECTION = "M000000000,2025-01-20,99999.000,D,9\n"
+"""A row of a waiting file that restates two weeks of a published month."""
+
 Rows = dict[str, list[tuple[object, ...]]]
 """All published rows, by mart."""
 
@@ -43,6 +46,8 @@ class Utility:
             if file.stem[-8:] > LAST_LANDED:
                 (new.later / file.parent.name).mkdir(parents=True, exist_ok=True)
                 shutil.move(file, new.later / file.parent.name / file.name)
+        with max(new.later.glob("readings/*")).open("a") as file:
+            file.write(CORRECTION)
         new.must(new("run"))
         shutil.copytree(new.folder, new.saved)
         return new

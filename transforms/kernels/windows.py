@@ -29,6 +29,9 @@ Nullable = tuple[npt.NDArray[np.int64], Mask]
 
 EPOCH = datetime.date(1970, 1, 1)
 YEAR = 365
+GROWTH_LIMIT = 10**6
+"""Growth beyond a million-fold is given as a million-fold; it would pass int64 in the end."""
+
 BASE = 90
 """The window of variation and growth."""
 
@@ -204,5 +207,6 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
     out["cv_90d_ppm"] = variation, some
     out["wh_90d_year_ago"], out["received_90d_year_ago"] = before, sums["received_90d_year_ago"]
     out["expected_90d_year_ago"] = expected.between(day - YEAR - BASE + 1, day - YEAR, n)[rows]
-    out["growth_90d_ppm"] = _ratio(total - before, before)
+    most = np.minimum(before, total // GROWTH_LIMIT + 1) * GROWTH_LIMIT
+    out["growth_90d_ppm"] = _ratio(np.minimum(total - before, most), before)
     return out

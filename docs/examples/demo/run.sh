@@ -45,9 +45,10 @@ table 'Value tiers (价值分级) on the last service day' "
 table 'Migrations (分级变动), the ten most frequent' "
     SELECT from_tier, to_tier, cause, count(*) AS migrations
     FROM tier_migrations GROUP BY ALL ORDER BY migrations DESC, from_tier, to_tier, cause LIMIT 10"
-table 'Tiers that the second run restated' "
-    SELECT from_tier, to_tier, count(DISTINCT account_id) AS accounts, sum(valid_to - valid_from + 1)::BIGINT AS account_days
-    FROM tier_restatements GROUP BY ALL ORDER BY ALL"
+table 'Readings in the last file, by service day: late and corrected ones restate their days' "
+    SELECT service_date, count(*) AS readings
+    FROM accepted_readings WHERE delivery = (SELECT max(delivery) FROM accepted_readings)
+    GROUP BY service_date ORDER BY service_date DESC"
 
 cat <<END
 
