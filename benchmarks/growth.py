@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int)
     parser.add_argument("--measured", type=int, default=3, help="days measured in a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", help="folder that keeps the worlds; default: a temporary one in the working directory")
+    parser.add_argument(
+        "--work", help="folder that keeps the worlds; default: a temporary one in the working directory"
+    )
     arguments = parser.parse_args(argv)
     with tick.work_folder(arguments.work) as work:
         print(compare(arguments, Path(work)))
@@ -54,7 +56,9 @@ def compare(arguments: argparse.Namespace, work: Path) -> str:
     lines.append(f"{'':<14}{'seconds':>9}{'CPU s':>8}{'peak MiB':>10}  stages of the last round")
     for first, outcomes in rounds.items():
         peak = max(outcome.peak for outcome in outcomes) / (1 << 20)
-        lines.append(f"from day {first:<5}{wall[first]:>9.2f}{cpu[first]:>8.2f}{peak:>10,.0f}  {outcomes[-1].stage_text()}")
+        lines.append(
+            f"from day {first:<5}{wall[first]:>9.2f}{cpu[first]:>8.2f}{peak:>10,.0f}  {outcomes[-1].stage_text()}"
+        )
     late, early = arguments.late, arguments.early
     lines.append(f"ratio: {wall[late] / wall[early]:.2f} wall, {cpu[late] / cpu[early]:.2f} processor")
     return "\n".join(lines)

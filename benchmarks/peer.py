@@ -54,7 +54,9 @@ def policy_texts(version: PolicyVersion) -> dict[str, str]:
     """What a policy version says, as SQL."""
 
     def first(rules: Iterable[tuple[str, Sequence[Condition]]]) -> str:
-        cases = (f"WHEN {' AND '.join(map(condition_sql, when)) or 'true'} THEN {literal(name)}" for name, when in rules)
+        cases = (
+            f"WHEN {' AND '.join(map(condition_sql, when)) or 'true'} THEN {literal(name)}" for name, when in rules
+        )
         return f"CASE {' '.join(cases)} END"
 
     def by_rule(value: Callable[[Any], str]) -> str:
@@ -85,7 +87,8 @@ def at(con: duckdb.DuckDBPyConnection, day: date, policy: Policy) -> None:
     """Set the service day, and the cuts of the policy in force on it."""
     con.execute(f"SET VARIABLE day = {literal(day)}")
     con.execute(
-        "CREATE OR REPLACE TEMP TABLE policy_cut (rule VARCHAR, class VARCHAR, side VARCHAR, kind VARCHAR, cut_num BIGINT, cut_den BIGINT)"
+        "CREATE OR REPLACE TEMP TABLE policy_cut (rule VARCHAR, class VARCHAR, side VARCHAR, kind VARCHAR,"
+        " cut_num BIGINT, cut_den BIGINT)"
     )
     con.executemany(
         "INSERT INTO policy_cut VALUES (?, ?, ?, ?, ?, ?)",
@@ -138,7 +141,9 @@ def _incremental_ledger(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(sql("4_ledger_row_merge"))
 
 
-def tick(con: duckdb.DuckDBPyConnection, kind: Kind, world: World, day: int, policy: Policy, out: Path) -> dict[str, float]:
+def tick(
+    con: duckdb.DuckDBPyConnection, kind: Kind, world: World, day: int, policy: Policy, out: Path
+) -> dict[str, float]:
     """One day's tick of a peer, marts written below `out`. Returns seconds by stage."""
     seconds: dict[str, float] = {}
     today = world.date_of(day)
@@ -160,7 +165,9 @@ def tick(con: duckdb.DuckDBPyConnection, kind: Kind, world: World, day: int, pol
     else:
         starts = today.day == 1
         added = ", ".join(
-            f"coalesce(c.{n}, 0) AS {n}" if starts and n.endswith("mtd") else f"coalesce(s.{n}, 0) + coalesce(c.{n}, 0) AS {n}"
+            f"coalesce(c.{n}, 0) AS {n}"
+            if starts and n.endswith("mtd")
+            else f"coalesce(s.{n}, 0) + coalesce(c.{n}, 0) AS {n}"
             for n in SUMS
         )
         con.execute(sql("3_windows_incremental", added=added))

@@ -99,9 +99,7 @@ LABELS = {
 }
 
 
-def table(
-    arguments: argparse.Namespace, world: World, outcomes: dict[str, Outcome], compared: dict[str, Any]
-) -> str:
+def table(arguments: argparse.Namespace, world: World, outcomes: dict[str, Outcome], compared: dict[str, Any]) -> str:
     """What was measured, as text."""
     days = _days(arguments)[1:]
     lines = [
@@ -109,14 +107,15 @@ def table(
         + f"; {world.shards} shards; {_machine()}, {arguments.threads} DuckDB threads",
         f"{'':<40}{'seconds':>9}{'CPU s':>8}{'(a) / it':>10}{'(b) / it':>10}{'peak MiB':>10}",
     ]  # fmt: skip
-    for name in LABELS:
+    for name, label in LABELS.items():
         if (outcome := outcomes.get(name)) is None:
             continue
         ratios = [
-            f"{outcomes[peer].median / outcome.median:.2f}" if peer in outcomes else "" for peer in ("full", "incremental")
+            f"{outcomes[peer].median / outcome.median:.2f}" if peer in outcomes else ""
+            for peer in ("full", "incremental")
         ]
         lines.append(
-            f"{LABELS[name]:<40}{outcome.median:>9.2f}{outcome.median_cpu:>8.2f}{ratios[0]:>10}{ratios[1]:>10}"
+            f"{label:<40}{outcome.median:>9.2f}{outcome.median_cpu:>8.2f}{ratios[0]:>10}{ratios[1]:>10}"
             f"{outcome.peak / (1 << 20):>10,.0f}"
         )
     lines += ["", "median seconds by stage"]
@@ -124,7 +123,9 @@ def table(
     for peer, marts in compared.items():
         differ = ", ".join(f"{mart} {found['differing']:,}" for mart, found in marts.items() if found["differing"])
         rows = ", ".join(f"{mart} {found['rows']:,}" for mart, found in marts.items())
-        lines.append(f"answers of {LABELS[peer]}: " + (f"rows that DIFFER: {differ}" if differ else f"all equal ({rows})"))
+        lines.append(
+            f"answers of {LABELS[peer]}: " + (f"rows that DIFFER: {differ}" if differ else f"all equal ({rows})")
+        )
     return "\n".join(lines)
 
 

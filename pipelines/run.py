@@ -34,7 +34,8 @@ from transforms.storage import Commit, Entry
 INTAKE_BYTES = 64 << 20
 """Landed files are taken in this many bytes at a time, so that memory stays bounded."""
 
-GZIP_RATIO = 6
+COMPRESSION = {".gz": 6, ".parquet": 3}
+"""How much larger a file is taken to be once it is read, by suffix."""
 
 ACCOUNT_STATE = (
     "account_slots", "accounts", "population", "mart:accounts", "waiting_meters", "expected", "calendar", "ledger",
@@ -151,7 +152,8 @@ class _Run:
             facts = {source: (c["read"], c["rejected"]) for source, c in counts.items()}
             self.publisher.publish(
                 self.standing, generation, self.config, self.started, restated_from=report.restated_from,
-                corrected_from=date_of(min(self.restate)) if self.restate else None, facts=facts, audit=audit, overrides=overrides, progress=self.progress,
+                corrected_from=date_of(min(self.restate)) if self.restate else None, facts=facts, audit=audit,
+                overrides=overrides, progress=self.progress,
             )  # fmt: skip
         seconds["publish"] = clock.seconds
         self._clean_up()
@@ -371,7 +373,9 @@ def _in_portions(landed: Landed) -> Iterator[list[str]]:
     portion: list[str] = []
     size = 0
     for delivery, size_bytes in zip(landed.deliveries, landed.sizes, strict=True):
-        weight = size_bytes * (GZIP_RATIO if delivery.uri.endswith(".gz") else 1)
+        weight = size_bytes * max(
+            (ratio for end, ratio in COMPRESSION.items() if delivery.uri.endswith(end)), default=1
+        )
         if portion and size + weight > INTAKE_BYTES:
             yield portion
             portion, size = [], 0

@@ -106,8 +106,7 @@ TARIFFS = Relation(
 )
 
 SOURCES = {
-    relation.name: relation
-    for relation in (METER_READINGS, LEDGER_EVENTS, CONDUCT_EVENTS, ACCOUNTS, METERS, TARIFFS)
+    relation.name: relation for relation in (METER_READINGS, LEDGER_EVENTS, CONDUCT_EVENTS, ACCOUNTS, METERS, TARIFFS)
 }
 """Every inbound source by name."""
 

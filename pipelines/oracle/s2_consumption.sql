@@ -158,6 +158,9 @@ SELECT
         WHEN (root + 1) * (root + 1) <= quotient THEN root + 1
         ELSE root
     END AS cv_90d_ppm,
-    least(oracle.ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago), 1000000000000) AS growth_90d_ppm
+    CASE -- least() would take a null for the largest
+        WHEN wh_90d_year_ago > 0
+        THEN least(oracle.ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago), 1000000000000)
+    END AS growth_90d_ppm
 FROM divided
 LEFT JOIN oracle.expected USING (account_id, service_date);

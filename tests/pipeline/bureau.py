@@ -195,7 +195,7 @@ def balance(row: Mapping[str, int]) -> bool:
 def assert_balanced(bureau: Bureau) -> None:
     """Every row of every source and run is accounted for, and what waits is what the next run drives again."""
     with duckdb.connect(str(bureau.marts), read_only=True) as con:
-        runs = con.execute("FROM pipeline_runs ORDER BY generation").to_arrow_table().to_pylist()
+        runs = con.sql("FROM pipeline_runs ORDER BY generation").to_arrow_table().to_pylist()
         waiting = dict(con.execute("SELECT source, count(*) FROM pending GROUP BY source").fetchall())
     assert runs
     last: dict[str, int] = {}

@@ -18,8 +18,8 @@ from pipelines.run import run
 from pipelines.verify import verify
 from pipelines.warehouse import Warehouse
 from schemas.marts import MARTS, RUN_METADATA
-from tests.real.fixture import make
 from tests.real.conftest import FIXTURE, REAL
+from tests.real.fixture import make
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,189 @@
+"""Rolled windows against windows recomputed from the days by definition, with energies up to the limit of a day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from math import isqrt
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.marts import WINDOWS
+from transforms.kernels.exact import DAY_LIMIT_WH
+from transforms.kernels.reference import NEVER, Expected
+from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of, day_of
+
+ACCOUNTS = 3
+SPAN = 365 + 90 + 40
+"""Days rolled: the oldest day leaves every window, and months change."""
+
+
+@dataclass(frozen=True)
+class Days:
+    """Days by number, each one (energy, received) per account, of the accounts known by then; days may lack."""
+
+    first: int
+    blocks: dict[int, list[tuple[int, int]]]
+
+    @classmethod
+    def random(cls, chance: Random, first: int) -> Days:
+        blocks = {}
+        for day in range(first, first + SPAN):
+            accounts = 1 + (day - first) * ACCOUNTS // SPAN  # the shard grows
+            if chance.random() < 0.9:
+                blocks[day] = [cls._account(chance) for _ in range(accounts)]
+        return cls(first, blocks)
+
+    @staticmethod
+    def _account(chance: Random) -> tuple[int, int]:
+        received = chance.choice([0, 1, 1, 1, 2])
+        return (chance.choice([0, chance.randrange(100), chance.randrange(DAY_LIMIT_WH)]) if received else 0, received)
+
+    def load(self, day: int) -> DayBlock | None:
+        if day not in self.blocks:
+            return None
+        energy, received = zip(*self.blocks[day], strict=True)
+        none = np.zeros(len(energy), np.int32)
+        return DayBlock(np.array(energy, np.int64), np.array(received, np.int32), none, none)
+
+    def of(self, account: int, first: int, last: int) -> list[tuple[int, int]]:
+        """What an account has on the days `first .. last`."""
+        days = (self.blocks.get(day, []) for day in range(first, last + 1))
+        return [block[account] for block in days if account < len(block)]
+
+
+EXPECTED = Expected(*(np.array(c, np.int32) for c in ([0, 1, 1], [0, 15000, 15900], [NEVER, 15950, NEVER], [1, 2, 1])))
+
+
+def meters_expected(account: int, first: int, last: int) -> int:
+    rows = zip(EXPECTED.slot, EXPECTED.installed, EXPECTED.removed, EXPECTED.meters, strict=True)
+    return sum(int(m) * max(min(int(r), last + 1) - max(int(i), first), 0) for s, i, r, m in rows if s == account)
+
+
+def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
+    """The rolling consumption of an account by docs/explanation/definitions.md, in Python integers."""
+    out: dict[str, int | None] = {}
+    month = day_of(date_of(day).replace(day=1))
+    for name, first in [*((f"{w}d", day - w + 1) for w in WINDOWS), ("mtd", month)]:
+        rows, due = days.of(account, first, day), meters_expected(account, first, day)
+        out[f"wh_{name}"], out[f"received_{name}"] = sum(wh for wh, _ in rows), sum(received for _, received in rows)
+        out[f"expected_{name}"] = due
+        out[f"coverage_{name}_ppm"] = sum(received for _, received in rows) * 1_000_000 // due if due else None
+    used = [wh for wh, received in days.of(account, day - 89, day) if received]
+    total = sum(used)
+    out["days_90d"] = len(used)
+    spread = len(used) * sum(wh * wh for wh in used) - total**2
+    out["cv_90d_ppm"] = isqrt(spread * 10**12 // total**2) if total else None
+    before = days.of(account, day - 365 - 89, day - 365)
+    year_ago = sum(wh for wh, _ in before)
+    out["wh_90d_year_ago"], out["received_90d_year_ago"] = year_ago, sum(received for _, received in before)
+    out["expected_90d_year_ago"] = meters_expected(account, day - 365 - 89, day - 365)
+    out["growth_90d_ppm"] = (total - year_ago) * 1_000_000 // year_ago if year_ago else None
+    return out
+
+
+def rolled(windows: Windows) -> list[dict[str, int | None]]:
+    columns = consumption_features(windows, EXPECTED, np.arange(ACCOUNTS))
+    out: list[dict[str, int | None]] = [{} for _ in range(ACCOUNTS)]
+    for name, column in columns.items():
+        values, known = column if isinstance(column, tuple) else (column, np.ones(ACCOUNTS, np.bool_))
+        for row, value, is_known in zip(out, values.tolist(), known.tolist(), strict=True):
+            row[name] = value if is_known else None
+    return out
+
+
+def assert_rolls_right(days: Days, checked: Callable[[int], bool]) -> None:
+    """Roll through all days; on those to be checked the windows equal the recomputed ones."""
+    windows = Windows.start(days.first)
+    windows.grow(ACCOUNTS)
+    for day in range(days.first, days.first + SPAN):
+        windows.roll(days.load)
+        if checked(day - days.first):
+            assert rolled(windows) == [recomputed(days, account, day) for account in range(ACCOUNTS)]
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1 << 32), st.integers(15_000, 16_000))
+def test_rolled_windows_equal_recomputed_ones(seed: int, first: int) -> None:
+    assert_rolls_right(Days.random(Random(seed), first), lambda n: n < 40 or n % 29 == 0 or n > SPAN - 5)
+
+
+@pytest.mark.parametrize("edge", [*WINDOWS, 365 + 90])
+def test_a_window_edge_moved_by_a_day_is_found(edge: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day that leaves on D is taken to be D-(w-1) instead of D-w."""
+    roll = Windows.roll
+
+    def moved(self: Windows, load: Callable[[int], DayBlock | None]) -> None:
+        leaving = self.as_of + 1 - edge
+        roll(self, lambda day: load(day + 1 if day == leaving else day))
+
+    days = Days.random(Random(edge), 15_700)
+    assert_rolls_right(days, lambda n: n % 97 == 0 or n == SPAN - 1)
+    monkeypatch.setattr(Windows, "roll", moved)
+    with pytest.raises(AssertionError):
+        assert_rolls_right(days, lambda n: n % 97 == 0 or n == SPAN - 1)
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 60))
+@settings(max_examples=10)
+def test_rolling_on_from_a_checkpoint_is_rolling_on(seed: int, stop: int) -> None:
+    days = Days.random(Random(seed), 15_700)
+    windows = Windows.start(days.first)
+    windows.grow(ACCOUNTS)
+    for _ in range(stop):
+        windows.roll(days.load)
+    again = Windows.from_batch(windows.to_batch(), windows.as_of)
+    for _ in range(5):
+        windows.roll(days.load)
+        again.roll(days.load)
+    assert again.as_of == windows.as_of == days.first + stop + 4
+    assert again.to_batch().equals(windows.to_batch())
+
+
+def test_worked_example_of_a_week() -> None:
+    """1 kWh every day: 7 kWh a week from the seventh day on, and month to date begins anew on the 1st."""
+    first = day_of(date(2015, 1, 29))
+    days = Days(first, {first + n: [(1000, 1)] * ACCOUNTS for n in range(10)})
+    windows = Windows.start(first)
+    windows.grow(ACCOUNTS)
+    seen = []
+    for _ in range(10):
+        windows.roll(days.load)
+        seen.append((rolled(windows)[0]["wh_7d"], rolled(windows)[0]["wh_mtd"]))
+    week = [1000, 2000, 3000, 4000, 5000, 6000, 7000, 7000, 7000, 7000]
+    month = [1000, 2000, 3000, 1000, 2000, 3000, 4000, 5000, 6000, 7000]
+    assert seen == list(zip(week, month, strict=True))
+
+
+DIFFERENCE = st.tuples(st.integers(0, 4), st.integers(0, 1 << 40), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))
+
+
+@given(st.lists(DIFFERENCE), st.integers(0, 20), st.booleans())
+def test_differences_add_up_in_any_parts(rows: list[tuple[int, ...]], cut: int, back: bool) -> None:
+    def added(block: DayBlock, some: list[tuple[int, ...]], sign: int = 1) -> DayBlock:
+        slot, *columns = (np.array([row[i] for row in some], np.int64) for i in range(5))
+        return block.add(5, slot.astype(np.int32), *(sign * column for column in columns))
+
+    whole = added(DayBlock.empty(2), rows)
+    parts = added(added(DayBlock.empty(0), rows[:cut]), rows[cut:])
+    assert parts.to_batch().equals(whole.to_batch())
+    if back:
+        assert added(whole, rows, -1).to_batch().equals(DayBlock.empty(5).to_batch())
+    assert DayBlock.from_batch(whole.to_batch()).to_batch().equals(whole.to_batch())
+
+
+def test_a_day_beyond_the_limit_is_refused() -> None:
+    one = np.ones(1, np.int64)
+    with pytest.raises(OverflowError, match=f"an account used {DAY_LIMIT_WH} Wh on one day"):
+        DayBlock.empty(1).add(1, np.zeros(1, np.int32), one * DAY_LIMIT_WH, one, one, one)
+
+
+@given(st.dates(date(1900, 1, 1), date(2200, 1, 1)))
+def test_day_numbers_are_days_since_1970(day: date) -> None:
+    assert date_of(day_of(day)) == day
+    assert date(1970, 1, 1) + timedelta(days=day_of(day)) == day

@@ -1,0 +1,64 @@
+"""The benchmarks run, and both peers give Wattier's answers. No time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+WORLD = ["--accounts=2000", "--days=40", "--shards=2", "--measured=2", "--memory=1GB"]
+
+pytestmark = pytest.mark.slow
+
+
+def run(script, *options):
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a world that has been measured once; what was printed is in `printed`."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    code, printed, errors = run("tick.py", *WORLD, f"--work={folder}", "--json")
+    assert code == 0, errors
+    (folder / "printed").write_text(printed)
+    return folder
+
+
+def test_every_contender_ran_and_both_peers_gave_the_published_marts(work):
+    printed = json.loads((work / "printed").read_text())
+    assert set(printed["outcomes"]) == {"full", "incremental", "command-audit", "command", "warm-audit", "warm"}
+    for outcome in printed["outcomes"].values():
+        assert len(outcome["stages"]) == len(outcome["cpu"]) == 2
+        assert outcome["peak"] > 0
+    for marts in printed["compared"].values():
+        assert {mart: found["differing"] for mart, found in marts.items()} == dict.fromkeys(marts, 0)
+        assert all(found["rows"] for found in marts.values())
+
+
+def test_one_changed_wh_of_a_peer_is_found(work):
+    file = next(work.glob("*/peer-full/*/features.parquet"))
+    with duckdb.connect() as con:
+        con.execute(f"CREATE TABLE f AS FROM '{file}'")
+        con.execute("UPDATE f SET wh_7d = wh_7d + 1 WHERE account_id = (SELECT min(account_id) FROM f)")
+        con.execute(f"COPY f TO '{file}'")
+    code, printed, errors = run("tick.py", *WORLD, f"--work={work}", "--contender=compare-full")
+    assert code == 0, errors
+    (marts,) = json.loads(printed)["stages"]
+    assert {mart for mart, found in marts.items() if found["differing"]} == {"features"}
+    assert marts["features"]["differing"] == 2
+
+
+def test_growth_runs_and_gives_a_ratio(tmp_path):
+    options = ["--accounts=300", "--early=10", "--late=20", "--measured=1", "--rounds=1", "--shards=1"]
+    code, printed, errors = run("growth.py", *options, f"--work={tmp_path}")
+    assert code == 0, errors
+    assert printed.splitlines()[-1].startswith("ratio: ")

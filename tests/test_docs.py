@@ -1,0 +1,215 @@
+"""The documentation is executed: links resolve, pages are fresh, and every command that a reader is told to run, runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import EXIT_CODES
+from pipelines.config import load_config
+from pipelines.run import ACCOUNT_STATE, METER_STATE
+from pipelines.templates import write_templates
+from pipelines.warehouse import CHECKPOINT
+from schemas import reference
+from schemas.inbound import SOURCES
+from schemas.labels import labels
+from schemas.marts import MARTS
+from schemas.policy import default_policy_text
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+RUNNABLE = [page for page in PAGES if "```bash run\n" in page.read_text(encoding="utf-8")]
+
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```bash run\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "gc")
+
+WAREHOUSE = """
+wattier init mine
+wattier simulate --accounts 60 --days 10 --out mine/landing
+wattier run --config mine/wattier.yaml
+"""
+"""How-to pages begin where a reader has a warehouse already."""
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(text_of(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        where = (page.parent / path).resolve() if path else page
+        assert where.exists(), f"{name_of(page)} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(where), f"{name_of(page)} links to {target}: no such heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = {(DOCS / target).resolve() for target in LINK.findall(text_of(DOCS / "index.md"))}
+    kinds = ("tutorial", "how-to", "reference", "explanation")
+    missing = [name_of(page) for kind in kinds for page in (DOCS / kind).glob("*.md") if page not in listed]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_names_a_machine(page: Path) -> None:
+    assert not re.search(r"(?<!\w)/(work|tmp|home|root)/", text_of(page))
+
+
+def test_decisions_are_numbered_and_short() -> None:
+    decisions = sorted((DOCS / "decisions").glob("*.md"))
+    assert [page.name[:5] for page in decisions] == [f"{number:04d}-" for number in range(1, len(decisions) + 1)]
+    for page in decisions:
+        lines = text_of(page).splitlines()
+        assert lines[0].startswith(f"# {page.name[:4]} "), name_of(page)
+        assert len(lines) <= 14, f"{name_of(page)} has {len(lines)} lines"
+        parts = [re.match(r"\*\*(\w+)\.\*\*", line)[1] for line in lines if line.startswith("**")]  # type: ignore[index]
+        assert parts == ["Context", "Decision", "Consequence"], name_of(page)
+
+
+# ----------------------------------------------------------------------------------------------------------- freshness
+
+
+def test_generated_pages_are_fresh() -> None:
+    assert reference.stale(DOCS / "reference") == []
+
+
+def test_the_policy_page_holds_the_policy_that_ships() -> None:
+    assert default_policy_text() in text_of(DOCS / "reference" / "policy.md"), (
+        "docs/reference/policy.md is stale: put schemas/policy_default.yaml into its last block"
+    )
+
+
+def test_the_configuration_page_holds_what_init_writes(tmp_path: Path) -> None:
+    config, policy = write_templates(tmp_path)
+    load_config(config)
+    assert text_of(policy) == default_policy_text()
+    assert text_of(config) in text_of(DOCS / "reference" / "configuration.md"), (
+        "docs/reference/configuration.md is stale: put pipelines/templates/wattier.yaml into its last block"
+    )
+
+
+def test_the_picture_is_that_of_the_graph() -> None:
+    graph = text_of(ROOT / "pipelines" / "graph.py")
+    picture = re.findall(r"^ *((?:take_in|tick) .*->.*)$", graph, re.MULTILINE)
+    assert len(picture) == 2
+    steps = re.findall(r"\b(?:Read|Fold|Cut)[A-Z]\w*", "\n".join(picture))
+    assert all(f'"{step}" >> {step}(' in graph for step in steps), "the picture's words are the step labels"
+    for page in (ROOT / "README.md", DOCS / "explanation" / "architecture.md"):
+        assert "\n".join(picture) in text_of(page), name_of(page)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/command-line.md"])
+def test_exit_codes_are_those_of_the_command(page: str) -> None:
+    codes = re.findall(r"(\d) ([^;.]+)", EXIT_CODES.partition(": ")[2])
+    assert len(codes) == 9
+    flat = " ".join(text_of(ROOT / page).split())
+    for code, meaning in codes:
+        says = " ".join(meaning.split())
+        assert f"{code} {says}" in flat or f"| {code} | {says} |" in flat, f"{page}: exit code {code}"
+
+
+def test_every_command_is_documented() -> None:
+    page = text_of(DOCS / "reference" / "command-line.md")
+    assert [command for command in COMMANDS if f"`wattier {command}" not in page] == []
+
+
+def test_every_kind_of_state_is_documented() -> None:
+    page = text_of(DOCS / "reference" / "warehouse.md")
+    kinds = {kind for kind in (*ACCOUNT_STATE, *METER_STATE, *CHECKPOINT) if ":" not in kind}
+    assert sorted(kind for kind in kinds if f"`{kind}`" not in page) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_relations_asked_for_exist(page: Path) -> None:
+    extra = {
+        "wattier_generation",
+        "accepted_readings",
+        "accepted_ledger_events",
+        "accepted_accounts",
+        "accepted_meters",
+    }
+    for sql in re.findall(r'wattier query [^"\n]*"([^\n]*)"', text_of(page)):
+        for name in re.findall(r"\b(?:FROM|JOIN) (\w+)", sql):
+            assert name in MARTS.keys() | extra, f"{name_of(page)}: {name} is no mart"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_marts_and_tiers_named_exist(page: Path) -> None:
+    """What has a mart's kind of name, and stands as code, is a mart, a source, a label or a column."""
+    columns = {column.name for relation in (*MARTS.values(), *SOURCES.values()) for column in relation.columns}
+    codes = {code for kind in labels().values() for code in kind}
+    for name in re.findall(r"`((?:customer|tier|daily|pipeline|service|data_quality)_\w+)`", text_of(page)):
+        assert name in MARTS.keys() | columns | codes | {"service_actions"}, f"{name_of(page)}: {name}"
+
+
+# ------------------------------------------------------------------------------------------------------------- running
+
+
+def environment() -> dict[str, str]:
+    """This one, with the `wattier` of the tests' own interpreter first."""
+    bin_folder = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ["PATH"]])}
+
+
+def shell(script: str, folder: Path) -> str:
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"exit {done.returncode} of:\n{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+def test_commands_run(page: Path, tmp_path: Path) -> None:
+    if page.parent.name == "how-to":
+        shell(WAREHOUSE, tmp_path)
+    for block in BLOCK.findall(text_of(page)):
+        shell(block, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_demo_runs_and_says_where_the_marts_are(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    demo = f"WATTIER=wattier {DOCS}/examples/demo/run.sh {folder} 150 20"
+    said = shell(demo, tmp_path)
+    assert f"{folder}/warehouse/marts.duckdb" in said
+    assert re.search(r"│ low_small +│ +[1-9]", said)
+    assert re.search(r"cutoffs +21 +210 +0\n", said), "all cut-offs of 21 days, none differs"
+    again = shell(demo, tmp_path)
+    assert "Published generation 1, 20 service days made" in again, "an earlier demo is removed first"
+
+
+@pytest.mark.slow
+def test_a_failing_step_fails_the_demo_and_other_folders_are_left_alone(tmp_path: Path) -> None:
+    script = [str(DOCS / "examples" / "demo" / "run.sh")]
+    broken = {**environment(), "WATTIER": "false"}
+    folder = tmp_path / "demo"
+    assert subprocess.run([*script, str(folder)], env=broken, capture_output=True, check=False).returncode == 1
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine", encoding="utf-8")
+    refused = subprocess.run([*script, str(folder)], env=broken, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "move it away" in refused.stderr
+    assert (folder / "thesis.txt").exists()
