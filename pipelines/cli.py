@@ -85,7 +85,7 @@ def simulate(
     print(f"{summary.accounts:,} accounts over {days} days in {out}: {rows} rows.")
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@app.command(context_settings={"allow_extra_args": True})
 def run(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
@@ -188,17 +188,18 @@ def query(
     if not marts.exists():
         raise StateError(f"{marts} is not there yet: nothing has been published. Start with `wattier run`.")
     with duckdb.connect(str(marts), read_only=True) as con:
+        con.execute("SET python_enable_replacements = false")  # else `FROM marts` is our variable, not a table
         try:
             relation: duckdb.DuckDBPyRelation | None = con.sql(sql)
+            if relation is None:
+                return
+            if as_json:
+                names = relation.columns
+                print(json.dumps([dict(zip(names, row, strict=True)) for row in relation.fetchall()], default=str))
+            else:
+                relation.show(max_rows=200)
         except duckdb.Error as error:
             raise ConfigError(f"the query was refused: {error}") from None
-        if relation is None:
-            return
-        if as_json:
-            names = relation.columns
-            print(json.dumps([dict(zip(names, row, strict=True)) for row in relation.fetchall()], default=str))
-        else:
-            relation.show(max_rows=200)
 
 
 @app.command()

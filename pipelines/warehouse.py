@@ -240,9 +240,10 @@ class Warehouse:
         needed = {entry.path for generation in kept if generation for entry in generation.entries}
         folders = {self.folder(n) for n in numbers}
         base, files, size = self.store.base.rstrip("/") + "/", 0, 0
-        for info in [*self.store.files("data"), *self.store.files("generations")]:
+        for info in self.store.files(""):
             path = str(info.path).removeprefix(base)
-            if path not in needed and path.rsplit("/", 1)[0] not in folders:
+            ours = path.startswith(("data/", "generations/", "current.json."))  # the last: of a write that was stopped
+            if ours and path not in needed and (path.endswith(".tmp") or path.rsplit("/", 1)[0] not in folders):
                 self.store.fs.delete_file(info.path)
                 files, size = files + 1, size + info.size
         self._remove_empty_folders()

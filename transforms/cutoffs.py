@@ -117,6 +117,7 @@ class ResolveOf(_Counting):
         """element: (ranking, its groups and boundaries)."""
         key, blocks = element
         kinds = by_kind(blocks)
+        self.handled.update(sum(accounts_handled(part) for part in kinds.get("boundaries", [])))
         day, metric, scope = key.split("|")
         resolved = cutoff_rows(kinds["ladder"][0], kinds.get("boundaries", []), cuts_of(self.policy, key))
         rows = mart_rows(resolved, int(day), metric, scope, self.policy.on(date_of(int(day))).version)

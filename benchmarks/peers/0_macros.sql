@@ -3,9 +3,10 @@
 CREATE OR REPLACE TEMP MACRO today() AS getvariable('day')::DATE;
 CREATE OR REPLACE TEMP MACRO ppm(a, b) AS a::BIGINT * 1000000 // nullif(b, 0);
 
--- a * 1000000 // b for a that may be negative or large
-CREATE OR REPLACE TEMP MACRO wide_ppm(a, b) AS
-    (a::HUGEINT * 1000000 // nullif(b, 0) - CASE WHEN a::HUGEINT * 1000000 % nullif(b, 0) < 0 THEN 1 ELSE 0 END)::BIGINT;
+-- a * 1000000 // b for a that may be negative or large, at most `cap`; null where b = 0 (least() alone would skip the null)
+CREATE OR REPLACE TEMP MACRO wide_floor(a, b) AS a // b - CASE WHEN a % b < 0 THEN 1 ELSE 0 END;
+CREATE OR REPLACE TEMP MACRO capped_ppm(a, b, cap) AS
+    CASE WHEN b > 0 THEN least(wide_floor(a::HUGEINT * 1000000, b::HUGEINT), cap)::BIGINT END;
 
 -- meter-days of an assignment (end_day exclusive, null: open) over from_day .. to_day
 CREATE OR REPLACE TEMP MACRO days_assigned(first_day, end_day, from_day, to_day) AS

@@ -40,7 +40,7 @@ SELECT
     cv_90d_ppm,
     coalesce(wh_90d_year_ago, 0) AS wh_90d_year_ago, coalesce(received_90d_year_ago, 0) AS received_90d_year_ago,
     coalesce(expected_90d_year_ago, 0) AS expected_90d_year_ago,
-    least(wide_ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago), 1000000000000) AS growth_90d_ppm,
+    capped_ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago, 1000000000000) AS growth_90d_ppm,
     coalesce(billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(billed - credited, 0) AS balance_minor,
     coalesce(current_minor, 0) AS current_minor,

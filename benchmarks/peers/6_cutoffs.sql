@@ -41,7 +41,7 @@ SELECT today() AS service_date, '{{metric}}' AS metric, s.scope, c.rule, c.class
     r.amount, r.account_id AS boundary_account_id,
     coalesce(h.inside_customers, 0)::BIGINT AS inside_customers, coalesce(r.before + r.amount, 0)::BIGINT AS inside_total,
     coalesce(w.customers, 0)::BIGINT AS customers, coalesce(w.total, 0)::BIGINT AS total,
-    wide_ppm(top20_total, total) AS top20_share_ppm,
+    (top20_total::HUGEINT * 1000000 // total)::BIGINT AS top20_share_ppm,
     1000000 - (area * 1000000 // (w.customers::HUGEINT * w.total))::BIGINT AS gini_ppm,
     {{policy_version}} AS policy_version
 FROM policy_cut c

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,7 @@ from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_
 
 METERS = 4
 Row = tuple[int, int, int, int]
-ROW = st.tuples(
-    st.integers(0, METERS - 1), st.integers(0, 2), st.sampled_from([0, 5, 7, 1 << 38]), st.integers(0, 2)
-)
+ROW = st.tuples(st.integers(0, METERS - 1), st.integers(0, 2), st.sampled_from([0, 5, 7, 1 << 38]), st.integers(0, 2))
 ROWS = st.lists(ROW, max_size=12)
 
 
@@ -53,7 +53,7 @@ def test_taken_in_at_once_it_equals_the_definition(rows: list[Row]) -> None:
 def test_any_order_and_any_split_give_the_same(rows: list[Row], random, cuts: list[int]) -> None:
     shuffled = random.sample(rows, len(rows))
     day, edges = MeterDay.empty(METERS), [0, *sorted(cuts), len(rows)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         day = taken_in(day, shuffled[start:end])
     assert listed(day) == defined(rows)
 

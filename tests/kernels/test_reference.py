@@ -62,7 +62,11 @@ def test_meter_days_expected(rows: list[tuple[int, int, int, int]], first: int, 
     rows.sort(key=lambda row: row[0])
     table = Expected(*(int32([row[i] for row in rows]) for i in range(4)))
     expected = [
-        sum(meters * sum(start <= day < end for day in range(first, last + 1)) for s, start, end, meters in rows if s == slot)
+        sum(
+            meters * sum(start <= day < end for day in range(first, last + 1))
+            for s, start, end, meters in rows
+            if s == slot
+        )
         for slot in range(N)
     ]
     assert table.between(first, last, N).tolist() == expected
@@ -72,7 +76,9 @@ def test_meter_days_expected(rows: list[tuple[int, int, int, int]], first: int, 
 def test_last_per_slot(rows: list[tuple[int, bool]]) -> None:
     rows.sort(key=lambda row: row[0])
     found = last_per_slot(int32([s for s, _ in rows]), np.array([ok for _, ok in rows], np.bool_), N)
-    assert found.tolist() == [max((i for i, (s, ok) in enumerate(rows) if ok and s == slot), default=-1) for slot in range(N)]
+    assert found.tolist() == [
+        max((i for i, (s, ok) in enumerate(rows) if ok and s == slot), default=-1) for slot in range(N)
+    ]
 
 
 ROW = st.fixed_dictionaries(

@@ -48,7 +48,13 @@ versions:
     min_stay_days: 0
 """
 FIRST, SECOND = parse_policy(POLICY, "policy.yaml").versions
-COMPARE = {"at_least": operator.ge, "at_most": operator.le, "above": operator.gt, "below": operator.lt, "equals": operator.eq}
+COMPARE = {
+    "at_least": operator.ge,
+    "at_most": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
+    "equals": operator.eq,
+}
 SIDES = tuple(Inside.__dataclass_fields__)
 Row = dict[str, int | str | None]
 Cuts = dict[str, bool]
@@ -169,7 +175,11 @@ def random_cuts(chance: Random) -> Cuts:
     """Entry within cut within exit, A within B."""
     inside = sorted(chance.choices(range(4), k=2))
     levels = {"exit": 1, "cut": 2, "entry": 3}
-    return {f"{cls}_{side}": level <= depth for cls, depth in zip("ab", inside, strict=True) for side, level in levels.items()}
+    return {
+        f"{cls}_{side}": level <= depth
+        for cls, depth in zip("ab", inside, strict=True)
+        for side, level in levels.items()
+    }
 
 
 ACCOUNTS, DAYS = 6, 12
@@ -189,7 +199,8 @@ def simulate(seed: int):
         cuts = {account: random_cuts(chance) for account in range(ACCOUNTS)}
         yesterday = cuts_yesterday if chance.random() < 0.9 else None
         today = {
-            a: Today(number, rows[a], cuts[a], yesterday[a] if yesterday else None, policy, policy_before) for a in inside
+            a: Today(number, rows[a], cuts[a], yesterday[a] if yesterday else None, policy, policy_before)
+            for a in inside
         }
         day = Day(
             number, policy, policy_before, np.array(inside, np.int64), columns_of([rows[a] for a in inside]),
@@ -249,7 +260,9 @@ def test_the_history_has_no_gap_and_no_overlap(seed: int) -> None:
         said |= {(account, number): (s.tier, s.abc) for account, s in standings.items()}
         ends += [
             (int(slot), int(start), int(end), TIERS[tier], CLASSES[abc])
-            for slot, start, end, tier, abc in zip(closed.slot, closed.valid_from, closed.valid_to, closed.tier, closed.abc, strict=True)
+            for slot, start, end, tier, abc in zip(
+                closed.slot, closed.valid_from, closed.valid_to, closed.tier, closed.abc, strict=True
+            )
         ]
         last = number
     ends += [(a, s.valid_from, last, s.tier, s.abc) for a in range(ACCOUNTS) if (s := standing_of(state, a))]

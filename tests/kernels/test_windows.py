@@ -160,7 +160,9 @@ def test_worked_example_of_a_week() -> None:
     assert seen == list(zip(week, month, strict=True))
 
 
-DIFFERENCE = st.tuples(st.integers(0, 4), st.integers(0, 1 << 40), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))
+DIFFERENCE = st.tuples(
+    st.integers(0, 4), st.integers(0, 1 << 40), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)
+)
 
 
 @given(st.lists(DIFFERENCE), st.integers(0, 20), st.booleans())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,8 @@ Row = tuple[str, ...]
 HEADERS = {
     "meter_readings": "meter_id,service_date,energy_kwh,quality,revision",
     "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
-    "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,revision",
+    "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
+    "revision",
     "meters": "meter_id,installed_on,account_id,removed_on,revision",
 }
 FOLDERS = {"meter_readings": "readings", "ledger_events": "ledger", "accounts": "accounts", "meters": "meters"}
@@ -204,8 +204,3 @@ def assert_balanced(bureau: Bureau) -> None:
         last[row["source"]] = row["rows_pending"]
     for source, rows in waiting.items():
         assert last[source] == rows, source
-
-
-def months(text: str) -> str:
-    """A policy text with the digits of no version name changed: for messages only."""
-    return re.sub(r"\s+", " ", text)

@@ -68,7 +68,9 @@ def command(bureau, *arguments, **environment):
 def test_a_first_day_can_be_checked_by_hand(bureau):
     opened(bureau, last=0)
     assert tiers(bureau) == {"big": "high", "middle": "mid_steady", "small": "low_small", "tiny": "low_small"}
-    assert bureau.query("SELECT account_id, wh_7d, expected_7d FROM features ORDER BY wh_7d DESC LIMIT 1") == [("big", 100_000, 7)]
+    assert bureau.query("SELECT account_id, wh_7d, expected_7d FROM features ORDER BY wh_7d DESC LIMIT 1") == [
+        ("big", 100_000, 7)
+    ]
     bureau.check()
 
 
@@ -99,7 +101,9 @@ def test_a_file_that_changed_under_its_name_is_a_new_delivery(bureau):
     bureau.land("meter_readings", [row for _, row in used(3, 3, revision=2, big=70_000)], file.name)
     report = bureau.run()
     assert (report.files, report.restated_from) == (1, day(3))
-    assert bureau.query(f"SELECT energy_wh FROM daily_consumption WHERE account_id = 'big' AND service_date = '{day(3)}'") == [(70_000,)]
+    assert bureau.query(
+        f"SELECT energy_wh FROM daily_consumption WHERE account_id = 'big' AND service_date = '{day(3)}'"
+    ) == [(70_000,)]
     bureau.check()
 
 
@@ -120,7 +124,10 @@ def test_a_row_taken_out_of_a_file_still_counts(bureau):
 
 def test_a_second_run_meanwhile_is_refused(bureau):
     opened(bureau)
-    with Warehouse(bureau.config.warehouse).lock(), pytest.raises(Locked, match=rf"another run is at work \(process {os.getpid()} "):
+    with (
+        Warehouse(bureau.config.warehouse).lock(),
+        pytest.raises(Locked, match=rf"another run is at work \(process {os.getpid()} "),
+    ):
         bureau.run()
     assert not bureau.run().published
 
@@ -151,7 +158,9 @@ def test_a_correction_restates_and_is_listed(bureau):
     assert bureau.query("FROM tier_restatements") == []
     bureau.land_all([reading("m-tiny", day(3), 400_000, 2)])
     assert bureau.run().restated_from == day(3)
-    listed = bureau.query("SELECT account_id, valid_from, valid_to, from_tier, to_tier, cause, generation FROM tier_restatements ORDER BY ALL")
+    listed = bureau.query(
+        "SELECT account_id, valid_from, valid_to, from_tier, to_tier, cause, generation FROM tier_restatements ORDER BY ALL"
+    )
     assert listed == [("tiny", day(3), day(4), "low_small", "mid_large", "correction", 2)]
     bureau.check()
 
@@ -187,7 +196,9 @@ def test_when_no_reading_counts_any_more_no_day_is_published(bureau):
     opened(bureau)
     bureau.land_all([meter(f"m-{name}", "nobody", LONG_AGO, None, 2) for name in USES])
     assert bureau.run().through is None
-    assert bureau.query("SELECT (SELECT count(*) FROM features), (SELECT count(*) FROM customer_tiers), (SELECT count(*) FROM pending)") == [(0, 0, 20)]
+    assert bureau.query(
+        "SELECT (SELECT count(*) FROM features), (SELECT count(*) FROM customer_tiers), (SELECT count(*) FROM pending)"
+    ) == [(0, 0, 20)]
     bureau.check()
     bureau.land_all([meter(f"m-{name}", name, LONG_AGO, None, 3) for name in USES])
     assert bureau.run().through == day(3)
@@ -221,11 +232,19 @@ def test_a_bill_paid_late_restates_the_credit_grade(bureau):
 
 def test_a_changed_policy_restates_from_the_day_it_differs(bureau):
     opened(bureau, last=4)
-    bureau.set_policy(second_version(day(3), ("{A: 50 %, B: 90 %}", "{A: 70 %, B: 90 %}"), ("A: {entry: 40 %, exit: 60 %}", "A: {entry: 70 %, exit: 70 %}")))
+    bureau.set_policy(
+        second_version(
+            day(3),
+            ("{A: 50 %, B: 90 %}", "{A: 70 %, B: 90 %}"),
+            ("A: {entry: 40 %, exit: 60 %}", "A: {entry: 70 %, exit: 70 %}"),
+        )
+    )
     report = bureau.run()
     assert (report.published, report.restated_from) == (True, day(3))
     assert bureau.query("SELECT DISTINCT cause FROM tier_restatements") == [("policy_changed",)]
-    assert bureau.query("SELECT account_id, service_date, cause FROM tier_migrations") == [("middle", day(3), "policy_changed")]
+    assert bureau.query("SELECT account_id, service_date, cause FROM tier_migrations") == [
+        ("middle", day(3), "policy_changed")
+    ]
     bureau.check()
 
 
@@ -288,11 +307,17 @@ def test_a_broken_balance_stops_the_run(bureau, monkeypatch):
 
     def one_row_lost(store, folder):
         for commit in read_all(store, folder):
-            yield replace(commit, counts={"meter_readings": {"read": 5, "rejected": 0}}) if commit.stage == "read" else commit
+            yield (
+                replace(commit, counts={"meter_readings": {"read": 5, "rejected": 0}})
+                if commit.stage == "read"
+                else commit
+            )
 
     with monkeypatch.context() as patched:
         patched.setattr(Commit, "read_all", one_row_lost)
-        with pytest.raises(Unbalanced, match=r"meter_readings: 5 rows came in \(5 read, 0 pending before\), but 4 are accounted for") as stopped:
+        with pytest.raises(
+            Unbalanced, match=r"meter_readings: 5 rows came in \(5 read, 0 pending before\), but 4 are accounted for"
+        ) as stopped:
             bureau.run()
     assert stopped.value.exit_code == 7
     assert before.read_bytes() == bureau.marts.read_bytes()
@@ -313,9 +338,8 @@ def test_retention_keeps_the_same_rows_in_a_backfill_and_in_daily_runs(tmp_path)
         daily.run()
     backfill.run()
     assert_equal_marts(backfill.marts, daily.marts, same_deliveries=True)
-    held = "SELECT (SELECT count(DISTINCT service_date) FROM features), (SELECT count(DISTINCT service_date) FROM daily_consumption)"
-    assert daily.query(held) == [(3, 5)]
-    assert daily.query("SELECT count(DISTINCT service_date) FROM cutoffs") == [(7,)]
+    for mart, days in (("features", 3), ("daily_consumption", 5), ("cutoffs", 7)):
+        assert daily.query(f"SELECT count(DISTINCT service_date) FROM {mart}") == [(days,)]
     backfill.check()
 
 
@@ -332,7 +356,7 @@ def test_gc_removes_what_a_killed_run_left_and_old_generations(bureau):
     bureau.run()
     before = bureau.keep_marts("before")
     warehouse = Warehouse(bureau.config.warehouse)
-    held = [warehouse.read(number) for number in (3, 4, 5)]
+    held = [warehouse.read(number) for number in (4, 5, 6)]
     files, size = warehouse.collect_garbage(keep=3)
     assert files > 0
     assert size > 0
@@ -342,9 +366,11 @@ def test_gc_removes_what_a_killed_run_left_and_old_generations(bureau):
         for entry in warehouse.read(generation.number).entries:
             assert warehouse.store.digest(entry.path) == entry.sha256
     with pytest.raises(StateError, match="missing"):
-        warehouse.read(2)
+        warehouse.read(3)
     needed = {e.path for generation in held for e in generation.entries}
-    assert {str(p.relative_to(warehouse.root)) for p in (bureau.folder / "warehouse" / "data").rglob("*") if p.is_file()} == needed
+    assert {
+        str(p.relative_to(warehouse.root)) for p in (bureau.folder / "warehouse" / "data").rglob("*") if p.is_file()
+    } == needed
     assert warehouse.collect_garbage(keep=3) == (0, 0)
     bureau.land_all(used(9, 9))
     bureau.run()
@@ -359,11 +385,14 @@ def test_corrections_of_any_age_change_every_window_that_holds_the_day(bureau):
     """460 days; then days at the edges of all windows are put right, some twice, in runs of their own."""
     days = 460
     small = ("big", "middle", "small")
-    bureau.land_all([*reference(small), *used(0, days - 1, small), ledger("big", "b", "charge", day(90), 700, day(94), "B")])
+    bureau.land_all(
+        [*reference(small), *used(0, days - 1, small), ledger("big", "b", "charge", day(90), 700, day(94), "B")]
+    )
     bureau.run()
-    bureau.check()
     for revision, ages in enumerate(((0, 6, 7), (29, 30, 89, 90), (364, 365, 366, 454, 455, 456)), start=2):
         parcel = [reading("m-big", day(days - 1 - age), 250_000 + age, revision) for age in ages]
-        bureau.land_all([*parcel, ledger("big", "b", "charge", day(90 + revision), 800, day(95), "B", revision=revision)])
+        bureau.land_all(
+            [*parcel, ledger("big", "b", "charge", day(90 + revision), 800, day(95), "B", revision=revision)]
+        )
         bureau.run()
     bureau.check()

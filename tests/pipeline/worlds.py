@@ -127,7 +127,9 @@ class _Maker:
         if self.chance("corrected_accounts", 0.3):
             self.add(self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), self.before, None, 2))
         if self.chance("corrected_accounts", 0.2):  # one revision, two contents
-            self.add(self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), opened, closed, 2, "North"))
+            self.add(
+                self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), opened, closed, 2, "North")
+            )
 
     def _meter(self, meter_id: str, account_id: str) -> None:
         rng = self.rng
@@ -178,8 +180,18 @@ class _Maker:
             self.add(day, ledger(account_id, event_id, kind, day, fen, **more))
             if self.chance("corrected_ledger", 0.15):
                 again, revision = self.somewhen(), rng.choice((1, 2, 2))
-                self.add(again, ledger(account_id, event_id, kind, again, fen + rng.choice((0, 1, 5_000)), **{
-                    **more, **({"due": again + timedelta(days=3)} if "due" in more else {})}, revision=revision))
+                self.add(
+                    again,
+                    ledger(
+                        account_id,
+                        event_id,
+                        kind,
+                        again,
+                        fen + rng.choice((0, 1, 5_000)),
+                        **{**more, **({"due": again + timedelta(days=3)} if "due" in more else {})},
+                        revision=revision,
+                    ),
+                )
             return event_id
 
         for day in rng.sample(self.dates, k=min(len(self.dates), rng.randrange(1, 5))):

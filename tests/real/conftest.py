@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 FIXTURE = Path(__file__).parent / "fixture"
@@ -38,6 +39,15 @@ class Example:
         """The command, as a user starts it."""
         command = [sys.executable, "-P", "-m", "pipelines", *arguments]
         return subprocess.run(command, cwd=self.folder, check=False, capture_output=True, text=True)
+
+    def not_shown(self, query: str) -> list[str]:
+        """Rows that a query of the example gives and its README does not show, as lines of a Markdown table."""
+        with duckdb.connect(str(self.marts()), read_only=True) as con:
+            rows = con.sql((self.folder / query).read_text("utf-8")).fetchall()
+        assert rows
+        shown = (self.folder / "README.md").read_text("utf-8").replace(",", "").splitlines()
+        lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+        return [line for line in lines if line not in shown]
 
     def marts(self, warehouse: str = "warehouse") -> Path:
         return self.folder / warehouse / "marts.duckdb"

@@ -10,6 +10,8 @@ from decimal import Decimal
 import duckdb
 import pytest
 
+from tests.real.conftest import REAL
+
 pytestmark = pytest.mark.slow
 
 FILE = "receivables/WA_Fn-UseC_-Accounts-Receivable.csv"
@@ -98,3 +100,8 @@ def test_credit_features_are_those_of_the_file_for_every_customer_and_day(publis
 def test_verify_finds_nothing(published):
     done = published.wattier("verify", "--all", "--json")
     assert (done.returncode, json.loads(done.stdout)["differences"]) == (0, [])
+
+
+def test_the_readme_shows_what_the_query_gives(published):
+    lacking = published.not_shown("credit.sql")
+    assert not (REAL and lacking)

@@ -92,16 +92,10 @@ def test_verify_compares_every_day_and_finds_nothing(published):
     assert min(rows["customer_tiers"], rows["tier_migrations"], rows["tier_migration_matrix"]) > 0
 
 
-@pytest.mark.parametrize("query", ["classes", "tiers"])
-def test_the_readme_shows_what_the_queries_give(published, query):
-    example, _ = published
-    with duckdb.connect(str(example.marts()), read_only=True) as con:
-        rows = con.sql((example.folder / f"{query}.sql").read_text("utf-8")).fetchall()
-    assert rows
-    shown = (example.folder / "README.md").read_text("utf-8").replace(",", "").splitlines()
-    lines = ["| " + " | ".join(str(value) for value in row) + " |" for row in rows]
-    if REAL:
-        assert [line for line in lines if line not in shown] == []
+@pytest.mark.parametrize("query", ["classes.sql", "tiers.sql"])
+def test_the_readme_shows_what_the_query_gives(published, query):
+    lacking = published[0].not_shown(query)
+    assert not (REAL and lacking)
 
 
 def test_a_backfill_and_single_days_publish_the_same(published):

@@ -41,7 +41,12 @@ class Commands:
         return answer
 
     def __call__(
-        self, folder: Path, *arguments: str, until: Callable[[int], bool] | None = None, fault: str = "", **environment: str
+        self,
+        folder: Path,
+        *arguments: str,
+        until: Callable[[int], bool] | None = None,
+        fault: str = "",
+        **environment: str,
     ) -> Ended:
         """Run a command in a folder to its end.
 

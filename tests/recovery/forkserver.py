@@ -53,7 +53,7 @@ if __name__ == "__main__":
         import pipelines.audit
         import pipelines.data_docs
         import pipelines.graph
-        import pipelines.run  # noqa: F401
+        import pipelines.run
 
         pipelines.data_docs.warm()
     for line in sys.stdin:

@@ -142,6 +142,15 @@ def test_killed_between_staging_and_pointer(number: int, utility: Utility, old: 
     assert_recovers(utility, old, unharmed.rows)
 
 
+def test_gc_removes_what_a_write_left_that_was_stopped(utility: Utility) -> None:
+    left = ("current.json.0a1b2c3d.tmp", "generations/000001/entries.arrow.0a1b2c3d.tmp", "data/000002-0/0001/x.arrow")
+    for name in left:
+        (utility.warehouse / name).parent.mkdir(parents=True, exist_ok=True)
+        (utility.warehouse / name).write_bytes(b"half")
+    utility.must(utility("gc"))
+    assert utility.orphans() == []
+
+
 def test_a_failed_audit_and_a_mended_input(utility: Utility, old: Rows, unharmed: Unharmed) -> None:
     utility.land()
     file = sorted(utility.folder.glob("landing/readings/*"))[-1]

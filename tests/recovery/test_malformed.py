@@ -115,7 +115,11 @@ def test_every_row_is_accounted_for(mixed: Utility) -> None:
 def runs(utility: Utility, generation: int = 2) -> dict[object, dict[str, int]]:
     """The conservation ledger of a generation, by source."""
     names = ("files", "files_redelivered", "read", "redriven", "accepted", "superseded", "rejected", "pending")
-    found = {row[1]: dict(zip(names, row[2:10], strict=True)) for row in utility.rows()["pipeline_runs"] if row[0] == generation}
+    found = {
+        row[1]: dict(zip(names, row[2:10], strict=True))
+        for row in utility.rows()["pipeline_runs"]
+        if row[0] == generation
+    }
     for counts in found.values():
         assert counts.pop("files_redelivered") == 0
     return found  # type: ignore[return-value]

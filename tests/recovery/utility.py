@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,12 +92,14 @@ class Utility:
         """Files of the warehouse that belong to no generation on disk and are not a reader's."""
         warehouse = Warehouse(str(self.warehouse))
         numbers = [int(folder.name) for folder in (self.warehouse / "generations").iterdir()]
-        kept = {entry.path for number in numbers for entry in warehouse.read(number).entries}
-        kept |= {"current.json", "marts.duckdb", ".lock"}
+        assert max(numbers) == warehouse.load().number
+        kept = {"current.json", "marts.duckdb", ".lock"}
+        for number in numbers:
+            folder = warehouse.folder(number)
+            tables = json.loads((self.warehouse / folder / "header.json").read_text())["tables"]
+            kept |= {entry.path for entry in warehouse.read(number).entries}
+            kept |= {f"{folder}/header.json", *(f"{folder}/{name}.arrow" for name in tables)}
         files = {str(f.relative_to(self.warehouse)) for f in self.warehouse.rglob("*") if f.is_file()}
         missing = {entry.path for entry in warehouse.load().entries} - files
         assert not missing
-        standing = tuple(f"generations/{number:06d}/" for number in numbers if number <= warehouse.load().number)
-        return sorted(
-            f for f in files - kept if not f.startswith((*standing, "data_docs/generation-", "data_docs/index.html"))
-        )
+        return sorted(f for f in files - kept if not f.startswith(("data_docs/generation-", "data_docs/index.html")))

@@ -21,7 +21,7 @@ table() {
     "$wattier" query --config "$config" "$2"
 }
 
-echo "A simulated utility of about $accounts accounts over $days days. With 2,000 and 90 it takes about 90 seconds on 2 cores."
+echo "A simulated utility of about $accounts accounts over $days days. With 2,000 and 90 it takes 1 to 2 minutes on 2 cores."
 if [[ -e "$folder" && ! -f "$config" ]]; then
     echo "$folder is there, and is not of an earlier demo: move it away first." >&2
     exit 1
