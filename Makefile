@@ -52,7 +52,7 @@ unit: $(INSTALLED) ## the fast tests (about 2 minutes)
 	$(BIN)/pytest -q -n 2 -m 'not slow' $(TESTS)
 
 slow: $(INSTALLED) ## the slow tests (about 15 minutes)
-	$(BIN)/pytest -q -m slow --durations=10 $(TESTS)
+	$(BIN)/pytest -q -n 2 --dist loadfile -m slow --durations=10 $(TESTS)
 
 format: $(DEPENDENCIES) ## format and mend what can be mended
 	$(BIN)/ruff check --fix .

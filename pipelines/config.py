@@ -61,6 +61,10 @@ def load_config(path: Path) -> Config:
     raw = read_yaml(text, str(path))
     assert isinstance(raw, dict)
     sources = parse_sources(raw["sources"], str(path))
+    if "://" in settings.warehouse:
+        raise ConfigError(
+            f"{path}: warehouse: {settings.warehouse!r}: must be a local folder; only `landing` may be a URL"
+        )
     folder = path.absolute().parent
     return Config(
         path, _place(folder, settings.landing), _place(folder, settings.warehouse), settings,

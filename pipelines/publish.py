@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.marts import Publication, derive, migration_matrix
 from pipelines.warehouse import Generation, Warehouse, commit_point, stack
+from schemas.errors import AuditFailed
 from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
-from transforms.kernels.windows import date_of
+from transforms.kernels.windows import date_of, day_of
 from transforms.storage import Entry, Store
 
 SMALL = (
@@ -45,6 +46,10 @@ AUDITED = {
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "cutoffs": "mart:cutoffs",
 }  # fmt: skip
+
+
+TAKEN_BACK = "service_days.taken_back"
+"""The id to override by, where published service days shall be withdrawn."""
 
 
 class Publisher:
@@ -106,11 +111,24 @@ class Publisher:
             ]
             for relation, kind in AUDITED.items()
         }
+        self._hold_on_to_days(before, draft, overrides)
         through = date_of(draft.through) if draft.through is not None else date.min
         seen = Facts(through, {s: read for s, (read, _) in facts.items()}, {s: bad for s, (_, bad) in facts.items()})
-        result = audit(staging, config.policy, draft.number, Path(self.warehouse.root) / "data_docs", seen, overrides)
+        docs = Path(self.warehouse.root) / "data_docs"
+        result = audit(staging, config.policy, draft.number, docs, seen, overrides - {TAKEN_BACK})
         result.enforce()
         return result.rows
+
+    def _hold_on_to_days(self, before: Generation, draft: Generation, overrides: frozenset[str]) -> None:
+        """Published days are not withdrawn unseen, say by reference data of a district whose readings have yet to come."""
+        last, was = draft.through, before.through
+        if was is None or (last is not None and last >= was) or TAKEN_BACK in overrides:
+            return
+        raise AuditFailed(
+            f"Audit stopped the publication: service days to {date_of(was)} are published, and of these only days to "
+            f"{date_of(last) if last is not None else 'none'} are complete now. The last publication stands. See coverage in "
+            f"service_days and the meters delivered last; to withdraw the days, run with --override {TAKEN_BACK}."
+        )
 
     def _full(self, entry: Entry) -> str:
         return str(self.warehouse.store.full(entry.path))
@@ -172,13 +190,22 @@ def pending_table(store: Store, generation: Generation) -> pa.Table:
 
 
 def _tiers_view(
-    con: duckdb.DuckDBPyConnection, name: str, warehouse: Warehouse, generation: Generation, goes_on: str = "NULL::DATE"
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    warehouse: Warehouse,
+    generation: Generation,
+    since: date | None,
+    goes_on: str = "NULL::DATE",
 ) -> None:
-    """A view of a generation's tier history; `goes_on` is the `valid_to` of what goes on."""
+    """A view of a generation's tier history, of the files alone that reach to `since` or later.
+
+    `goes_on` is the `valid_to` of what goes on.
+    """
     columns = "account_id, valid_from, valid_to, tier, abc"
 
     def scan(kind: str, select: str) -> str:
-        files = [str(warehouse.store.full(e.path)) for e in generation.of(kind)]
+        late = [e for e in generation.of(kind) if since is None or e.last >= day_of(since)]
+        files = [str(warehouse.store.full(e.path)) for e in late]
         listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
         return f"SELECT {select} FROM read_parquet([{listed}])" if files else ""
 
@@ -210,7 +237,7 @@ def restatements(
     with duckdb.connect() as con:
         for name, generation in (("old_tiers", before), ("new_tiers", after)):  # both up to the days published before
             until = min(before.through, before.through if generation.through is None else generation.through)
-            _tiers_view(con, name, warehouse, generation, f"DATE '{date_of(until)}'")
+            _tiers_view(con, name, warehouse, generation, restated_from, f"DATE '{date_of(until)}'")
         found = con.sql(f"""
             WITH was AS ({days("old_tiers", "new_tiers")}), is_now AS ({days("new_tiers", "old_tiers")}),
             changed AS (
@@ -239,7 +266,7 @@ def matrix(
         touched = min(date_of(before.through), restated_from or date.max)
         since = touched.replace(day=1)
     with duckdb.connect() as con:
-        _tiers_view(con, "customer_tiers", warehouse, draft)
+        _tiers_view(con, "customer_tiers", warehouse, draft, since - timedelta(days=1) if since else None)
         con.register("service_days", tables.get("service_days", MARTS["service_days"].schema.empty_table()))
         new = migration_matrix(con, since)
     if since is None or old is None:

@@ -20,7 +20,7 @@ from pipelines.calendar import Calendar
 from pipelines.config import Config
 from pipelines.landing import Landed, discover
 from pipelines.publish import Publisher
-from pipelines.warehouse import CHECKPOINT, Draft, Generation, Warehouse, commit_point, stack
+from pipelines.warehouse import CHECKPOINT, Draft, Generation, Warehouse, commit_point, policy_state, stack
 from schemas.errors import StateError, Unbalanced, WattierError
 from schemas.marts import PIPELINE_RUNS
 from schemas.policy import Policy
@@ -105,7 +105,6 @@ class _Run:
         self.attempt = f"data/{self.number:06d}-{uuid.uuid4().hex[:8]}"
         self.steps = 0
         self.totals: dict[str, dict[str, int]] = {}
-        self.first_pending: dict[str, int] = {}
         self.restate: list[int] = []
         self._check_shards()
 
@@ -261,7 +260,7 @@ class _Run:
             plan, place = Plan(a, b, features_from, consumption_from), self._place()
             with self._pipeline() as p:
                 tick(p, place, self.config.policy, plan, self._tick_states(plan))
-            self.draft.apply(self._commits(place, {"features": None, "tiers": None}))
+            self.draft.apply(self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
             shutil.rmtree(Path(self.warehouse.root) / place.folder / "staged", ignore_errors=True)
             ends = {day for day in self.draft.checkpoints() if _is_month_end(day)}
             self.draft.prune(b, ends, {"mart:features": features_from, "mart:daily_consumption": consumption_from})
@@ -309,7 +308,7 @@ class _Run:
                 raise StateError(
                     f"{place.folder}: stage {stage} reported {got} of {wanted or place.shards} parts; run again"
                 )
-        return commits
+        return sorted(commits, key=lambda commit: list(stages).index(commit.stage))
 
     def _states(self, kinds: Sequence[str]) -> list[tuple[int, pa.RecordBatch]]:
         return [(shard, state_block(entries)) for shard, entries in self._by_shard(kinds)]
@@ -332,7 +331,7 @@ class _Run:
     ) -> Generation:
         header = {
             "shards": self.config.settings.shards,
-            "policy": _policy_state(self.config.policy),
+            "policy": policy_state(self.config.policy),
             "day_close": self.config.policy.day_close.model_dump(),
             "through": end,
             "first": calendar.first if calendar else None,
@@ -398,24 +397,20 @@ def _is_month_end(day: int) -> bool:
     return date_of(day + 1).day == 1
 
 
-def _policy_state(policy: Policy) -> list[list[Any]]:
-    """The versions as they can be compared: effective from (day number), content."""
-    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]
-
-
 def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
     """First day on which another rule is in force than was published under; None where all is as it was."""
     if held is None:
         return None
-    new = _policy_state(policy)
+    new = policy_state(policy)
 
     def on(versions: list[list[Any]], day: int) -> str:
         fit = [content for start, content in versions if start <= day]
         return str(fit[-1] if fit else versions[0][1])
 
-    edges = sorted({start for start, _ in [*held, *new]})
-    days = (day for day in [edges[0] - 1, *edges] if on(held, day) != on(new, day))
-    return next(days, None)
+    edges: list[int] = sorted({start for start, _ in [*held, *new]})
+    if on(held, edges[0] - 1) != on(new, edges[0] - 1):
+        return edges[0] - 1_000_000  # the first version also rules every day before it
+    return next((day for day in edges if on(held, day) != on(new, day)), None)
 
 
 class _Clock:

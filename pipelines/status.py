@@ -9,7 +9,9 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.landing import discover
 from pipelines.publish import generation_of
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse import Warehouse, policy_state
+from schemas.errors import ConfigError, StateError
+from schemas.policy import Policy
 from transforms.kernels.windows import date_of
 
 
@@ -50,3 +52,21 @@ def check_files(warehouse: Warehouse) -> list[str]:
         except FileNotFoundError:
             problems.append(f"{path}: missing. Restore it from a backup.")
     return problems
+
+
+def check_published(warehouse: Warehouse, policy: Policy) -> None:
+    """Whether there is a publication that can be verified under a policy: whole files, its own marts, the same rules.
+
+    Raises StateError, or ConfigError where the policy is not the one it was published under.
+    """
+    standing = warehouse.load()
+    if not standing.number:
+        raise StateError(f"{warehouse.root}: nothing has been published. Start with `wattier run`.")
+    if problems := check_files(warehouse):
+        raise StateError("\n".join(problems))
+    if generation_of(warehouse.marts) != standing.number:
+        raise StateError(f"{warehouse.marts} is not of generation {standing.number}. `wattier run` derives it anew.")
+    if standing.header["policy"] != policy_state(policy):
+        raise ConfigError(
+            "the policy has changed since the publication. Run `wattier run` to publish under it, or put the old one back."
+        )

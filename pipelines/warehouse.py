@@ -28,6 +28,8 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import Locked, StateError
+from schemas.policy import Policy
+from transforms.kernels.windows import day_of
 from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch
 
 FORMAT = 1
@@ -100,15 +102,16 @@ class Draft:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def apply(self, commits: Iterable[Commit]) -> None:
-        """Take up what stages report: entries replace, by day or by kind, or are added."""
+        """Take up what stages report, in the order of the stages: entries replace, by day or by kind, or are added."""
         for commit in commits:
             new_days = {(e.kind, e.shard, e.first) for e in commit.entries if e.kind in BY_DAY}
-            self.entries = [
-                e
-                for e in self.entries
-                if not (e.kind in commit.replaces and e.shard == commit.shard)
-                and not (e.kind in BY_DAY and (e.kind, e.shard, e.first) in new_days)
-            ]
+            if new_days or commit.replaces:
+                self.entries = [
+                    e
+                    for e in self.entries
+                    if e.shard != commit.shard
+                    or not (e.kind in commit.replaces or (e.kind, e.shard, e.first) in new_days)
+                ]
             self.entries += commit.entries
 
     def drop_from(self, day: int) -> None:
@@ -229,8 +232,13 @@ class Warehouse:
         return hashlib.sha256(raw).hexdigest()
 
     def point(self, number: int, header_sha256: str) -> None:
-        """Move the pointer: from here on the generation stands."""
+        """Move the pointer: from here on the generation stands.
+
+        What it names is brought to the disk first, and the pointer itself after, so that it survives a loss of power.
+        """
+        os.sync()
         self.store.write_json("current.json", {"generation": number, "header_sha256": header_sha256})
+        os.sync()
 
     def collect_garbage(self, keep: int) -> tuple[int, int]:
         """Remove what neither the standing generation nor the `keep - 1` before it need. Returns (files, bytes)."""
@@ -266,3 +274,8 @@ class Warehouse:
 def stack(old: pa.Table | None, new: pa.Table) -> pa.Table:
     """A small table with rows added. Columns that an older version did not have are null in its rows."""
     return new if old is None else pa.concat_tables([old, new], promote_options="permissive").select(new.schema.names)
+
+
+def policy_state(policy: Policy) -> list[list[Any]]:
+    """The versions as they can be compared: effective from (day number), content."""
+    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]

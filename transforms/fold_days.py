@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from schemas.inbound import LEDGER_EVENTS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_meters import DIFFERENCE_SCHEMA, EXPECTED_SCHEMA
-from transforms.fold_reference import STAMP_FIELDS, load_population, marked, touched
-from transforms.kernels.reference import NEVER, first_difference, latest
+from transforms.fold_reference import STAMP_FIELDS, load_population, touched
+from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
@@ -70,20 +70,61 @@ class LedgerUpdate:
     restate_from: int | None
 
 
+VERSION_CONTENT = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
+
+
 def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
-    """Sort new rows into accepted and superseded. held: rows of the same accounts; both of `LEDGER_SCHEMA`."""
-    ids = pc.unique(new["event_id"])
-    same = held.filter(pc.is_in(held["event_id"], value_set=ids))
-    both = marked(same, new).combine_chunks()
-    content = ["event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id", "fresh"]
-    winners = latest(both, ["slot", "event_id"], content)
-    fresh = winners.filter(winners["fresh"]).combine_chunks()
-    if fresh.num_rows == 0:
-        return LedgerUpdate(0, new.num_rows, None)
-    slots = Slots(pc.unique(both["event_id"]))
-    keys = [numpy(t["slot"], np.int64) << 32 | slots.find(t["event_id"].combine_chunks()) for t in (both, fresh)]
-    first = numpy(both["event_date"])[np.isin(keys[0], keys[1])].min()
-    return LedgerUpdate(fresh.num_rows, new.num_rows - fresh.num_rows, int(first))
+    """Sort new rows into accepted and superseded, and find the first day on which another version is in force.
+
+    held: rows of the same accounts; both of `LEDGER_SCHEMA`. On a day the version in force is, of those dated up to it, the
+    one with the highest revision: a version that loses in the end may count until the winner's own date.
+    """
+    same = held.filter(pc.is_in(held["event_id"], value_set=pc.unique(new["event_id"])))
+    both = pa.concat_tables([same, new]).combine_chunks()
+    fresh = np.arange(both.num_rows) >= same.num_rows
+    events = Slots(pc.unique(both["event_id"])).find(both["event_id"].combine_chunks())
+    _, key = np.unique(numpy(both["slot"], np.int64) << 32 | events, return_inverse=True)
+    date, revision, content = numpy(both["event_date"]), numpy(both["revision"]), _content_rank(both)
+
+    order = np.lexsort((fresh, content, -revision, key))
+    accepted = int(fresh[order][_heads(key[order])].sum())
+    old = order[~fresh[order]]
+    winner = np.full(key.max() + 1, -1, np.int64)
+    winner[key[old][_heads(key[old])]] = content[old][_heads(key[old])]
+    changed = np.unique(key[fresh & (content != winner[key])])
+    rows = np.flatnonzero(np.isin(key, changed))
+    often = np.bincount(key[rows], minlength=key.max() + 1) > 1
+    dates = date[rows[~often[key[rows]]]].tolist()
+    versions: dict[int, list[tuple[int, int, int, bool]]] = {}
+    for row in rows[often[key[rows]]].tolist():
+        versions.setdefault(int(key[row]), []).append(
+            (int(date[row]), int(revision[row]), int(content[row]), bool(fresh[row]))
+        )
+    dates += [day for some in versions.values() if (day := _first_change(some)) is not None]
+    return LedgerUpdate(accepted, new.num_rows - accepted, min(dates, default=None))
+
+
+def _content_rank(rows: pa.Table) -> npt.NDArray[np.int64]:
+    """A number for each row's content, ascending as its columns are written as text. (n,) int64."""
+    text = [pc.fill_null(pc.cast(rows[name], pa.string()), "") for name in VERSION_CONTENT]
+    joined = pc.binary_join_element_wise(*text, "\x01").combine_chunks()
+    return Slots(pc.unique(joined)).ranks(joined)
+
+
+def _heads(key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where each run of equal keys begins."""
+    return np.flatnonzero(np.r_[True, key[1:] != key[:-1]]) if len(key) else np.zeros(0, np.int64)
+
+
+def _first_change(versions: list[tuple[int, int, int, bool]]) -> int | None:
+    """First day on which the fresh versions of one event put another content in force. (date, revision, content, fresh)."""
+    for day in sorted({date for date, *_ in versions}):
+        known = [v for v in versions if v[0] <= day]
+        now = max(known, key=lambda v: (v[1], -v[2]))[2]
+        before = max((v for v in known if not v[3]), key=lambda v: (v[1], -v[2]), default=None)
+        if before is None or before[2] != now:
+            return day
+    return None
 
 
 class FoldDaysShard(beam.DoFn):
@@ -95,10 +136,23 @@ class FoldDaysShard(beam.DoFn):
     def process(self, element: Grouped) -> Iterator[int]:
         """element: (shard, blocks of kind state, difference, expected, ledger_events). Emits the shard when done."""
         shard, blocks = element
-        store, kinds = self.place.store(), by_kind(blocks)
-        self.state = State.from_blocks(store, kinds["state"])
-        self.shard, self.entries, self.replaces = shard, [], []  # type: tuple[int, list[Entry], list[str]]
+        _DaysOfShard(self.place, shard, by_kind(blocks)).fold()
+        yield shard
+
+
+class _DaysOfShard:
+    """The work on one shard: what it holds, and what it has written so far."""
+
+    def __init__(self, place: Place, shard: int, kinds: dict[str, list[pa.RecordBatch]]) -> None:
+        self.place, self.shard, self.kinds = place, shard, kinds
+        self.state = State.from_blocks(place.store(), kinds["state"])
         self.slots = Slots.load(self.state, "account_slots")
+        self.entries: list[Entry] = []
+        self.replaces: list[str] = []
+
+    def fold(self) -> None:
+        """Fold everything in, and report it."""
+        shard, store, kinds = self.shard, self.state.store, self.kinds
         calendar = self._calendar()
         restate: list[int | None] = []
 
@@ -106,7 +160,11 @@ class FoldDaysShard(beam.DoFn):
         restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA), calendar))
         counts, first = self._ledger(concat(kinds.get("ledger_events", []), EVENTS_SCHEMA), calendar)
         restate.append(first)
-        self._put("account_slots", self.slots.save(self.place, "account_slots", shard), replace=self.slots.grown)
+        self._put(
+            "account_slots",
+            self.slots.save(self.place, "account_slots", shard, "account_slots-grown"),
+            replace=self.slots.grown,
+        )
         if any(day is not None for day in restate) or counts:
             rows = sorted((day, *values) for day, values in calendar.items())
             names = CALENDAR_SCHEMA.names
@@ -117,7 +175,6 @@ class FoldDaysShard(beam.DoFn):
         Commit("days", shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None)).write(
             store, self.place.folder
         )
-        yield shard
 
     def _put(self, kind: str, entries: list[Entry], *, replace: bool = False) -> None:
         self.entries += entries
@@ -182,8 +239,10 @@ class FoldDaysShard(beam.DoFn):
                 pc.invert(pc.is_in(held["slot"], value_set=pa.array(np.unique(slot[: waited.num_rows]))))
             )
         update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
-        for number in numpy(now["event_date"]).tolist():
-            calendar.setdefault(number, [0, 0, 0])[2] += 1
+        for number, count in zip(
+            *(a.tolist() for a in np.unique(numpy(now["event_date"]), return_counts=True)), strict=True
+        ):
+            calendar.setdefault(number, [0, 0, 0])[2] += count
 
         fresh = rows.slice(waited.num_rows).combine_chunks()
         if fresh.num_rows:

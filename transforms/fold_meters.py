@@ -291,17 +291,13 @@ class FoldMetersShard(beam.DoFn):
 
     def _take_back(self, state: State, slots: Slots, lost: list[tuple[int, Int]]) -> pa.Table:
         """The logged rows of meter-days that counted before and no longer do: they are pending again."""
-        gone = {(int(slot), day) for day, some in lost for slot in some}
+        gone = np.concatenate([some << 32 | day for day, some in lost]) if lost else np.zeros(0, np.int64)
         out = [READINGS_SCHEMA.empty_table()]
         for entry in state.entries.get("log:meter_readings", []):
-            if any(entry.first <= day <= entry.last for _, day in gone):
+            if any(entry.first <= day <= entry.last for day, _ in lost):
                 log = state.store.read_parquet(entry).cast(READINGS_SCHEMA)
-                keys = zip(
-                    slots.find(log["meter_id"].combine_chunks()).tolist(),
-                    numpy(log["service_date"]).tolist(),
-                    strict=True,
-                )
-                out.append(log.filter(pa.array([key in gone for key in keys], pa.bool_())))
+                slot = slots.find(log["meter_id"].combine_chunks()).astype(np.int64)
+                out.append(log.filter(pa.array(np.isin(slot << 32 | numpy(log["service_date"]), gone))))
         return pa.concat_tables(out)
 
 

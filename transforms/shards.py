@@ -115,12 +115,17 @@ class Slots:
             self.ids = pa.concat_arrays([self.ids, new])
         return slot
 
-    def save(self, place: Place, kind: str, shard: int) -> list[Entry]:
-        """Write the list if it has grown."""
+    def ranks(self, ids: pa.Array) -> npt.NDArray[np.int64]:
+        """Position of each id among all ids of the list in binary order. (n,) int64."""
+        ranks: npt.NDArray[np.int64] = self.rank[self.find(ids)]
+        return ranks
+
+    def save(self, place: Place, kind: str, shard: int, name: str = "") -> list[Entry]:
+        """Write the list if it has grown, as a file of this name (default: the kind)."""
         if not self.grown:
             return []
         batch = pa.record_batch([self.ids, self.rank], schema=SLOTS_SCHEMA)
-        return place.store().write_blocks(place.path(kind, shard, "arrow"), kind, shard, [(-1, batch)])
+        return place.store().write_blocks(place.path(name or kind, shard, "arrow"), kind, shard, [(-1, batch)])
 
 
 def numpy(column: pa.ChunkedArray | pa.Array, dtype: Any = None) -> npt.NDArray[Any]:

@@ -13,8 +13,10 @@ import duckdb
 from pipelines import oracle
 from pipelines.config import Config, load_config
 from pipelines.run import RunReport, run
+from pipelines.status import check_files
 from pipelines.templates import write_templates
 from pipelines.verify import COMPARED, verify
+from pipelines.warehouse import Warehouse
 from schemas.marts import MARTS, RUN_METADATA
 
 Row = tuple[str, ...]
@@ -127,7 +129,8 @@ class Bureau:
         return Path(shutil.copy(self.marts, self.folder / f"{name}.duckdb"))
 
     def check(self) -> None:
-        """Every mart on every service day is as the oracle says."""
+        """Every file is as it was written, and every mart on every service day as the oracle says."""
+        assert check_files(Warehouse(self.config.warehouse)) == []
         report = verify(str(self.marts), self.config.policy, all_days=True)
         assert report.ok, str(report)
 

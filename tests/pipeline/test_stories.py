@@ -165,6 +165,36 @@ def test_a_correction_restates_and_is_listed(bureau):
     bureau.check()
 
 
+def test_a_meter_that_never_reports_counts_as_expected_from_its_first_day(bureau):
+    opened(bureau)
+    bureau.land_all([meter("quiet", "big", day(2), day(3))])
+    assert bureau.run().restated_from == day(2)
+    expected = bureau.query("SELECT expected_7d FROM features WHERE account_id = 'big' ORDER BY service_date")
+    assert expected == [(7,), (7,), (8,), (8,)]
+    bureau.check()
+
+
+@pytest.mark.slow
+def test_every_kind_of_correction_restates_from_the_first_day_it_changes(bureau):
+    """Daily runs leave a checkpoint every day: to begin a day too late would keep a wrong one."""
+    for parcel in ([*reference(), *used(0, 0)], *(used(n, n) for n in range(1, 6))):
+        bureau.land_all(parcel)
+        bureau.run()
+    for event, first in (
+        (reading("m-small", day(4), 90_000, 2), day(4)),
+        (ledger("big", "c", "charge", day(3), 5_000, day(3), "B"), day(3)),
+        (ledger("big", "p", "payment", day(5), 5_000), day(5)),
+        (ledger("big", "p", "payment", day(4), 5_000, bill="B", revision=2), day(4)),
+        (account("tiny", day(2), "residential", LONG_AGO), day(2)),
+        (account("small", LONG_AGO, closed=day(3), revision=2), day(4)),
+        (meter("m-middle", "middle", LONG_AGO, day(3), 2), day(3)),
+        (meter("m-middle", "tiny", day(4)), day(4)),
+    ):
+        bureau.land_all([event])
+        assert bureau.run().restated_from == first, event
+        bureau.check()
+
+
 def test_late_readings_close_a_day_that_was_held(bureau):
     bureau.land_all([*reference(), *used(0, 2), *used(3, 3, ("big",))])
     assert bureau.run().through == day(2)
