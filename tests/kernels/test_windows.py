@@ -83,7 +83,8 @@ def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
     year_ago = sum(wh for wh, _ in before)
     out["wh_90d_year_ago"], out["received_90d_year_ago"] = year_ago, sum(received for _, received in before)
     out["expected_90d_year_ago"] = meters_expected(account, day - 365 - 89, day - 365)
-    out["growth_90d_ppm"] = (total - year_ago) * 1_000_000 // year_ago if year_ago else None
+    growth = (total - year_ago) * 1_000_000 // year_ago if year_ago else None
+    out["growth_90d_ppm"] = None if growth is None else min(growth, 10**12)
     return out
 
 
@@ -143,6 +144,20 @@ def test_rolling_on_from_a_checkpoint_is_rolling_on(seed: int, stop: int) -> Non
         again.roll(days.load)
     assert again.as_of == windows.as_of == days.first + stop + 4
     assert again.to_batch().equals(windows.to_batch())
+
+
+def test_growth_from_next_to_nothing_is_capped() -> None:
+    """1 Wh on one day a year ago, then the most that a day can hold: far beyond what an int64 of ppm could."""
+    first = 15_700
+    days = Days(
+        first, {first: [(1, 1)] * ACCOUNTS} | {first + n: [(DAY_LIMIT_WH - 1, 1)] * ACCOUNTS for n in range(300, 400)}
+    )
+    windows = Windows.start(first)
+    windows.grow(ACCOUNTS)
+    for _ in range(390):
+        windows.roll(days.load)
+    assert rolled(windows)[0]["growth_90d_ppm"] == 10**12
+    assert rolled(windows) == [recomputed(days, account, first + 389) for account in range(ACCOUNTS)]
 
 
 def test_worked_example_of_a_week() -> None:

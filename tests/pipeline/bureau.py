@@ -31,7 +31,7 @@ HEADERS = {
 }
 FOLDERS = {"meter_readings": "readings", "ledger_events": "ledger", "accounts": "accounts", "meters": "meters"}
 
-DELIVERED = date(2024, 1, 1)
+DELIVERED = date(2025, 1, 1)
 """Day in the name of the first file that lands, later than every row in it; each file after it has the next day."""
 
 POLICY = """
@@ -174,7 +174,7 @@ def assert_as_known(marts: Path, final: Path, config: Config, deliveries: int, t
         con.execute(f"ATTACH '{final}' AS final (READ_ONLY)")
         for name in ("accepted_readings", "accepted_ledger_events", "accepted_accounts", "accepted_meters"):
             con.execute(f"CREATE VIEW {name} AS FROM final.{name}")
-        first, last = oracle.calendar(con, config.policy, through or date(2023, 12, 31), as_known=deliveries)
+        first, last = oracle.calendar(con, config.policy, through or DELIVERED, as_known=deliveries)
         if first is None or last is None:
             assert con.execute("SELECT count(*) FROM published.service_days").fetchone() == (0,)
             return

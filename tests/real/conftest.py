@@ -55,7 +55,7 @@ class Example:
 
 def data_folder() -> Path:
     """The real files where WATTIER_REAL_DATA names them, else the fixture."""
-    return Path(REAL) if REAL else FIXTURE
+    return Path(REAL).absolute() if REAL else FIXTURE
 
 
 @pytest.fixture(scope="module")
