@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -28,8 +28,8 @@ from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import BASE, YEAR, date_of, day_of
 from transforms.read_files import delivery_to_json, read_faults
-from transforms.shards import Place, state_block
-from transforms.storage import Commit, Entry
+from transforms.shards import STATE_LIST, Place, state_block
+from transforms.storage import Commit, Entry, entries_to_batch
 
 INTAKE_BYTES = 64 << 20
 """Landed files are taken in this many bytes at a time, so that memory stays bounded."""
@@ -168,9 +168,9 @@ class _Run:
             self.progress("taking in", number - 1, len(batches))
             place = self._place()
             with self._pipeline() as p:
-                take_in(
-                    p, place, self.config.sources, deliveries, self._states(ACCOUNT_STATE), self._states(METER_STATE)
-                )
+                accounts = self._hand_out(place, "accounts", self._by_shard(ACCOUNT_STATE))
+                meters = self._hand_out(place, "meters", self._by_shard(METER_STATE))
+                take_in(p, place, self.config.sources, deliveries, accounts, meters)
             commits = self._commits(place, {"reference": None, "meters": None, "days": None, "read": len(deliveries)})
             self.draft.apply(commits)
             self._count(commits)
@@ -259,7 +259,7 @@ class _Run:
             self.progress(f"service days to {date_of(b)}", number, len(spans))
             plan, place = Plan(a, b, features_from, consumption_from), self._place()
             with self._pipeline() as p:
-                tick(p, place, self.config.policy, plan, self._tick_states(plan))
+                tick(p, place, self.config.policy, plan, self._hand_out(place, "accounts", self._tick_states(plan)))
             self.draft.apply(self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
             shutil.rmtree(Path(self.warehouse.root) / place.folder / "staged", ignore_errors=True)
             ends = {day for day in self.draft.checkpoints() if _is_month_end(day)}
@@ -267,7 +267,7 @@ class _Run:
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
         return end - start + 1
 
-    def _tick_states(self, plan: Plan) -> list[tuple[int, pa.RecordBatch]]:
+    def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
         kinds = ("account_slots", "population", "expected", "ledger", "day_block", *CHECKPOINT)
         oldest = plan.first - YEAR - BASE
 
@@ -276,10 +276,8 @@ class _Run:
                 return entry.first == plan.first - 1
             return entry.kind != "day_block" or oldest <= entry.first <= plan.last
 
-        return [
-            (shard, state_block([e for e in entries if wanted(e)] + self._cutoffs_before(plan.first)))
-            for shard, entries in self._by_shard(kinds)
-        ]
+        for shard, entries in self._by_shard(kinds):
+            yield shard, [e for e in entries if wanted(e)] + self._cutoffs_before(plan.first)
 
     def _cutoffs_before(self, day: int) -> list[Entry]:
         return [replace(e, kind="cutoffs_before") for e in self._of("mart:cutoffs") if e.first <= day - 1 <= e.last]
@@ -310,8 +308,13 @@ class _Run:
                 )
         return sorted(commits, key=lambda commit: list(stages).index(commit.stage))
 
-    def _states(self, kinds: Sequence[str]) -> list[tuple[int, pa.RecordBatch]]:
-        return [(shard, state_block(entries)) for shard, entries in self._by_shard(kinds)]
+    def _hand_out(
+        self, place: Place, name: str, states: Iterable[tuple[int, list[Entry]]]
+    ) -> list[tuple[int, pa.RecordBatch]]:
+        """Each shard's entries, in a file of the run: what goes through the graph is where they stand."""
+        blocks = [(shard, entries_to_batch(entries)) for shard, entries in states]
+        lists = self.warehouse.store.write_blocks(f"{place.folder}/states/{name}.arrow", STATE_LIST, -1, blocks)
+        return [(entry.first, state_block([entry])) for entry in lists]
 
     def _by_shard(self, kinds: Sequence[str]) -> Iterator[tuple[int, list[Entry]]]:
         found: dict[int, list[Entry]] = {shard: [] for shard in range(self.config.settings.shards)}
@@ -362,7 +365,7 @@ class _Run:
 
     def _clean_up(self) -> None:
         """Commit records and staged blocks are of no use once the run is published."""
-        for part in ("commits", "staged"):
+        for part in ("commits", "staged", "states"):
             for folder in (Path(self.warehouse.root) / self.attempt).glob(f"*/{part}"):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -32,6 +32,9 @@ class Place:
         return f"{self.folder}/{kind.replace(':', '-')}/{shard:04d}.{suffix}"
 
 
+STATE_LIST = "state_list"
+
+
 class State:
     """The entries of one shard by kind."""
 
@@ -43,8 +46,11 @@ class State:
 
     @classmethod
     def from_blocks(cls, store: Store, blocks: Sequence[pa.RecordBatch]) -> State:
-        """From the `state` blocks of a group."""
-        return cls(store, entries_from_batch(concat(blocks, ENTRY_SCHEMA)))
+        """From the `state` blocks of a group; an entry of kind `state_list` stands for the entries in its file."""
+        entries: list[Entry] = []
+        for entry in entries_from_batch(concat(blocks, ENTRY_SCHEMA)):
+            entries += entries_from_batch(store.read_block(entry)) if entry.kind == STATE_LIST else [entry]
+        return cls(store, entries)
 
     def all(self) -> list[Entry]:
         """Every entry."""
