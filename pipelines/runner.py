@@ -15,7 +15,7 @@ def new_pipeline(beam_options: Sequence[str]) -> Any:
     directory: a `transforms/` that lies there would shadow ours.
     """
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, StandardOptions
+    from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, SetupOptions, StandardOptions
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.job.utils import dict_to_struct
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
@@ -25,7 +25,8 @@ def new_pipeline(beam_options: Sequence[str]) -> Any:
     setup.beam_plugins = [*(setup.beam_plugins or ()), "transforms.blocks"]
     if options.view_as(StandardOptions).runner not in (None, "FnApiRunner"):
         return beam.Pipeline(options=options)
-    os.environ["PYTHONSAFEPATH"] = "1"
+    if options.view_as(DirectOptions).direct_running_mode == "multi_processing":
+        os.environ["PYTHONSAFEPATH"] = "1"  # the runner starts its workers with this process's environment
     told = {"beam_plugins": setup.beam_plugins, "default_sdk_harness_log_level": "WARNING"}
     provision = beam_provision_api_pb2.ProvisionInfo(
         retrieval_token="unused-retrieval-token",  # as Beam itself says
