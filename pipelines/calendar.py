@@ -66,6 +66,21 @@ class Calendar:
             fit = fit[fit <= asked]
         return int(fit[-1]) if len(fit) else None
 
+    def held(self, policy: Policy, end: int | None) -> str | None:
+        """What waits beyond the last published day, in words; None where nothing does."""
+        last = self.first + len(self.received) - 1
+        if (end is not None and end >= last) or not self.received.any():
+            return None
+        open_days = np.flatnonzero(~self.closed(policy)) + self.first
+        open_days = open_days[open_days > (self.first - 1 if end is None else end)]
+        if len(open_days) == 0:
+            return None
+        day = int(open_days[0])
+        return (
+            f"readings go on to {date_of(last)}; the first day not complete is {date_of(day)}, with "
+            f"{self.received[day - self.first]:,} of {self.expected[day - self.first]:,} meters"
+        )
+
     def service_days(self, policy: Policy, through: int) -> pa.Table:
         """The `service_days` mart, `first .. through`."""
         n = through - self.first + 1

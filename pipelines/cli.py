@@ -121,10 +121,23 @@ def run(
         )
     if report.redelivered:
         print(f"{report.redelivered} files had been delivered before and were left aside.")
+    for mart in ("rejected", "pending"):
+        if any(c[mart] for c in report.counts.values()):
+            print(f"Why rows are {mart}: see the mart {'rejects' if mart == 'rejected' else mart}.")
+    if report.unmatched:
+        print(f"{report.unmatched} files in the landing folder match no pattern under `sources`, and were left aside.")
     if report.restated_from:
-        print(f"Restated from {report.restated_from}: see tier_restatements.")
+        changed = (
+            f"{report.restated_tiers:,} stretches of tiers changed: see tier_restatements"
+            if report.restated_tiers
+            else "no tier changed"
+        )
+        print(f"Made anew from {report.restated_from}: {changed}.")
+    if report.held:
+        print(f"Held back: {report.held}.")
     if report.published:
-        print(f"Published generation {report.generation}, {report.days} service days made, through {report.through}.")
+        reach = f"{report.days} service days made, through {report.through}" if report.through else "no service day yet"
+        print(f"Published generation {report.generation}, {reach}.")
         print(f"Marts: {Path(loaded.warehouse) / 'marts.duckdb'}")
     else:
         print(f"Nothing new has landed; generation {report.generation} stands.")

@@ -28,6 +28,7 @@ class Landed:
     sizes: list[int]
     redelivered: dict[str, int]
     register: pa.Table
+    unmatched: int = 0
 
 
 def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Table) -> Landed:
@@ -44,6 +45,9 @@ def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Ta
     infos = [i for i in fs.get_file_info(pafs.FileSelector(base, recursive=True)) if i.type == pafs.FileType.File]
     known = set(zip(register["source"].to_pylist(), register["sha256"].to_pylist(), strict=True))
     looked_at = set(zip(*(register[n].to_pylist() for n in ("source", "uri", "bytes", "modified")), strict=True))
+    patterns = [pattern for mapping in sources.values() for pattern in mapping.files]
+    names = [info.path.removeprefix(base).lstrip("/") for info in infos]
+    unmatched = sum(not any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in names)
     candidates = []
     for source in (name for name in sources if name in SHARD_KEY):
         for info in _matching(infos, base, sources[source]):
@@ -75,7 +79,7 @@ def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Ta
         rows.append((0 if again else last, source, uri, sha, info.size, _modified(info), at.isoformat()))
     columns = [pa.array([row[i] for row in rows], f.type) for i, f in enumerate(DELIVERIES_SCHEMA)]
     new = pa.table(columns, schema=DELIVERIES_SCHEMA)
-    return Landed(deliveries, sizes, redelivered, pa.concat_tables([register, new]))
+    return Landed(deliveries, sizes, redelivered, pa.concat_tables([register, new]), unmatched)
 
 
 def _modified(info: pafs.FileInfo) -> int:

@@ -116,7 +116,9 @@ class Publisher:
         seen = Facts(through, {s: read for s, (read, _) in facts.items()}, {s: bad for s, (_, bad) in facts.items()})
         docs = Path(self.warehouse.root) / "data_docs"
         result = audit(staging, config.policy, draft.number, docs, seen, overrides - {TAKEN_BACK})
-        result.enforce()
+        if result.blocked:
+            rejects = [self._full(e) for e in draft.of("mart:rejects") if e.path not in old]
+            raise AuditFailed(result.message + reject_summary(rejects))
         return result.rows
 
     def _hold_on_to_days(self, before: Generation, draft: Generation, overrides: frozenset[str]) -> None:
@@ -157,6 +159,22 @@ def generation_of(marts: Path) -> int | None:
     except duckdb.Error:
         return None
     return int(row[0]) if row else None
+
+
+def reject_summary(files: list[str]) -> str:
+    """The three most frequent reasons of rejected rows, with an example of each, as a sentence."""
+    if not files:
+        return ""
+    with duckdb.connect() as con:
+        rows = con.sql(
+            """SELECT count(*), reason, "column", any_value(value), any_value(file || ' row ' || row)
+               FROM read_parquet($files) GROUP BY reason, "column" ORDER BY 1 DESC, 2, 3 LIMIT 3""",
+            params={"files": files},
+        ).fetchall()
+    found = "; ".join(
+        f"{n:,} x {column or 'row'} {reason}, such as {value!r} ({where})" for n, reason, column, value, where in rows
+    )
+    return f" Rows were rejected for: {found}. Mend the file, or its mapping in wattier.yaml."
 
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.calendar import Calendar
 from pipelines.config import Config
@@ -58,6 +59,9 @@ class RunReport:
     redelivered: int = 0
     days: int = 0
     restated_from: date | None = None
+    restated_tiers: int = 0
+    held: str | None = None
+    unmatched: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -139,10 +143,12 @@ class _Run:
         commit_point("after_tick")
         report = RunReport(
             self.standing.number, date_of(end) if end is not None else None, False, len(landed.deliveries),
-            sum(landed.redelivered.values()), days, None, counts, seconds,
+            sum(landed.redelivered.values()), days, counts=counts, seconds=seconds,
         )  # fmt: skip
         if before is not None and first <= before and (days or end is None):
             report.restated_from = date_of(first)
+        report.held = calendar.held(self.config.policy, end) if calendar else None
+        report.unmatched = landed.unmatched
         landed_any = landed.register.num_rows > self.standing.deliveries.num_rows
         if not (days or landed_any or end != before or self._day_close_changed()):
             return report
@@ -155,6 +161,7 @@ class _Run:
                 overrides=overrides, progress=self.progress,
             )  # fmt: skip
         seconds["publish"] = clock.seconds
+        report.restated_tiers = self._restated_tiers(generation.number)
         self._clean_up()
         report.generation, report.published = generation.number, True
         return report
@@ -336,6 +343,7 @@ class _Run:
             "shards": self.config.settings.shards,
             "policy": policy_state(self.config.policy),
             "day_close": self.config.policy.day_close.model_dump(),
+            "held": calendar.held(self.config.policy, end) if calendar else None,
             "through": end,
             "first": calendar.first if calendar else None,
             "started_at": self.started.isoformat(timespec="seconds"),
@@ -362,6 +370,11 @@ class _Run:
         new = pa.Table.from_pylist(runs, schema=PIPELINE_RUNS.schema)
         tables["pipeline_runs"] = stack(tables.get("pipeline_runs"), new)
         return Generation(self.number, header, tuple(self.draft.entries), landed.register, tables)
+
+    def _restated_tiers(self, number: int) -> int:
+        """How many stretches of tiers this publication gave otherwise than an earlier one."""
+        table = self.warehouse.load().tables.get("tier_restatements")
+        return 0 if table is None else int(pc.sum(pc.equal(table["generation"], number)).as_py() or 0)
 
     def _clean_up(self) -> None:
         """Commit records and staged blocks are of no use once the run is published."""

@@ -34,6 +34,8 @@ def status(config: Config) -> dict[str, Any]:
         "rows_pending": standing.tables["pending"].num_rows,
         "rows_rejected": sum(entry.rows for entry in standing.of("mart:rejects")),
         "files_waiting": len(landed.deliveries),
+        "files_no_pattern_matches": landed.unmatched,
+        "days_held": standing.header.get("held") or "none",
         "shards": standing.header["shards"],
         "marts": str(warehouse.marts),
         "marts_of_generation": generation_of(warehouse.marts),
