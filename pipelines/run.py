@@ -152,7 +152,7 @@ class _Run:
         landed_any = landed.register.num_rows > self.standing.deliveries.num_rows
         if not (days or landed_any or end != before or self._day_close_changed()):
             return report
-        generation = self._generation(landed, calendar, end, counts)
+        generation = self._generation(landed, calendar, end, report)
         with _Clock() as clock:
             facts = {source: (c["read"], c["rejected"]) for source, c in counts.items()}
             self.publisher.publish(
@@ -336,14 +336,12 @@ class _Run:
         return self.warehouse.store.read_table(entry)
 
     # --- the publication -----------------------------------------------------------------------------------------------
-    def _generation(
-        self, landed: Landed, calendar: Calendar | None, end: int | None, counts: dict[str, dict[str, int]]
-    ) -> Generation:
+    def _generation(self, landed: Landed, calendar: Calendar | None, end: int | None, report: RunReport) -> Generation:
         header = {
             "shards": self.config.settings.shards,
             "policy": policy_state(self.config.policy),
             "day_close": self.config.policy.day_close.model_dump(),
-            "held": calendar.held(self.config.policy, end) if calendar else None,
+            "held": report.held,
             "through": end,
             "first": calendar.first if calendar else None,
             "started_at": self.started.isoformat(timespec="seconds"),
@@ -365,7 +363,7 @@ class _Run:
                 "rows_pending": c["pending"], "through": date_of(end) if end is not None else None,
                 "wattier_version": header["wattier_version"],
             }
-            for source, c in sorted(counts.items())
+            for source, c in sorted(report.counts.items())
         ]  # fmt: skip
         new = pa.Table.from_pylist(runs, schema=PIPELINE_RUNS.schema)
         tables["pipeline_runs"] = stack(tables.get("pipeline_runs"), new)

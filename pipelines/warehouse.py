@@ -20,7 +20,7 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,6 @@ class Draft:
     """The entries a run is putting together."""
 
     entries: list[Entry]
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def apply(self, commits: Iterable[Commit]) -> None:
         """Take up what stages report, in the order of the stages: entries replace, by day or by kind, or are added."""

@@ -167,7 +167,12 @@ TIER_RESTATEMENTS = Relation(
         Column("valid_to", DAY, "Last service day of the restated stretch"),
         Column("from_tier", TEXT, "Tier published before; null: none", nullable=True, values=TIERS),
         Column("to_tier", TEXT, "Tier published now; null: none", nullable=True, values=TIERS),
-        Column("cause", TEXT, "Why: deliveries changed the day, or the policy did. Withdrawn days count as a correction", values=("correction", "policy_changed")),
+        Column(
+            "cause",
+            TEXT,
+            "Why: deliveries changed the day, or the policy did. Withdrawn days count as a correction",
+            values=("correction", "policy_changed"),
+        ),
     ),
 )
 

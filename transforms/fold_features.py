@@ -262,6 +262,3 @@ class FoldFeatures(beam.PTransform):
         """Wires one DoFn."""
         fold = beam.ParDo(FoldFeaturesShard(self.place, self.policy, self.plan))
         return grouped | fold.with_outputs("state", main="ladders")
-
-
-__all__ = ["FoldFeatures", "Keyed", "Plan", "needed_columns", "problem", "ranking_scopes"]
