@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from schemas.marts import SERVICE_DAYS
 from schemas.policy import Policy
+from transforms.fold_days import sum_calendar
 from transforms.kernels.exact import ppm
 from transforms.kernels.windows import date_of
+from transforms.shards import numpy
 
 Int = npt.NDArray[np.int64]
 
@@ -32,10 +34,8 @@ class Calendar:
 
     @classmethod
     def of(cls, rows: pa.Table) -> Calendar | None:
-        """From the shards' calendars together (day, received, step, events); None where nothing counts yet."""
-        day, received, step, events = (
-            rows[name].to_numpy().astype(np.int64) for name in ("day", "received", "step", "events")
-        )
+        """From what all runs of all shards added, of `CALENDAR_SCHEMA`; None where nothing counts yet."""
+        day, received, step, events = (numpy(c, np.int64) for c in sum_calendar(rows).columns)
         counted = (received > 0) | (events > 0)
         if not counted.any():
             return None

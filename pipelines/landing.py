@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -42,20 +43,22 @@ def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Ta
     fs, base = pafs.FileSystem.from_uri(landing) if "://" in landing else (pafs.LocalFileSystem(), landing)
     if fs.get_file_info(base).type != pafs.FileType.Directory:
         raise ConfigError(f"{landing}: the landing folder is not there. Make it, or set `landing` in wattier.yaml.")
-    infos = [i for i in fs.get_file_info(pafs.FileSelector(base, recursive=True)) if i.type == pafs.FileType.File]
+    infos = sorted(
+        (i for i in fs.get_file_info(pafs.FileSelector(base, recursive=True)) if i.type == pafs.FileType.File),
+        key=lambda info: str(info.path),
+    )
     known = set(zip(register["source"].to_pylist(), register["sha256"].to_pylist(), strict=True))
     looked_at = set(zip(*(register[n].to_pylist() for n in ("source", "uri", "bytes", "modified")), strict=True))
-    patterns = [pattern for mapping in sources.values() for pattern in mapping.files]
-    names = [info.path.removeprefix(base).lstrip("/") for info in infos]
-    unmatched = sum(not any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in names)
+    named = [(info.path.removeprefix(base).lstrip("/"), info) for info in infos]
+    fits_any = _matcher(*sources.values())
+    unmatched = sum(not fits_any(name) for name, _ in named)
     candidates = []
     for source in (name for name in sources if name in SHARD_KEY):
-        for info in _matching(infos, base, sources[source]):
-            uri = (
-                info.path
-                if "://" not in landing
-                else f"{landing.rstrip('/')}/{info.path.removeprefix(base).lstrip('/')}"
-            )
+        matches = _matcher(sources[source])
+        for name, info in named:
+            if not matches(name):
+                continue
+            uri = info.path if "://" not in landing else f"{landing.rstrip('/')}/{name}"
             if (source, uri, info.size, _modified(info)) not in looked_at:
                 at = delivery_known_at(sources[source], uri, info.mtime)
                 candidates.append((at, uri.rsplit("/", 1)[-1], source, uri, info))
@@ -86,9 +89,9 @@ def _modified(info: pafs.FileInfo) -> int:
     return int(info.mtime_ns or 0)
 
 
-def _matching(infos: list[pafs.FileInfo], base: str, mapping: SourceMapping) -> list[pafs.FileInfo]:
-    relative = {info.path.removeprefix(base).lstrip("/"): info for info in infos}
-    return [info for name, info in sorted(relative.items()) if any(fnmatch.fnmatch(name, p) for p in mapping.files)]
+def _matcher(*mappings: SourceMapping) -> Callable[[str], object]:
+    """Whether a file name, relative to the landing folder, fits a pattern of the mappings."""
+    return re.compile("|".join(fnmatch.translate(p) for mapping in mappings for p in mapping.files)).match
 
 
 def _digest(fs: pafs.FileSystem, path: str) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from transforms.fold_days import LEDGER_SCHEMA, expected_steps, settle_versions, update_expected
+from transforms.fold_days import LEDGER_SCHEMA, calendar_rows, settle_versions, sum_calendar, update_expected
 from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.kernels.reference import NEVER
 
@@ -91,7 +91,11 @@ def test_expected_stretches_add_up_and_are_taken_away_again(
     both = update_expected(held, changes(more, 1))
     assert update_expected(both, changes(more, -1)) == held
     assert sum(both["meters"].to_pylist()) == len(some) + len(more)
-    steps = expected_steps(both)
+    once = sum_calendar(calendar_rows(expected=both))
+    added = pa.concat_tables([calendar_rows(expected=changes(rows, 1)) for rows in (some, more)])
+    assert sum_calendar(added) == once
+    assert sum_calendar(pa.concat_tables([once, added.slice(0, 0)])) == once
+    steps = dict(zip(once["day"].to_pylist(), once["step"].to_pylist(), strict=True))
     for day in range(10):
         due = sum(a <= day < b for _, a, b in [*some, *more])
         assert sum(step for number, step in steps.items() if number <= day) == due

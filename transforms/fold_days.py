@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -30,6 +31,11 @@ LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
 CALENDAR_SCHEMA = pa.schema(
     [("day", pa.int32()), ("received", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
 )
+"""What a run adds to the service calendar: meter readings received, change in meters expected, ledger events."""
+
+CALENDAR_FILES = 16
+"""Calendar files of a shard before they are added up into one."""
+
 LEDGER_FILES = 32
 """Ledger files of a shard before they are put together into one; the order of rows stays."""
 
@@ -47,18 +53,40 @@ def update_expected(held: pa.Table, changes: pa.Table) -> pa.Table:
     return table.take(pa.array(order))
 
 
-def expected_steps(changes: pa.Table) -> dict[int, int]:
-    """By how much the number of expected meters changes from a day on. changes: `EXPECTED_SCHEMA`."""
-    meters = numpy(changes["meters"], np.int64)
-    steps: dict[int, int] = {}
-    for name, sign in (("installed", 1), ("removed", -1)):
-        day, index = np.unique(numpy(changes[name]), return_inverse=True)
-        sums = np.zeros(len(day), np.int64)
-        np.add.at(sums, index, meters)
-        for number, amount in zip(day.tolist(), sums.tolist(), strict=True):
-            if number != NEVER:
-                steps[number] = steps.get(number, 0) + sign * amount
-    return steps
+def calendar_rows(
+    *, received: pa.Table | None = None, expected: pa.Table | None = None, events: pa.Table | None = None
+) -> pa.Table:
+    """What differences and new ledger events add to the calendar, row by row, of `CALENDAR_SCHEMA`.
+
+    received: `DIFFERENCE_SCHEMA`; expected: `EXPECTED_SCHEMA`; events: `LEDGER_SCHEMA`.
+    """
+    parts = []
+
+    def add(day: npt.NDArray[np.int32], column: str, amount: npt.NDArray[Any]) -> None:
+        columns = {name: np.zeros(len(day), np.int64) for name in CALENDAR_SCHEMA.names[1:]}
+        columns[column] = amount.astype(np.int64)
+        parts.append(pa.table({"day": day, **columns}, schema=CALENDAR_SCHEMA))
+
+    if received is not None:
+        add(numpy(received["day"]), "received", numpy(received["received"]))
+    if expected is not None:
+        meters = numpy(expected["meters"])
+        add(numpy(expected["installed"]), "step", meters)
+        ends = numpy(expected["removed"])
+        add(ends[ends < NEVER], "step", -meters[ends < NEVER])
+    if events is not None:
+        add(numpy(events["event_date"]), "events", np.ones(events.num_rows))
+    return pa.concat_tables(parts) if parts else CALENDAR_SCHEMA.empty_table()
+
+
+def sum_calendar(rows: pa.Table) -> pa.Table:
+    """Calendar rows added up: one row a day, ascending, none that is all zero. Both of `CALENDAR_SCHEMA`."""
+    day, index = np.unique(numpy(rows["day"]), return_inverse=True)
+    sums = np.zeros((3, len(day)), np.int64)
+    for into, name in zip(sums, CALENDAR_SCHEMA.names[1:], strict=True):
+        np.add.at(into, index, numpy(rows[name]))
+    some = sums.any(axis=0)
+    return pa.table([day[some], *sums[:, some]], schema=CALENDAR_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -149,28 +177,22 @@ class _DaysOfShard:
         self.slots = Slots.load(self.state, "account_slots")
         self.entries: list[Entry] = []
         self.replaces: list[str] = []
+        self.calendar: list[pa.Table] = []
 
     def fold(self) -> None:
         """Fold everything in, and report it."""
         shard, store, kinds = self.shard, self.state.store, self.kinds
-        calendar = self._calendar()
         restate: list[int | None] = []
-
-        restate.append(self._days(concat(kinds.get("difference", []), DIFFERENCE_SCHEMA), calendar))
-        restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA), calendar))
-        counts, first = self._ledger(concat(kinds.get("ledger_events", []), EVENTS_SCHEMA), calendar)
+        restate.append(self._days(concat(kinds.get("difference", []), DIFFERENCE_SCHEMA)))
+        restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA)))
+        counts, first = self._ledger(concat(kinds.get("ledger_events", []), EVENTS_SCHEMA))
         restate.append(first)
         self._put(
             "account_slots",
             self.slots.save(self.place, "account_slots", shard, "account_slots-grown"),
             replace=self.slots.grown,
         )
-        if any(day is not None for day in restate) or counts:
-            rows = sorted((day, *values) for day, values in calendar.items())
-            names = CALENDAR_SCHEMA.names
-            batch = pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for row in rows], CALENDAR_SCHEMA)
-            path = self.place.path("calendar", shard, "arrow")
-            self._put("calendar", store.write_blocks(path, "calendar", shard, [(-1, batch)]), replace=True)
+        self._calendar()
         known = [day for day in restate if day is not None]
         Commit("days", shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None)).write(
             store, self.place.folder
@@ -181,15 +203,18 @@ class _DaysOfShard:
         if replace:
             self.replaces.append(kind)
 
-    def _calendar(self) -> dict[int, list[int]]:
-        """Per day number: meter readings received, change in meters expected, ledger events."""
-        held = self.state.table("calendar", CALENDAR_SCHEMA)
-        return {
-            day: list(values)
-            for day, *values in zip(*(held[n].to_pylist() for n in CALENDAR_SCHEMA.names), strict=True)
-        }
+    def _calendar(self) -> None:
+        """Write what the run adds to the calendar; once in a while, all of it in one file."""
+        rows = sum_calendar(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *self.calendar]))
+        if rows.num_rows == 0:
+            return
+        replace = len(self.state.entries.get("calendar", [])) >= CALENDAR_FILES
+        if replace:
+            rows = sum_calendar(pa.concat_tables([self.state.table("calendar", CALENDAR_SCHEMA), rows]))
+        path, block = self.place.path("calendar", self.shard, "arrow"), [(-1, one_batch(rows))]
+        self._put("calendar", self.state.store.write_blocks(path, "calendar", self.shard, block), replace=replace)
 
-    def _days(self, differences: pa.Table, calendar: dict[int, list[int]]) -> int | None:
+    def _days(self, differences: pa.Table) -> int | None:
         if differences.num_rows == 0:
             return None
         slot, day = numpy(differences["slot"]), numpy(differences["day"])
@@ -203,26 +228,23 @@ class _DaysOfShard:
             block = DayBlock.from_batch(self.state.store.read_block(entry)) if entry else DayBlock.empty(n)
             block = block.add(n, slot[index], *(column[index] for column in columns))
             written.append((number, block.to_batch()))
-            calendar.setdefault(number, [0, 0, 0])[0] = int(block.received.sum())
+        self.calendar.append(calendar_rows(received=differences))
         path = self.place.path("day_block", self.shard, "arrow")
         self._put("day_block", self.state.store.write_blocks(path, "day_block", self.shard, written))
         return int(touched[0])
 
-    def _expected(self, changes: pa.Table, calendar: dict[int, list[int]]) -> int | None:
+    def _expected(self, changes: pa.Table) -> int | None:
         if changes.num_rows == 0:
             return None
         expected = update_expected(self.state.table("expected", EXPECTED_SCHEMA), changes)
         path = self.place.path("expected", self.shard, "arrow")
         blocks = [(-1, one_batch(expected))]
         self._put("expected", self.state.store.write_blocks(path, "expected", self.shard, blocks), replace=True)
-        for number, step in expected_steps(changes).items():
-            calendar.setdefault(number, [0, 0, 0])[1] += step
+        self.calendar.append(calendar_rows(expected=changes))
         slot, installed, removed, meters = (numpy(changes[name]) for name in EXPECTED_SCHEMA.names)
         return first_difference(slot.astype(np.int64), installed, removed, meters.astype(np.int64))
 
-    def _ledger(
-        self, arrived: pa.Table, calendar: dict[int, list[int]]
-    ) -> tuple[dict[str, dict[str, int]], int | None]:
+    def _ledger(self, arrived: pa.Table) -> tuple[dict[str, dict[str, int]], int | None]:
         store, path = self.state.store, self.place.path
         waited = self.state.table("pending_ledger", EVENTS_SCHEMA).combine_chunks()
         if arrived.num_rows == 0 and waited.num_rows == 0:
@@ -239,10 +261,7 @@ class _DaysOfShard:
                 pc.invert(pc.is_in(held["slot"], value_set=pa.array(np.unique(slot[: waited.num_rows]))))
             )
         update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
-        for number, count in zip(
-            *(a.tolist() for a in np.unique(numpy(now["event_date"]), return_counts=True)), strict=True
-        ):
-            calendar.setdefault(number, [0, 0, 0])[2] += count
+        self.calendar.append(calendar_rows(events=now))
 
         fresh = rows.slice(waited.num_rows).combine_chunks()
         if fresh.num_rows:

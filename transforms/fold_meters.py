@@ -19,7 +19,7 @@ from schemas.inbound import METER_READINGS, QUALITIES
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split, tag
 from transforms.fold_reference import STAMP_FIELDS, TO_METER_SHARD, marked, touched
 from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
-from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest
+from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, order_by
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit
 
@@ -103,7 +103,7 @@ def assignments(held: pa.Table) -> Assignments:
 
 def in_order(held: pa.Table) -> Int:
     """The order of assignment rows by (slot, installed). held: `HELD_SCHEMA`; returns (k,) row positions."""
-    return np.lexsort((days(held["installed_on"]), numpy(held["slot"])))
+    return order_by(numpy(held["slot"]), days(held["installed_on"]))
 
 
 def ends(table: pa.Table) -> npt.NDArray[np.int32]:

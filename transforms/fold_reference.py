@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from schemas.inbound import ACCOUNTS, CATEGORIES, METERS, STAMP
 from schemas.marts import ACCOUNTS as ACCOUNTS_MART
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split_by_id, tag
-from transforms.kernels.reference import NEVER, Population, days, latest
+from transforms.kernels.reference import NEVER, Population, days, latest, order_by
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
 
@@ -107,7 +107,7 @@ def population(accounts: pa.Table) -> Population:
     """The account rows of a shard by slot. accounts: rows that hold, of `ACCOUNTS_STATE`."""
     slot, valid_from = numpy(accounts["slot"], np.int32), days(accounts["valid_from"])
     category = numpy(pc.index_in(accounts["category"], value_set=pa.array(CATEGORIES)), np.int8)
-    order = np.lexsort((valid_from, slot))
+    order = order_by(slot, valid_from)
     opened, closed = days(accounts["opened_on"]), days(accounts["closed_on"])
     return Population(slot[order], valid_from[order], opened[order], closed[order], category[order])
 
@@ -121,7 +121,7 @@ def load_population(state: State) -> Population:
 def accounts_mart(accounts: pa.Table) -> pa.Table:
     """The accounts dimension: the rows that hold, each up to the day before the account's next one."""
     slot, start = numpy(accounts["slot"]), days(accounts["valid_from"])
-    order = np.lexsort((start, slot))
+    order = order_by(slot, start)
     ordered, slot, start = accounts.take(pa.array(order)), slot[order], start[order]
     last = np.r_[slot[1:] != slot[:-1], True][: len(slot)]
     valid_to = pa.array(np.r_[start[1:] - 1, 0][: len(slot)].astype(np.int32), mask=last).cast(pa.date32())

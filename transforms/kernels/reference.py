@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,12 @@ def _first_of_run(table: pa.Table, keys: Sequence[str]) -> Mask:
     if len(key) > 1:
         first[1:] = pc.not_equal(key.slice(1), key.slice(0, len(key) - 1)).to_numpy(zero_copy_only=False)
     return first
+
+
+def order_by(slot: npt.NDArray[Any], day: Int32) -> Int:
+    """Row order by (slot, day), rows that tie staying in place. slot: (k,), day: (k,) day numbers; returns (k,) int64."""
+    key = slot.astype(np.int64) << 32 | (day.astype(np.int64) + (1 << 31))
+    return np.argsort(key, kind="stable")
 
 
 def last_per_slot(slot: Int32, eligible: Mask, n: int) -> Int:
