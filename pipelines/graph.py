@@ -44,9 +44,11 @@ def take_in(
     accounts = p | "AccountStates" >> _create(account_states)
     meters = p | "MeterStates" >> _create(meter_states)
 
-    reference = group([accounts, landed.accounts, landed.meters], "ByAccount") | "FoldReference" >> FoldReference(place)
+    reference = group(
+        [accounts, landed.accounts, landed.meters, landed.ledger_events], "ByAccount"
+    ) | "FoldReference" >> FoldReference(place)
     changes = group([meters, reference.meters, landed.meter_readings], "ByMeter") | "FoldMeters" >> FoldMeters(place)
-    return group([reference.state, changes, landed.ledger_events], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
+    return group([reference.state, changes], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
 
 
 def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States) -> PCollection[int]:

@@ -179,9 +179,8 @@ def reject_summary(files: list[str]) -> str:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
-    from transforms.fold_days import EVENTS_SCHEMA
     from transforms.fold_meters import HELD_SCHEMA, READINGS_SCHEMA, pending_reasons
-    from transforms.fold_reference import METERS_SCHEMA
+    from transforms.fold_reference import EVENTS_SCHEMA, METERS_SCHEMA
 
     parts = []
 

@@ -152,7 +152,7 @@ class WriteCutoffsOf(beam.DoFn):
         days, store = numpy(table["service_date"]), self.place.store()
         path = self.place.path("mart:cutoffs", 0, "parquet")
         entry = store.write_parquet(path, "mart:cutoffs", -1, table, (int(days.min()), int(days.max())))
-        Commit("cutoffs", 0, (entry,)).write(store, self.place.folder)
+        self.place.report(Commit("cutoffs", 0, (entry,)))
         yield 0
 
 

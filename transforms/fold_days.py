@@ -19,15 +19,15 @@ import pyarrow.compute as pc
 from schemas.inbound import LEDGER_EVENTS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_meters import DIFFERENCE_SCHEMA, EXPECTED_SCHEMA
-from transforms.fold_reference import STAMP_FIELDS, load_population, touched
+from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
 LEDGER_FIELDS = [pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema]
-EVENTS_SCHEMA = pa.schema(LEDGER_FIELDS + STAMP_FIELDS)
 LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
+ARRIVED_SCHEMA = pa.schema([LEDGER_SCHEMA.field("slot"), *EVENTS_SCHEMA])
 CALENDAR_SCHEMA = pa.schema(
     [("day", pa.int32()), ("received", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
 )
@@ -174,28 +174,23 @@ class _DaysOfShard:
     def __init__(self, place: Place, shard: int, kinds: dict[str, list[pa.RecordBatch]]) -> None:
         self.place, self.shard, self.kinds = place, shard, kinds
         self.state = State.from_blocks(place.store(), kinds["state"])
-        self.slots = Slots.load(self.state, "account_slots")
+        self.accounts = sum(entry.rows for entry in self.state.entries.get("account_slots", []))
         self.entries: list[Entry] = []
         self.replaces: list[str] = []
         self.calendar: list[pa.Table] = []
 
     def fold(self) -> None:
         """Fold everything in, and report it."""
-        shard, store, kinds = self.shard, self.state.store, self.kinds
+        kinds = self.kinds
         restate: list[int | None] = []
         restate.append(self._days(concat(kinds.get("difference", []), DIFFERENCE_SCHEMA)))
         restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA)))
-        counts, first = self._ledger(concat(kinds.get("ledger_events", []), EVENTS_SCHEMA))
+        counts, first = self._ledger(concat(kinds.get("ledger_events", []), ARRIVED_SCHEMA))
         restate.append(first)
-        self._put(
-            "account_slots",
-            self.slots.save(self.place, "account_slots", shard, "account_slots-grown"),
-            replace=self.slots.grown,
-        )
         self._calendar()
         known = [day for day in restate if day is not None]
-        Commit("days", shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None)).write(
-            store, self.place.folder
+        self.place.report(
+            Commit("days", self.shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None))
         )
 
     def _put(self, kind: str, entries: list[Entry], *, replace: bool = False) -> None:
@@ -219,7 +214,7 @@ class _DaysOfShard:
             return None
         slot, day = numpy(differences["slot"]), numpy(differences["day"])
         columns = [numpy(differences[name]) for name in ("energy_wh", "received", "estimated", "conflict")]
-        stored, n = self.state.by_day("day_block"), len(self.slots)
+        stored, n = self.state.by_day("day_block"), self.accounts
         order = np.argsort(day, kind="stable")
         touched, starts = np.unique(day[order], return_index=True)
         written = []
@@ -249,10 +244,12 @@ class _DaysOfShard:
         waited = self.state.table("pending_ledger", EVENTS_SCHEMA).combine_chunks()
         if arrived.num_rows == 0 and waited.num_rows == 0:
             return {}, None
-        rows = pa.concat_tables([waited, arrived]).combine_chunks()
-        slot = self.slots.add(rows["account_id"].combine_chunks())
-        known = load_population(self.state).known(len(self.slots))[slot]
-        rows = rows.add_column(0, "slot", pa.array(slot))
+        if waited.num_rows:
+            slots = Slots.load(self.state, "account_slots")
+            waited = waited.add_column(0, "slot", pa.array(slots.find(waited["account_id"].combine_chunks())))
+        rows = pa.concat_tables([waited, arrived]).combine_chunks() if waited.num_rows else arrived
+        slot = numpy(rows["slot"])
+        known = load_population(self.state).known(self.accounts)[slot]
         files = self.state.entries.get("ledger", [])
         held = self._events_of(files, np.unique(slot[known]))
         now = rows.filter(pa.array(known)).select(LEDGER_SCHEMA.names)
@@ -286,7 +283,7 @@ class _DaysOfShard:
 
     def _events_of(self, files: list[Entry], slots: npt.NDArray[np.int32]) -> pa.Table:
         """All stored events of some accounts; only their rows are read from the mapped files."""
-        mine = np.zeros(len(self.slots), np.bool_)
+        mine = np.zeros(self.accounts, np.bool_)
         mine[slots] = True
         parts = []
         for entry in files:

@@ -127,7 +127,7 @@ class FoldFeaturesShard(beam.DoFn):
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
         entries = [_dated(entry, plan.last) for entry in entries]
-        Commit("features", shard, tuple(entries)).write(store, self.place.folder)
+        self.place.report(Commit("features", shard, tuple(entries)))
         path = self.place.path("staged", shard, "arrow")
         refs = [
             e

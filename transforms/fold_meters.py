@@ -229,7 +229,7 @@ class FoldMetersShard(beam.DoFn):
         if arrived.num_rows == 0 and rows.num_rows == 0:
             waiting = sum(entry.rows for entry in state.entries.get("pending_readings", []))
             counts = {"meter_readings": {"redriven": waiting, "pending": waiting}}
-            Commit("meters", shard, (), (), counts).write(store, self.place.folder)
+            self.place.report(Commit("meters", shard, (), (), counts))
             return
         slots = Slots.load(state, "meter_slots")
         arrived = arrived.append_column("slot", pa.array(slots.add(arrived["meter_id"].combine_chunks())))
@@ -278,7 +278,7 @@ class FoldMetersShard(beam.DoFn):
             },
             "meters": {"accepted": update.accepted, "superseded": update.superseded},
         }  # fmt: skip
-        Commit("meters", shard, tuple(entries), tuple(replaces), counts).write(store, self.place.folder)
+        self.place.report(Commit("meters", shard, tuple(entries), tuple(replaces), counts))
         yield from done.difference_blocks()
         expected = [
             pa.array(c)

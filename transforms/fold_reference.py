@@ -1,7 +1,8 @@
 """Accounts and meter assignments, by account shard: which accounts are known, and since when.
 
-Meter rows pass on to their meter's shard with their account's shard and slot and whether the account is known; those
-whose account is not are kept and sent again when it is.
+Every account that anything names gets its slot here; ledger events pass on with theirs. Meter rows pass on to their
+meter's shard with their account's shard and slot and whether the account is known; those whose account is not are kept
+and sent again when it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import ACCOUNTS, CATEGORIES, METERS, STAMP
+from schemas.inbound import ACCOUNTS, CATEGORIES, LEDGER_EVENTS, METERS, STAMP
 from schemas.marts import ACCOUNTS as ACCOUNTS_MART
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split_by_id, tag
 from transforms.kernels.reference import NEVER, Population, days, latest, order_by
@@ -26,6 +27,7 @@ STAMP_FIELDS = [pa.field(column.name, column.type) for column in STAMP]
 ACCOUNTS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in ACCOUNTS.schema] + STAMP_FIELDS)
 ACCOUNTS_STATE = pa.schema([*ACCOUNTS_SCHEMA, pa.field("slot", pa.int32())])
 METERS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METERS.schema] + STAMP_FIELDS)
+EVENTS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema] + STAMP_FIELDS)
 TO_METER_SHARD = pa.schema([*METERS_SCHEMA, pa.field("known", pa.bool_()), pa.field("account", pa.int64())])
 """A meter row with whether its account is known, and the account's shard and slot as one number (see `pack`)."""
 
@@ -131,13 +133,13 @@ def accounts_mart(accounts: pa.Table) -> pa.Table:
 
 @beam.typehints.with_output_types(Keyed, state=Keyed)
 class FoldReferenceShard(beam.DoFn):
-    """One account shard's reference data. Emits meter rows by meter shard, and the shard's state to `state`."""
+    """One account shard's reference data. Emits meter rows by meter shard; to `state`, the state and ledger events."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
 
     def process(self, element: Grouped) -> Iterator[Keyed | beam.pvalue.TaggedOutput]:
-        """element: (shard, blocks of kind state, accounts, meters)."""
+        """element: (shard, blocks of kind state, accounts, meters, ledger_events)."""
         shard, blocks = element
         store, kinds, path = self.place.store(), by_kind(blocks), self.place.path
         state = State.from_blocks(store, kinds["state"])
@@ -157,8 +159,9 @@ class FoldReferenceShard(beam.DoFn):
             if table.num_rows:
                 entries.append(store.write_parquet(path(kind, shard, "parquet"), kind, shard, table))
         waited = state.table("waiting_meters", METERS_SCHEMA)
-        if new.num_rows == 0 and arrived.num_rows == 0 and waited.num_rows == 0:
-            Commit("reference", shard, ()).write(store, self.place.folder)
+        ledger = concat(kinds.get("ledger_events", []), EVENTS_SCHEMA)
+        if not any(table.num_rows for table in (new, arrived, waited, ledger)):
+            self.place.report(Commit("reference", shard, ()))
             yield beam.pvalue.TaggedOutput("state", (shard, state_block(state.all())))
             return
 
@@ -179,8 +182,13 @@ class FoldReferenceShard(beam.DoFn):
                 store.write_parquet(path(kind, shard, "parquet"), kind, shard, accounts_mart(update.accounts))
             )
             replaces.append(kind)
-            entries += slots.save(self.place, "account_slots", shard)
-            replaces += ["account_slots"] if slots.grown else []
+        if ledger.num_rows:
+            slot = pa.array(slots.add(ledger["account_id"].combine_chunks()))
+            yield beam.pvalue.TaggedOutput(
+                "state", (shard, tag(one_batch(ledger.add_column(0, "slot", slot)), "ledger_events"))
+            )
+        entries += slots.save(self.place, "account_slots", shard)
+        replaces += ["account_slots"] if slots.grown else []
 
         meters = pa.concat_tables([waited, arrived]).combine_chunks()
         known = np.zeros(0, np.bool_)
@@ -198,15 +206,13 @@ class FoldReferenceShard(beam.DoFn):
             "accounts": {"accepted": update.accepted, "superseded": update.superseded},
             "meters": {"redriven": waited.num_rows, "pending": int((~known).sum())},
         }
-        Commit("reference", shard, tuple(entries), tuple(replaces), counts, update.restate_from).write(
-            store, self.place.folder
-        )
+        self.place.report(Commit("reference", shard, tuple(entries), tuple(replaces), counts, update.restate_from))
         kept = [entry for entry in state.all() if entry.kind not in replaces]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block(kept + entries)))
 
 
 class FoldReference(beam.PTransform):
-    """(account shard, state | accounts | meters blocks) -> meter rows by meter shard, and state by account shard."""
+    """(account shard, state | accounts | meters | ledger_events blocks) -> meter rows by meter shard, state by account shard."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()

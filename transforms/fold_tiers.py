@@ -94,7 +94,7 @@ class FoldTiersShard(beam.DoFn):
             moved.append((number, migrations, day.policy.version))
         assert features is not None
         entries = self._write(shard, slots, tiers, features, closed, moved)
-        Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)).write(store, self.place.folder)
+        self.place.report(Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)))
         yield shard
 
     def _day(

@@ -81,7 +81,7 @@ class ReadDelivery(beam.DoFn):
             path = f"{self.place.folder}/mart-rejects/{delivery.seq:06d}.parquet"
             entries.append(store.write_parquet(path, "mart:rejects", -1, table))
         counts = {source: {"read": read, "rejected": rejected}}
-        Commit("read", delivery.seq, tuple(entries), (), counts).write(store, self.place.folder)
+        self.place.report(Commit("read", delivery.seq, tuple(entries), (), counts))
 
 
 class ReadDeliveries(beam.PTransform):

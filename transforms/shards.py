@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.blocks import concat, tag
-from transforms.storage import ENTRY_SCHEMA, Entry, Store, entries_from_batch, entries_to_batch
+from transforms.storage import ENTRY_SCHEMA, Commit, Entry, Store, entries_from_batch, entries_to_batch
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,10 @@ class Place:
     def path(self, kind: str, shard: int, suffix: str) -> str:
         """The relative path of a file of this run."""
         return f"{self.folder}/{kind.replace(':', '-')}/{shard:04d}.{suffix}"
+
+    def report(self, commit: Commit) -> None:
+        """Write what a stage has done."""
+        commit.write(self.store(), self.folder)
 
 
 STATE_LIST = "state_list"
@@ -126,12 +130,12 @@ class Slots:
         ranks: npt.NDArray[np.int64] = self.rank[self.find(ids)]
         return ranks
 
-    def save(self, place: Place, kind: str, shard: int, name: str = "") -> list[Entry]:
-        """Write the list if it has grown, as a file of this name (default: the kind)."""
+    def save(self, place: Place, kind: str, shard: int) -> list[Entry]:
+        """Write the list if it has grown."""
         if not self.grown:
             return []
         batch = pa.record_batch([self.ids, self.rank], schema=SLOTS_SCHEMA)
-        return place.store().write_blocks(place.path(name or kind, shard, "arrow"), kind, shard, [(-1, batch)])
+        return place.store().write_blocks(place.path(kind, shard, "arrow"), kind, shard, [(-1, batch)])
 
 
 def numpy(column: pa.ChunkedArray | pa.Array, dtype: Any = None) -> npt.NDArray[Any]:
