@@ -1,33 +1,51 @@
-"""The whole of Wattier on one screen: two graphs, joined by the accepted log and the day blocks.
+"""The whole of Wattier on one screen: two graphs, joined by the accepted log and the day blocks, and both as a stream.
 
     take_in   landed files -> ReadDeliveries -> FoldReference -> FoldMeters -> FoldDays -> log, rejects, day blocks
     tick      state -> FoldFeatures -> CutOff -> FoldTiers -> features, cut-offs, tiers, migrations
+    stream    topics, landed files -> Inbox -> the folds of take_in -> Plan -> the folds of tick, epoch after epoch
 
 Every fold brings what concerns a shard together and hands it to a kernel; what a fold writes it reports in a commit record.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from pipelines.config import Retention
+from pipelines.plan_stage import PlanStage
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
 from transforms.blocks import Keyed, group
-from transforms.cutoffs import CutOff
-from transforms.fold_days import FoldDays
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
+from transforms.cutoffs import CutOff, ExtractOf, FindBracketsOf, LocateOf, ResolveOf, WriteCutoffsOf
+from transforms.epochs import STATE_AFTER, EpochFold, Route, RunEpochs, Stage, every, own
+from transforms.fold_days import FoldDays, FoldDaysShard
 from transforms.fold_features import FoldFeatures, Plan
-from transforms.fold_meters import FoldMeters
-from transforms.fold_reference import FoldReference
+from transforms.fold_meters import FoldMeters, FoldMetersShard
+from transforms.fold_reference import FoldReference, FoldReferenceShard
 from transforms.fold_tiers import FoldTiers
+from transforms.inbox import Inbox
 from transforms.read_files import ReadDeliveries
 from transforms.shards import Place
+from transforms.tick_stages import CUTOFFS_BEFORE, FeaturesStage, TiersStage
 
 States = Sequence[Keyed]
 """One `state` block for every shard."""
+
+
+@dataclass(frozen=True)
+class Inbound:
+    """The inputs of a stream by bucket: rows as stretches, cuts to all inboxes, and cuts to the planner."""
+
+    rows: Sequence[PCollection[Keyed]]
+    cuts: PCollection[Keyed]
+    to_plan: PCollection[Keyed]
 
 
 def _create(elements: Sequence[Any]) -> beam.PTransform:
@@ -57,3 +75,59 @@ def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_sta
     features = states | "FoldFeatures" >> FoldFeatures(place, policy, plan)
     cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
     return group([features.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+
+
+def stream(
+    p: beam.Pipeline, inputs: Inbound, place: Place, policy: Policy, retention: Retention, snapshot: str
+) -> PCollection[Keyed]:
+    """The folds of both graphs, epoch after epoch. snapshot: path of the state that the stream starts from.
+
+    Returns the state of every account shard after each tick.
+    """
+    n = place.shards
+
+    def run(label: str, fold: EpochFold, *senders: PCollection[Keyed]) -> Any:
+        return senders | label >> RunEpochs(fold)
+
+    def stage(
+        name: str, senders: int, fold: type, *routes: Route, policy: Policy | None = None, **more: Any
+    ) -> EpochFold:
+        make = functools.partial(fold, policy=policy) if policy else fold
+        return EpochFold(Stage(name, senders, make, routes, **more), place, snapshot)
+
+    waiting = beam.ParDo(Inbox(place)).with_outputs("reference", "meters")
+    inbox = [*inputs.rows, inputs.cuts] | "Inbox/Flatten" >> beam.Flatten() | "Inbox" >> waiting
+
+    to_meters, to_days, to_features = every("to_meters"), own("state", "to_days"), own(STATE_AFTER, "to_features")
+    fold = stage(
+        "reference", 1, FoldReferenceShard, to_meters, to_days, to_features, keeps=REFERENCE_STATE, reports=True
+    )
+    reference = run("FoldReference", fold, inbox.reference)
+    fold = stage("meters", 1 + n, FoldMetersShard, every("to_days"), keeps=METER_STATE)
+    meters = run("FoldMeters", fold, inbox.meters, reference.to_meters)
+    fold = stage("days", 1 + n, FoldDaysShard, to_features, keeps=DAY_STATE, reports=True)
+    days = run("FoldDays", fold, reference.to_days, meters.to_days)
+    planning = Stage("plan", 1 + 2 * n, None, (every("to_features"),), keeps=("calendar",))
+    fold = PlanStage(planning, place, snapshot, policy, retention)
+    planned = run("Plan", fold, inputs.to_plan, reference.report, days.report)
+
+    routes = every("to_brackets"), own("state", "to_extract"), own("state", "to_tiers")
+    fold = FeaturesStage(Stage("features", 3, None, routes, keeps=CHECKPOINT), place, snapshot, policy)
+    features = run("FoldFeatures", fold, reference.to_features, days.to_features, planned.to_features)
+    found = every("to_extract"), every("to_locate", "locate"), every("to_resolve", "resolve")
+    brackets = run(
+        "FindBrackets", stage("brackets", n, FindBracketsOf, *found, by_name=True, policy=policy), features.to_brackets
+    )
+    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"))
+    extract = run("Extract", fold, features.to_extract, brackets.to_extract)
+    fold = stage("locate", 2 * n, LocateOf, every("to_resolve"), by_name=True, policy=policy)
+    located = run("Locate", fold, brackets.to_locate, extract.to_locate)
+    fold = stage(
+        "resolve", 2 * n, ResolveOf, every("to_tiers"), Route("mart", "to_write", "first"), by_name=True, policy=policy
+    )
+    resolved = run("Resolve", fold, brackets.to_resolve, located.to_resolve)
+    run("WriteCutoffs", stage("write_cutoffs", n, WriteCutoffsOf), resolved.to_write)
+    tiering = Stage("tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", CUTOFFS_BEFORE))
+    fold = TiersStage(tiering, place, snapshot, policy)
+    after: PCollection[Keyed] = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
+    return after

@@ -32,13 +32,14 @@ class Landed:
     unmatched: int = 0
 
 
-def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Table) -> Landed:
+def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Table, last: int | None = None) -> Landed:
     """Find what has landed and is not in the register.
 
     A file that was looked at and has its size and time of modification still is not read again. Of the others, a file counts
     as delivered before when a file of its source had the same content, under whatever name. A file that
     changed under its old name is a new delivery. New deliveries are numbered on from the register in order of
-    (known at, file name), which does not depend on how many runs take them in. Raises FileFault, ConfigError.
+    (known at, file name), which does not depend on how many runs take them in; `last`: number of the last one before
+    them, where that is not the register's. Raises FileFault, ConfigError.
     """
     fs, base = pafs.FileSystem.from_uri(landing) if "://" in landing else (pafs.LocalFileSystem(), landing)
     if fs.get_file_info(base).type != pafs.FileType.Directory:
@@ -69,7 +70,7 @@ def discover(landing: str, sources: Mapping[str, SourceMapping], register: pa.Ta
     sizes: list[int] = []
     redelivered: dict[str, int] = {}
     rows = []
-    last = pc.max(register["seq"]).as_py() or 0
+    last = (pc.max(register["seq"]).as_py() or 0) if last is None else last
     for (at, _, source, uri, info), sha in zip(candidates, digests, strict=True):
         again = (source, sha) in known
         known.add((source, sha))
@@ -91,6 +92,8 @@ def _modified(info: pafs.FileInfo) -> int:
 
 def _matcher(*mappings: SourceMapping) -> Callable[[str], object]:
     """Whether a file name, relative to the landing folder, fits a pattern of the mappings."""
+    if not any(mapping.files for mapping in mappings):
+        return lambda name: None
     return re.compile("|".join(fnmatch.translate(p) for mapping in mappings for p in mapping.files)).match
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import calendar as months
-import importlib.metadata
 import json
 import shutil
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -19,12 +18,13 @@ import pyarrow.compute as pc
 
 from pipelines.calendar import Calendar
 from pipelines.config import Config
+from pipelines.generations import RowCounts, make_generation
 from pipelines.landing import Landed, discover
+from pipelines.plan import Decision, Standing, decide
 from pipelines.publish import Publisher
-from pipelines.warehouse import CHECKPOINT, Draft, Generation, Warehouse, commit_point, policy_state, stack
-from schemas.errors import StateError, Unbalanced, WattierError
-from schemas.marts import PIPELINE_RUNS
-from schemas.policy import Policy
+from pipelines.warehouse import Draft, Warehouse, commit_point
+from schemas.errors import StateError, WattierError
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import BASE, YEAR, date_of, day_of
@@ -38,11 +38,7 @@ INTAKE_BYTES = 64 << 20
 COMPRESSION = {".gz": 6, ".parquet": 3}
 """How much larger a file is taken to be once it is read, by suffix."""
 
-ACCOUNT_STATE = (
-    "account_slots", "accounts", "population", "mart:accounts", "waiting_meters", "expected", "calendar", "ledger",
-    "pending_ledger", "day_block",
-)  # fmt: skip
-METER_STATE = ("meter_slots", "assignments", "pending_readings", "meter_block", "log:meter_readings")
+ACCOUNT_STATE = (*REFERENCE_STATE, *DAY_STATE)
 
 Progress = Callable[[str, int, int], None]
 """Told of every step: what is being done, steps done, steps in all."""
@@ -108,7 +104,7 @@ class _Run:
         self.number = self.standing.number + 1
         self.attempt = f"data/{self.number:06d}-{uuid.uuid4().hex[:8]}"
         self.steps = 0
-        self.totals: dict[str, dict[str, int]] = {}
+        self.counts = RowCounts()
         self.restate: list[int] = []
         self._check_shards()
 
@@ -126,17 +122,23 @@ class _Run:
             self._take_in(landed)
         seconds = {"take_in": clock.seconds}
         commit_point("after_intake")
-        counts = self._balance(landed)
+        counts = self.counts.balance(Counter(d.source for d in landed.deliveries), landed.redelivered)
 
         rows = pa.concat_tables([self._table(e) for e in self._of("calendar")] or [CALENDAR_SCHEMA.empty_table()])
         calendar = Calendar.of(rows)
         before = self.standing.through
-        end = self._last_day(calendar, through, before)
-        first = self._first_day(calendar, before, end)
-        days = 0
+        standing = Standing(
+            before,
+            self.standing.header.get("first"),
+            tuple(self.draft.checkpoints()),
+            self.standing.header.get("policy"),
+        )
+        asked = day_of(through) if through else None
+        decision = decide(calendar, self.config.policy, standing, self.restate, asked)
+        end, first, days = decision.end, decision.first, decision.days
         with _Clock() as clock:
-            if calendar and end is not None and first <= end:
-                days = self._tick(calendar, first, end)
+            if decision.spans:
+                self._tick(decision)
             elif end is None:
                 self.draft.unpublish()
         seconds["tick"] = clock.seconds
@@ -152,7 +154,17 @@ class _Run:
         landed_any = landed.register.num_rows > self.standing.deliveries.num_rows
         if not (days or landed_any or end != before or self._day_close_changed()):
             return report
-        generation = self._generation(landed, calendar, end, report)
+        generation = make_generation(
+            self.standing,
+            self.draft.entries,
+            self.config,
+            self.started,
+            landed.register,
+            calendar,
+            end,
+            counts,
+            report.held,
+        )
         with _Clock() as clock:
             facts = {source: (c["read"], c["rejected"]) for source, c in counts.items()}
             self.publisher.publish(
@@ -180,88 +192,25 @@ class _Run:
                 take_in(p, place, self.config.sources, deliveries, accounts, meters)
             commits = self._commits(place, {"reference": None, "meters": None, "days": None, "read": len(deliveries)})
             self.draft.apply(commits)
-            self._count(commits)
+            self.counts.take(commits)
             self.restate += [c.restate_from for c in commits if c.restate_from is not None]
             self.progress("taking in", number, len(batches))
 
-    def _count(self, commits: Sequence[Commit]) -> None:
-        portion: dict[str, dict[str, int]] = {}
-        for commit in commits:
-            for source, counts in (commit.counts or {}).items():
-                for outcome, rows in counts.items():
-                    into = portion.setdefault(source, {})
-                    into[outcome] = into.get(outcome, 0) + rows
-        for source, counts in portion.items():
-            total = self.totals.setdefault(source, {})
-            waiting_again = total.pop("pending", 0)
-            for outcome, rows in counts.items():
-                total[outcome] = total.get(outcome, 0) + rows
-            total["redriven"] = total.get("redriven", 0) - waiting_again
-
-    def _balance(self, landed: Landed) -> dict[str, dict[str, int]]:
-        """Rows read, and pending before, against where they went. Raises Unbalanced."""
-        outcomes = ("read", "redriven", "accepted", "superseded", "rejected", "pending")
-        balanced = {}
-        for source, total in self.totals.items():
-            c = {outcome: total.get(outcome, 0) for outcome in outcomes}
-            came, went = c["read"] + c["redriven"], c["accepted"] + c["superseded"] + c["rejected"] + c["pending"]
-            if came != went:
-                raise Unbalanced(
-                    f"{source}: {came} rows came in ({c['read']} read, {c['redriven']} pending before), but {went} are accounted "
-                    f"for ({c['accepted']} accepted, {c['superseded']} superseded, {c['rejected']} rejected, {c['pending']} "
-                    "pending). Nothing was published. Please report this with the run's files."
-                )
-            c["files"] = sum(d.source == source for d in landed.deliveries)
-            c["files_redelivered"] = landed.redelivered.get(source, 0)
-            balanced[source] = c
-        return balanced
-
     # --- moving on -----------------------------------------------------------------------------------------------------
-    def _last_day(self, calendar: Calendar | None, through: date | None, before: int | None) -> int | None:
-        """The last service day to publish; None where there is none.
-
-        What was published stays, except for days that are no longer complete and that the policy holds back.
-        """
-        if calendar is None:
-            return None
-        policy, asked = self.config.policy, day_of(through) if through else None
-        if asked is not None:
-            return calendar.end(policy, asked if before is None else max(asked, before))
-        end = calendar.end(policy, None)
-        if policy.day_close.below_floor == "provisional" and before is not None and before >= calendar.first:
-            return before if end is None else max(end, before)
-        return end
-
     def _day_close_changed(self) -> bool:
         held = self.standing.header.get("day_close")
         return held is not None and held != self.config.policy.day_close.model_dump()
 
-    def _first_day(self, calendar: Calendar | None, before: int | None, end: int | None) -> int:
-        """The first service day to be made (anew); where none is left, the first that is taken back."""
-        if calendar is None or end is None:
-            return self.standing.header.get("first") or 0
-        candidates = [*self.restate, before + 1 if before is not None else calendar.first]
-        if before is not None and end < before:
-            candidates.append(end)
-        changed = _policy_change(self.standing.header.get("policy"), self.config.policy)
-        candidates += [changed] if changed is not None else []
-        first_before = self.standing.header.get("first")
-        candidates += [calendar.first] if first_before is not None and calendar.first != first_before else []
-        return max(min(candidates), calendar.first)
-
-    def _tick(self, calendar: Calendar, first: int, end: int) -> int:
-        """Roll from the last checkpoint before `first` to `end`, a month at a time. Returns the days made."""
+    def _tick(self, decision: Decision) -> None:
+        """Roll from the last checkpoint on, a month at a time."""
         from pipelines.graph import tick
 
-        held = [day for day in self.draft.checkpoints() if calendar.first <= day < first]
-        if calendar.first != self.standing.header.get("first", calendar.first):
-            held = []
-        start = held[-1] + 1 if held else calendar.first
-        first_before = self.standing.header.get("first")
-        self.draft.drop_from(start if held or first_before is None else min(start, first_before))
+        assert decision.end is not None
+        self.draft.drop_from(decision.drop_from)
+        end = decision.end
         keep = self.config.settings.retention
         features_from, consumption_from = end - keep.features + 1, end - keep.daily_consumption + 1
-        spans = list(_months(start, end))
+        spans = decision.spans
         for number, (a, b) in enumerate(spans):
             self.progress(f"service days to {date_of(b)}", number, len(spans))
             plan, place = Plan(a, b, features_from, consumption_from), self._place()
@@ -269,10 +218,8 @@ class _Run:
                 tick(p, place, self.config.policy, plan, self._hand_out(place, "accounts", self._tick_states(plan)))
             self.draft.apply(self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
             shutil.rmtree(Path(self.warehouse.root) / place.folder / "staged", ignore_errors=True)
-            ends = {day for day in self.draft.checkpoints() if _is_month_end(day)}
-            self.draft.prune(b, ends, {"mart:features": features_from, "mart:daily_consumption": consumption_from})
+            self.draft.prune({"mart:features": features_from, "mart:daily_consumption": consumption_from})
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
-        return end - start + 1
 
     def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
         kinds = ("account_slots", "population", "expected", "ledger", "day_block", *CHECKPOINT)
@@ -336,39 +283,6 @@ class _Run:
         return self.warehouse.store.read_table(entry)
 
     # --- the publication -----------------------------------------------------------------------------------------------
-    def _generation(self, landed: Landed, calendar: Calendar | None, end: int | None, report: RunReport) -> Generation:
-        header = {
-            "shards": self.config.settings.shards,
-            "policy": policy_state(self.config.policy),
-            "day_close": self.config.policy.day_close.model_dump(),
-            "held": report.held,
-            "through": end,
-            "first": calendar.first if calendar else None,
-            "started_at": self.started.isoformat(timespec="seconds"),
-            "wattier_version": importlib.metadata.version("wattier"),
-            "keep_from": {} if end is None else {
-                "features": end - self.config.settings.retention.features + 1,
-                "daily_consumption": end - self.config.settings.retention.daily_consumption + 1,
-            },
-        }  # fmt: skip
-        tables = dict(self.standing.tables)
-        tables.pop("service_days", None)
-        if calendar and end is not None:
-            tables["service_days"] = calendar.service_days(self.config.policy, end)
-        runs = [
-            {
-                "generation": self.number, "source": source, "started_at": header["started_at"], "files": c["files"],
-                "files_redelivered": c["files_redelivered"], "rows_read": c["read"], "rows_redriven": c["redriven"],
-                "rows_accepted": c["accepted"], "rows_superseded": c["superseded"], "rows_rejected": c["rejected"],
-                "rows_pending": c["pending"], "through": date_of(end) if end is not None else None,
-                "wattier_version": header["wattier_version"],
-            }
-            for source, c in sorted(report.counts.items())
-        ]  # fmt: skip
-        new = pa.Table.from_pylist(runs, schema=PIPELINE_RUNS.schema)
-        tables["pipeline_runs"] = stack(tables.get("pipeline_runs"), new)
-        return Generation(self.number, header, tuple(self.draft.entries), landed.register, tables)
-
     def _restated_tiers(self, number: int) -> int:
         """How many stretches of tiers this publication gave otherwise than an earlier one."""
         table = self.warehouse.load().tables.get("tier_restatements")
@@ -396,35 +310,6 @@ def _in_portions(landed: Landed) -> Iterator[list[str]]:
         size += weight
     if portion:
         yield portion
-
-
-def _months(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Split days at the ends of months."""
-    while first <= last:
-        day = date_of(first)
-        end = min(last, first - day.day + months.monthrange(day.year, day.month)[1])
-        yield first, end
-        first = end + 1
-
-
-def _is_month_end(day: int) -> bool:
-    return date_of(day + 1).day == 1
-
-
-def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
-    """First day on which another rule is in force than was published under; None where all is as it was."""
-    if held is None:
-        return None
-    new = policy_state(policy)
-
-    def on(versions: list[list[Any]], day: int) -> str:
-        fit = [content for start, content in versions if start <= day]
-        return str(fit[-1] if fit else versions[0][1])
-
-    edges: list[int] = sorted({start for start, _ in [*held, *new]})
-    if on(held, edges[0] - 1) != on(new, edges[0] - 1):
-        return edges[0] - 1_000_000  # the first version also rules every day before it
-    return next((day for day in edges if on(held, day) != on(new, day)), None)
 
 
 class _Clock:

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.landing import discover
+from pipelines.plan import policy_state
 from pipelines.publish import generation_of
-from pipelines.warehouse import Warehouse, policy_state
+from pipelines.warehouse import Warehouse
 from schemas.errors import ConfigError, StateError
 from schemas.policy import Policy
 from transforms.kernels.windows import date_of

@@ -28,26 +28,16 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.errors import Locked, StateError
-from schemas.policy import Policy
-from transforms.kernels.windows import day_of
+from transforms.checkpoints import BY_DAY, CHECKPOINT, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch
 
 FORMAT = 1
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
-BY_DAY = ("day_block", "meter_block")
-"""State kept by (shard, service day): a new entry takes the place of the day's old one."""
-
-CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")
-"""State as of a day, from which a run can roll forward."""
-
 TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
-
-DAILY_CHECKPOINTS = 10
-"""Checkpoints kept of the latest ticks; older ones are kept for the last day of a month only."""
 
 COMMIT_POINTS = ("after_intake", "after_tick", "after_audit", "before_pointer", "after_pointer", "after_marts")
 
@@ -129,10 +119,9 @@ class Draft:
         """Day numbers that can be taken up again."""
         return sorted({entry.first for entry in self.entries if entry.kind == "windows"})
 
-    def prune(self, through: int, month_ends: set[int], keep_from: dict[str, int]) -> None:
+    def prune(self, keep_from: dict[str, int]) -> None:
         """Let go of checkpoints no longer needed, and of mart files of days that retention has passed."""
-        days = self.checkpoints()
-        kept = set(days[-DAILY_CHECKPOINTS:]) | (month_ends & set(days)) | {through}
+        kept = kept_checkpoints(self.checkpoints())
         self.entries = [
             e
             for e in self.entries
@@ -273,8 +262,3 @@ class Warehouse:
 def stack(old: pa.Table | None, new: pa.Table) -> pa.Table:
     """A small table with rows added. Columns that an older version did not have are null in its rows."""
     return new if old is None else pa.concat_tables([old, new], promote_options="permissive").select(new.schema.names)
-
-
-def policy_state(policy: Policy) -> list[list[Any]]:
-    """The versions as they can be compared: effective from (day number), content."""
-    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]

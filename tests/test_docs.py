@@ -14,7 +14,7 @@ from pipelines.cli import EXIT_CODES
 from pipelines.config import load_config
 from pipelines.run import ACCOUNT_STATE, METER_STATE
 from pipelines.templates import write_templates
-from pipelines.warehouse import CHECKPOINT
+from transforms.checkpoints import CHECKPOINT
 from schemas import reference
 from schemas.inbound import SOURCES
 from schemas.labels import labels

@@ -75,6 +75,12 @@ def tag(batch: pa.RecordBatch, kind: str, **facts: str) -> pa.RecordBatch:
     return batch.replace_schema_metadata(metadata)
 
 
+def with_facts(batch: pa.RecordBatch, **facts: str) -> pa.RecordBatch:
+    """A tagged block with more facts, or others in place of those it had."""
+    said = {f"wattier.{name}".encode(): value.encode() for name, value in facts.items()}
+    return batch.replace_schema_metadata({**(batch.schema.metadata or {}), **said})
+
+
 def kind_of(batch: pa.RecordBatch) -> str:
     """What a tagged block holds."""
     return str(batch.schema.metadata[_KIND].decode())

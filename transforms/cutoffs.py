@@ -148,6 +148,9 @@ class WriteCutoffsOf(beam.DoFn):
     def process(self, element: Grouped) -> Iterator[int]:
         """element: (0, cut-off blocks)."""
         table = concat(list(element[1]), CUTOFFS.schema).cast(CUTOFFS.schema)
+        if table.num_rows == 0:
+            self.place.report(Commit("cutoffs", 0, ()))
+            return
         table = table.sort_by([(name, "ascending") for name in CUTOFFS.keys])
         days, store = numpy(table["service_date"]), self.place.store()
         path = self.place.path("mart:cutoffs", 0, "parquet")

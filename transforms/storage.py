@@ -6,6 +6,7 @@ and logs are Parquet.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -112,10 +113,25 @@ class Store:
             with self.fs.open_output_stream(target) as out:
                 out.write(data)
 
+    def create_bytes(self, path: str, data: bytes) -> None:
+        """Write a file unless it is there: of several writers, one wins. The root must be local."""
+        target = self.full(path)
+        self.fs.create_dir(posixpath.dirname(target), recursive=True)
+        temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+        with self.fs.open_output_stream(temporary) as out:
+            out.write(data)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, target)
+        self.fs.delete_file(temporary)
+
     def read_bytes(self, path: str) -> bytes:
         """The content of a file; FileNotFoundError where it is not there."""
         with self.fs.open_input_stream(self.full(path)) as stream:
             return bytes(stream.read())
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return bool(self.fs.get_file_info(self.full(path)).type == pafs.FileType.File)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write a small JSON document."""

@@ -1,0 +1,228 @@
+"""Where an epoch ends: how far each input goes into it is written down first, once, and then followed.
+
+A runner that fails goes back to its last checkpoint and repeats what came after. The files that say how epochs were cut
+are still there then, and cut them the same way again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.coders import StrUtf8Coder
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.utils.timestamp import Timestamp
+
+from pipelines.landing import discover
+from pipelines.warehouse import DELIVERIES_SCHEMA
+from schemas.mapping import SourceMapping
+from transforms.blocks import Keyed, fact, kind_of
+from transforms.epochs import parcels
+from transforms.inbox import Cut, Stretches
+from transforms.read_files import delivery_to_json
+from transforms.shards import Place
+
+NO_LIMIT = 1 << 20
+"""`through` of a cut where no input says how far days may close."""
+
+
+def cut_path(folder: str, number: int) -> str:
+    """Where an epoch's cut is written down."""
+    return f"{folder}/epochs/{number:08d}.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stream reads.
+
+    topics: part -> source, of every partition; begins: part -> offset the stream starts from. landing: folder, or None.
+    seq: number of the last delivery before the stream. register: path of the file register it starts from.
+    """
+
+    topics: dict[str, str]
+    begins: dict[str, int]
+    landing: str | None
+    seq: int
+    register: str
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When to cut: every so many seconds where there is something new, or after so many rows."""
+
+    seconds: float = 5.0
+    rows: int = 1_000_000
+    out_of_order_days: int = 1
+
+
+@dataclass
+class Heard:
+    """What the cutter knows. last_day: part -> last service day seen; idle: parts without messages for a while."""
+
+    number: int = 0
+    seq: int = -1
+    rows: int = 0
+    through: int | None = None
+    parts: dict[str, Stretches] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    last_day: dict[str, int] = field(default_factory=dict)
+    idle: dict[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """As text."""
+        parts = {name: [part.next, part.open] for name, part in self.parts.items()}
+        return json.dumps({**vars(self), "parts": parts})
+
+    @classmethod
+    def from_json(cls, text: str) -> Heard:
+        """From text."""
+        value = json.loads(text)
+        parts = {n: Stretches(at, {int(a): h for a, h in o.items()}) for n, (at, o) in value["parts"].items()}
+        return cls(**{**value, "parts": parts})
+
+
+@beam.typehints.with_output_types(Keyed, plan=Keyed, deliveries=tuple[int, str])
+class CutEpochs(beam.DoFn):
+    """Marks of all parts -> cuts: to every inbox, and to the planner; landed files to `deliveries`."""
+
+    STATE = ReadModifyWriteStateSpec("state", StrUtf8Coder())
+    CUT = TimerSpec("cut", TimeDomain.REAL_TIME)
+
+    def __init__(self, place: Place, inputs: Inputs, mappings: dict[str, SourceMapping], pace: Pace) -> None:
+        self.place, self.inputs, self.mappings, self.pace = place, inputs, dict(mappings), pace
+        self.cuts = Metrics.counter("stream", "epochs_cut")
+        self.lag = Metrics.gauge("stream", "watermark_day")
+
+    def process(
+        self,
+        element: Keyed,
+        state: Any = beam.DoFn.StateParam(STATE),  # noqa: B008
+        cut: Any = beam.DoFn.TimerParam(CUT),  # noqa: B008
+    ) -> Iterator[Any]:
+        """element: (0, mark), or (0, block of kind start) once."""
+        block, held = element[1], state.read()
+        heard = Heard.from_json(held) if held else self._start()
+        if kind_of(block) == "start":
+            yield from self._cut(heard)
+            cut.set(Timestamp.now() + self.pace.seconds)
+        else:
+            part, first, after = fact(block, "part"), int(fact(block, "first")), int(fact(block, "next"))
+            if after > first:
+                heard.parts[part].note(first, after, 1)
+                heard.rows += int(fact(block, "rows"))
+            if day := fact(block, "last_day"):
+                heard.last_day[part] = max(int(day), heard.last_day.get(part, int(day)))
+            heard.idle[part] = fact(block, "idle") == "1"
+            if heard.rows >= self.pace.rows:
+                yield from self._cut(heard)
+        state.write(heard.to_json())
+
+    @on_timer(CUT)
+    def on_cut(
+        self,
+        state: Any = beam.DoFn.StateParam(STATE),  # noqa: B008
+        cut: Any = beam.DoFn.TimerParam(CUT),  # noqa: B008
+    ) -> Iterator[Any]:
+        """Every so often."""
+        heard = Heard.from_json(state.read())
+        yield from self._cut(heard)
+        state.write(heard.to_json())
+        cut.set(Timestamp.now() + self.pace.seconds)
+
+    def _start(self) -> Heard:
+        begins = self.inputs.begins
+        return Heard(seq=self.inputs.seq, parts={p: Stretches(at) for p, at in begins.items()}, ends=dict(begins))
+
+    def _cut(self, heard: Heard) -> Iterator[Any]:
+        """Cut an epoch, if there is something new; first all those that were written down before."""
+        store, folder = self.place.store(), self.place.folder
+        while store.exists(path := cut_path(folder, heard.number + 1)):
+            yield from self._follow(heard, Cut.from_json(store.read_bytes(path).decode()))
+        cut = self._next(heard)
+        if cut is not None:
+            store.create_bytes(path, cut.to_json().encode())
+            yield from self._follow(heard, Cut.from_json(store.read_bytes(path).decode()))
+
+    def _next(self, heard: Heard) -> Cut | None:
+        """What would be cut now; None where nothing is new."""
+        known_at, seq = datetime.now(UTC).isoformat(timespec="seconds"), heard.seq
+        ends = {part: at.next for part, at in heard.parts.items() if at.next > heard.ends[part]}
+        begins = {part: heard.ends[part] for part in ends}
+        rows: list[list[Any]] = []
+        seqs: dict[str, int] = {}
+        deliveries: list[str] = []
+        for part in sorted(ends):
+            seq += 1
+            seqs[part] = seq
+            uri = f"{part}:{begins[part]}-{ends[part]}"
+            sha = hashlib.sha256(uri.encode()).hexdigest()
+            rows.append([seq, self.inputs.topics[part], uri, sha, 0, 0, known_at])
+        if self.inputs.landing is not None:
+            register = self._register(heard)
+            landed = discover(self.inputs.landing, self.mappings, register, seq)
+            deliveries = [delivery_to_json(d) for d in landed.deliveries]
+            rows += [list(row.values()) for row in landed.register.slice(register.num_rows).to_pylist()]
+            for delivery in landed.deliveries:
+                part = f"file:{delivery.seq}"
+                begins[part], ends[part], seqs[part] = 0, 1, delivery.seq
+        through = self._through(heard)
+        if not rows and through == heard.through:
+            return None
+        return Cut(heard.number + 1, begins, ends, seqs, known_at, tuple(deliveries), through, tuple(map(tuple, rows)))
+
+    def _through(self, heard: Heard) -> int | None:
+        """Last service day that may close: what the slowest partition of readings has passed."""
+        parts = [part for part, source in self.inputs.topics.items() if source == "meter_readings"]
+        if not parts:
+            return NO_LIMIT
+        yesterday = int(time.time() // 86_400) - 1
+        passed = [
+            yesterday
+            if heard.idle.get(part)
+            else heard.last_day[part] - self.pace.out_of_order_days
+            if part in heard.last_day
+            else None
+            for part in parts
+        ]
+        if any(day is None for day in passed):
+            return heard.through
+        return max(min(day for day in passed if day is not None), heard.through or 0)
+
+    def _follow(self, heard: Heard, cut: Cut) -> Iterator[Any]:
+        """Send a cut on, and go on from it."""
+        heard.number, heard.through, heard.rows = cut.number, cut.through, 0
+        heard.seq = max([heard.seq, *(row[0] for row in cut.register)])
+        heard.ends |= {part: end for part, end in cut.ends.items() if part in self.inputs.topics}
+        self.cuts.inc()
+        if cut.through is not None:
+            self.lag.set(cut.through)
+        block = cut.to_block()
+        for bucket in range(self.place.shards):
+            yield bucket, block
+        for parcel in parcels({0: [block]}, [0], "cutter", cut.number, cut.number - 1):
+            yield beam.pvalue.TaggedOutput("plan", parcel)
+        for text in cut.deliveries:
+            yield beam.pvalue.TaggedOutput("deliveries", (cut.number, text))
+
+    def _register(self, heard: Heard) -> pa.Table:
+        """The file register: as the stream found it, and what was cut since."""
+        store = self.place.store()
+        rows: list[Any] = []
+        for number in range(1, heard.number + 1):
+            rows += Cut.from_json(store.read_bytes(cut_path(self.place.folder, number)).decode()).register
+        return pa.concat_tables([store.open_blocks(self.inputs.register).read_all(), register_rows(rows)])
+
+
+def register_rows(rows: Any) -> pa.Table:
+    """Rows of a cut as the file register has them."""
+    columns = [pa.array([row[i] for row in rows], f.type) for i, f in enumerate(DELIVERIES_SCHEMA)]
+    return pa.table(columns, schema=DELIVERIES_SCHEMA)

@@ -1,0 +1,119 @@
+"""Which service days a run, or an epoch of a stream, makes: from where, up to where, in which stretches."""
+
+from __future__ import annotations
+
+import calendar as months
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.calendar import Calendar
+from schemas.policy import Policy
+from transforms.kernels.windows import date_of, day_of
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands: last and first service day published, days that can be taken up again, the policy it was made under."""
+
+    through: int | None = None
+    first: int | None = None
+    checkpoints: tuple[int, ...] = ()
+    policy: list[list[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to make. All are service day numbers.
+
+    end: last day to publish, None where none is left. first: first day whose figures may differ. start: the day after
+    the checkpoint that is taken up. drop_from: what was published from here on goes. spans: stretches to make, in order;
+    none where nothing is to be made.
+    """
+
+    end: int | None
+    first: int
+    start: int
+    drop_from: int
+    spans: tuple[tuple[int, int], ...]
+
+    @property
+    def days(self) -> int:
+        """How many days are made."""
+        return sum(last - first + 1 for first, last in self.spans)
+
+
+def decide(
+    calendar: Calendar | None, policy: Policy, standing: Standing, restate: Iterable[int], asked: int | None
+) -> Decision:
+    """From the calendar, what stands and the first days that deliveries changed, to the days to make.
+
+    asked: last day wanted; None: the last complete one.
+    """
+    end = _last_day(calendar, policy, standing.through, asked)
+    if calendar is None or end is None:
+        return Decision(end, standing.first or 0, 0, 0, ())
+    first = _first_day(calendar, policy, standing, restate, end)
+    held = [day for day in standing.checkpoints if calendar.first <= day < first]
+    if standing.first is not None and calendar.first != standing.first:
+        held = []
+    start = held[-1] + 1 if held else calendar.first
+    drop_from = start if held or standing.first is None else min(start, standing.first)
+    return Decision(end, first, start, drop_from, tuple(_months(start, end)) if first <= end else ())
+
+
+def _last_day(calendar: Calendar | None, policy: Policy, before: int | None, asked: int | None) -> int | None:
+    """The last service day to publish; None where there is none.
+
+    What was published stays, except for days that are no longer complete and that the policy holds back.
+    """
+    if calendar is None:
+        return None
+    if asked is not None:
+        return calendar.end(policy, asked if before is None else max(asked, before))
+    end = calendar.end(policy, None)
+    if policy.day_close.below_floor == "provisional" and before is not None and before >= calendar.first:
+        return before if end is None else max(end, before)
+    return end
+
+
+def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: Iterable[int], end: int) -> int:
+    """The first service day to be made (anew); where none is left, the first that is taken back."""
+    before = standing.through
+    candidates = [*restate, before + 1 if before is not None else calendar.first]
+    if before is not None and end < before:
+        candidates.append(end)
+    changed = _policy_change(standing.policy, policy)
+    candidates += [changed] if changed is not None else []
+    candidates += [calendar.first] if standing.first is not None and calendar.first != standing.first else []
+    return max(min(candidates), calendar.first)
+
+
+def policy_state(policy: Policy) -> list[list[Any]]:
+    """The versions as they can be compared: effective from (day number), content."""
+    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]
+
+
+def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
+    """First day on which another rule is in force than was published under; None where all is as it was."""
+    if held is None:
+        return None
+    new = policy_state(policy)
+
+    def on(versions: list[list[Any]], day: int) -> str:
+        fit = [content for start, content in versions if start <= day]
+        return str(fit[-1] if fit else versions[0][1])
+
+    edges: list[int] = sorted({start for start, _ in [*held, *new]})
+    if on(held, edges[0] - 1) != on(new, edges[0] - 1):
+        return edges[0] - 1_000_000  # the first version also rules every day before it
+    return next((day for day in edges if on(held, day) != on(new, day)), None)
+
+
+def _months(first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Split days at the ends of months."""
+    while first <= last:
+        day = date_of(first)
+        end = min(last, first - day.day + months.monthrange(day.year, day.month)[1])
+        yield first, end
+        first = end + 1

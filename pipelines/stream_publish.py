@@ -1,0 +1,201 @@
+"""The publisher of a stream: what its epochs have written becomes publications, in order, as in a bounded run.
+
+It shares nothing with the job but files. It can be stopped and started at any moment, on its own; the warehouse's pointer
+says how far it came.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.calendar import Calendar
+from pipelines.config import Config
+from pipelines.cut import cut_path, register_rows
+from pipelines.generations import RowCounts, make_generation
+from pipelines.plan import Decision
+from pipelines.publish import Publisher
+from pipelines.warehouse import Draft, Generation, Warehouse, commit_point
+from schemas.errors import AuditFailed, StateError
+from transforms.epochs import epoch_folder
+from transforms.fold_days import CALENDAR_SCHEMA
+from transforms.inbox import Cut
+from transforms.kernels.windows import date_of
+from transforms.read_files import read_faults
+from transforms.storage import Commit
+from transforms.tick_stages import Tick
+
+EPOCH_STAGES = ("reference", "meters", "days", "inbox", "read")
+
+
+@dataclass
+class Since:
+    """What came since the last publication. first: first day made anew; restate: first day that deliveries changed."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    counts: RowCounts = field(default_factory=RowCounts)
+    files: Counter[str] = field(default_factory=Counter)
+    first: int | None = None
+    restate: int | None = None
+    days: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Published:
+    """One publication, or one that the audit held back."""
+
+    generation: int
+    epoch: int
+    through: int | None
+    days: int
+    restated_from: int | None
+    rows: int
+    held: str | None = None
+
+    def __str__(self) -> str:
+        reach = f"through {date_of(self.through)}" if self.through is not None else "no service day yet"
+        again = f", made anew from {date_of(self.restated_from)}" if self.restated_from is not None else ""
+        if self.held:
+            return f"Held by the audit, {reach}: {self.held}"
+        return f"Published generation {self.generation}, {reach}{again}; {self.rows:,} rows, epoch {self.epoch}."
+
+
+class StreamPublisher:
+    """Publishes what one stream writes. The caller holds the warehouse's lock."""
+
+    def __init__(
+        self, config: Config, folder: str, *, audit: bool = True, overrides: frozenset[str] = frozenset()
+    ) -> None:
+        self.config, self.folder, self.audit, self.overrides = config, folder, audit, overrides
+        self.warehouse = Warehouse(config.warehouse)
+        self.publisher = Publisher(self.warehouse)
+        self.publisher.recover()
+        self.standing = self.warehouse.load()
+        stream = self.standing.header.get("stream", {})
+        mine = stream.get("folder") == folder
+        began = self.warehouse.store.read_json(f"{folder}/stream.json")
+        if not mine and began["generation"] != self.standing.number:
+            raise StateError(
+                f"the stream in {folder} began with generation {began['generation']}, but {self.standing.number} stands: another "
+                "run has published since. Stop the job, and start the stream anew; it goes on from what is published."
+            )
+        self.epoch: int = stream["epoch"] if mine else 0
+        self.offsets: dict[str, int] = dict(stream.get("offsets", {}))
+        self.draft = Draft(list(self.standing.entries))
+        self.register = self.standing.deliveries
+        self.end = self.standing.through
+        self.since = Since()
+
+    # --- epochs --------------------------------------------------------------------------------------------------------
+    def take(self) -> bool:
+        """Take up the next epoch, if all of it is written. Returns whether it was."""
+        found = self._read(self.epoch + 1)
+        if found is None:
+            return False
+        cut, commits, plan, ticks = found
+        since = self.since
+        self.draft.apply(commits)
+        since.counts.take(commits)
+        since.epochs += 1
+        self.register = pa.concat_tables([self.register, register_rows(cut.register)])
+        self.offsets |= {part: end for part, end in cut.ends.items() if not part.startswith("file:")}
+        since.files.update(row[1] for row in cut.register if row[0])
+        restate = [c.restate_from for c in commits if c.restate_from is not None]
+        since.restate = min([*restate, *([since.restate] if since.restate is not None else [])], default=None)
+        if decision := plan["decision"]:
+            self._decided(Decision(**{**decision, "spans": tuple(map(tuple, decision["spans"]))}), ticks)
+        self.epoch += 1
+        return True
+
+    def _decided(self, decision: Decision, ticks: list[tuple[Tick, list[Commit]]]) -> None:
+        if not decision.spans:
+            return
+        self.draft.drop_from(decision.drop_from)
+        for tick, commits in ticks:
+            self.draft.apply(commits)
+            plan = tick.plan
+            self.draft.prune({"mart:features": plan.features_from, "mart:daily_consumption": plan.consumption_from})
+        self.end = decision.end
+        self.since.days += decision.days
+        self.since.first = min(decision.first, decision.first if self.since.first is None else self.since.first)
+
+    def _read(self, epoch: int) -> tuple[Cut, list[Commit], dict[str, Any], list[tuple[Tick, list[Commit]]]] | None:
+        """An epoch's cut, commits, plan and ticks; None while anything is missing."""
+        store, folder = self.warehouse.store, epoch_folder(self.folder, epoch)
+        if not store.exists(cut_path(self.folder, epoch)) or not store.exists(f"{folder}/plan.json"):
+            return None
+        cut = Cut.from_json(store.read_bytes(cut_path(self.folder, epoch)).decode())
+        plan = store.read_json(f"{folder}/plan.json")
+        shards = self.config.settings.shards
+        faults = len(read_faults(store, folder)) if cut.deliveries else 0
+        wanted = dict.fromkeys(EPOCH_STAGES, shards) | {"read": len(cut.deliveries) - faults}
+        commits = self._commits(folder, wanted)
+        ticks: list[tuple[Tick, list[Commit]]] = []
+        for text in plan["ticks"] if commits is not None else ():
+            tick = Tick.from_json(text)
+            made = self._commits(
+                epoch_folder(self.folder, tick.number), {"features": shards, "cutoffs": 1, "tiers": shards}
+            )
+            if made is None:
+                return None
+            ticks.append((tick, made))
+        return None if commits is None else (cut, commits, plan, ticks)
+
+    def _commits(self, folder: str, wanted: dict[str, int]) -> list[Commit] | None:
+        commits = list(Commit.read_all(self.warehouse.store, folder))
+        got = Counter(commit.stage for commit in commits)
+        if any(got[stage] != number for stage, number in wanted.items()):
+            return None
+        return sorted(commits, key=lambda commit: list(wanted).index(commit.stage))
+
+    # --- publications --------------------------------------------------------------------------------------------------
+    def publish(self) -> Published:
+        """Audit and publish what was taken up. Where the audit says no, the last publication stands, and more is waited for."""
+        since, before = self.since, self.standing
+        counts = since.counts.balance(since.files, {})
+        tables = [self.warehouse.store.read_table(e) for e in self.draft.entries if e.kind == "calendar"]
+        calendar = Calendar.of(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *tables]))
+        held = calendar.held(self.config.policy, self.end) if calendar else None
+        stream = {"folder": self.folder, "epoch": self.epoch, "offsets": self.offsets}
+        generation = make_generation(
+            before,
+            self.draft.entries,
+            self.config,
+            since.started,
+            self.register,
+            calendar,
+            self.end,
+            counts,
+            held,
+            stream,
+        )
+        again = before.through is not None and since.first is not None and since.first <= before.through
+        restated = since.first if again else None
+        rows = sum(c["read"] for c in counts.values())
+        out = Published(generation.number, self.epoch, self.end, since.days, restated, rows)
+        try:
+            self._publish(before, generation, counts, restated)
+        except AuditFailed as error:
+            return Published(**{**vars(out), "generation": before.number, "held": str(error)})
+        self.standing, self.since = self.warehouse.load(), Since()
+        return out
+
+    def _publish(self, before: Generation, generation: Generation, counts: Any, restated: int | None) -> None:
+        commit_point("after_tick")
+        self.publisher.publish(
+            before, generation, self.config, self.since.started,
+            restated_from=date_of(restated) if restated is not None else None,
+            corrected_from=date_of(self.since.restate) if self.since.restate is not None else None,
+            facts={source: (c["read"], c["rejected"]) for source, c in counts.items()}, audit=self.audit,
+            overrides=self.overrides, progress=lambda what, done, of: None,
+        )  # fmt: skip
+
+    def faults(self) -> list[str]:
+        """Landed files that could not be read, of the epoch taken up last."""
+        found = read_faults(self.warehouse.store, epoch_folder(self.folder, self.epoch))
+        return [fault["message"] for fault in found]

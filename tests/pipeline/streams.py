@@ -1,0 +1,74 @@
+"""A stream in process: epochs are cut beforehand, so that its input ends and the in-process runner can run it."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+
+from pipelines.cut import NO_LIMIT, cut_path
+from pipelines.graph import Inbound, stream
+from pipelines.landing import discover
+from pipelines.runner import new_pipeline
+from pipelines.stream import Session, begin
+from pipelines.stream_publish import Published, StreamPublisher
+from pipelines.warehouse import Warehouse
+from tests.pipeline.bureau import Bureau
+from transforms.epochs import parcels
+from transforms.inbox import Cut, RouteDelivery
+from transforms.read_files import delivery_to_json
+
+
+class Epochs:
+    """The epochs of a bureau's landing folder: each cut takes what has landed since the one before."""
+
+    def __init__(self, bureau: Bureau) -> None:
+        self.bureau = bureau
+        self.warehouse = Warehouse(bureau.config.warehouse)
+        with self.warehouse.lock():
+            self.session: Session = begin(bureau.config, self.warehouse)
+        self.register = self.warehouse.load().deliveries
+        self.cuts: list[Cut] = []
+
+    def cut(self, through: int | None = NO_LIMIT) -> Cut:
+        config = self.bureau.config
+        landed = discover(config.landing, config.sources, self.register)
+        rows = tuple(tuple(row.values()) for row in landed.register.slice(self.register.num_rows).to_pylist())
+        self.register = landed.register
+        seqs = {f"file:{d.seq}": d.seq for d in landed.deliveries}
+        cut = Cut(
+            len(self.cuts) + 1, dict.fromkeys(seqs, 0), dict.fromkeys(seqs, 1), seqs, "2025-01-01T00:00:00+00:00",
+            tuple(map(delivery_to_json, landed.deliveries)), through, rows,
+        )  # fmt: skip
+        self.cuts.append(cut)
+        path = cut_path(self.session.place.folder, cut.number)
+        self.warehouse.store.create_bytes(path, cut.to_json().encode())
+        return cut
+
+    def run(self) -> None:
+        """All epochs, in one pipeline."""
+        config, place = self.bureau.config, self.session.place
+        cuts = [(bucket, cut.to_block()) for cut in self.cuts for bucket in range(place.shards)]
+        plans = [
+            parcel for cut in self.cuts for parcel in parcels({0: [cut.to_block()]}, [0], "cutter", cut.number, cut.number - 1)
+        ]
+        files = [(cut.number, text) for cut in self.cuts for text in cut.deliveries]
+        with new_pipeline([]) as p:
+            rows = p | "Files" >> beam.Create(files, reshuffle=False) | beam.ParDo(RouteDelivery(place, config.sources))
+            inbound = Inbound(
+                [rows],
+                p | "Cuts" >> beam.Create(cuts, reshuffle=False),
+                p | "Plans" >> beam.Create(plans, reshuffle=False),
+            )
+            stream(p, inbound, place, config.policy, config.settings.retention, self.session.snapshot)
+
+    def publish(self, *, each: bool = False) -> list[Published]:
+        """Publish what was written: epoch by epoch, or at once."""
+        out = []
+        with self.warehouse.lock():
+            publisher = StreamPublisher(self.bureau.config, self.session.place.folder, audit=False)
+            while publisher.take():
+                if each:
+                    out.append(publisher.publish())
+            if publisher.since.epochs:
+                out.append(publisher.publish())
+        assert publisher.epoch == len(self.cuts)
+        return out

@@ -1,0 +1,34 @@
+"""A stream gives what bounded runs give, epoch by epoch and in the end."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pipeline.bureau import Bureau, assert_balanced, assert_equal_marts
+from tests.pipeline.streams import Epochs
+from tests.pipeline.test_known_now import WHOLE_RUNS
+from tests.pipeline.test_known_then import BY_DELIVERY, deliveries
+from tests.pipeline.worlds import worlds
+
+
+@pytest.mark.slow
+@WHOLE_RUNS
+@given(world=worlds(max_days=25), seed=st.integers(0, 2**32 - 1), by_delivery=st.booleans(), each=st.booleans())
+def test_epochs_of_a_stream_give_the_marts_of_bounded_runs(tmp_path_factory, world, seed, by_delivery, each):
+    folder, rng = tmp_path_factory.mktemp("world"), random.Random(seed)
+    changes = [BY_DELIVERY] if by_delivery else []
+    streamed, at_once = (Bureau(folder / name, *changes, policy=world.policy) for name in ("stream", "once"))
+    epochs = Epochs(streamed)
+    for parcel in deliveries(world, rng, 3):
+        streamed.land_all(parcel)
+        at_once.land_all(parcel)
+        epochs.cut()
+    epochs.run()
+    epochs.publish(each=each)
+    at_once.run()
+    assert_equal_marts(streamed.marts, at_once.marts, same_deliveries=True)
+    assert_balanced(streamed)

@@ -1,0 +1,33 @@
+"""State that is kept by service day, and as of a day: what it is, and how long it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transforms.kernels.windows import date_of
+
+BY_DAY = ("day_block", "meter_block")
+"""State kept by (shard, service day): a new entry takes the place of the day's old one."""
+
+CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")
+"""State as of a day, from which a run can roll forward."""
+
+REFERENCE_STATE = ("account_slots", "accounts", "population", "waiting_meters")
+DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "day_block")
+"""What an account shard goes on from: reference data, and what happened day by day."""
+
+METER_STATE = ("meter_slots", "assignments", "pending_readings", "meter_block", "log:meter_readings")
+"""What a meter shard goes on from."""
+
+DAILY_CHECKPOINTS = 10
+"""Checkpoints kept of the latest ticks; older ones are kept for the last day of a month only."""
+
+
+def kept_checkpoints(days: Iterable[int]) -> set[int]:
+    """Of the days that can be taken up again, those that are kept: the latest, and the ends of months.
+
+    >>> kept_checkpoints([19752, 19753, *range(19760, 19770)]) == {19753, *range(19760, 19770)}
+    True
+    """
+    some = sorted(set(days))
+    return set(some[-DAILY_CHECKPOINTS:]) | {day for day in some if date_of(day + 1).day == 1}

@@ -1,0 +1,131 @@
+"""The two stages of a stream that move service days on: they take the planner's word for which, and keep checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.marts import CUTOFFS
+from schemas.policy import Policy
+from transforms.blocks import by_kind, concat, fact, tag, with_facts
+from transforms.checkpoints import CHECKPOINT, kept_checkpoints
+from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of
+from transforms.fold_features import FoldFeaturesShard, Plan
+from transforms.fold_tiers import FoldTiersShard
+from transforms.kernels.windows import BASE, YEAR
+from transforms.shards import Place, state_block
+from transforms.storage import Entry
+
+TICK_STATE = ("account_slots", "population", "expected", "ledger", "day_block")
+"""What features are made of, beside the checkpoint."""
+
+CUTOFFS_BEFORE = "cutoffs_before"
+"""The cut-offs of a checkpoint's day, which the day after it is compared with."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One stretch of days to make. number, prev: of this tick and the one before it. plan: its days."""
+
+    number: int
+    prev: int
+    plan: Plan
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Tick:
+        """From text."""
+        value = json.loads(text)
+        return cls(value["number"], value["prev"], Plan(**value["plan"]))
+
+
+def ticks_block(ticks: Sequence[Tick]) -> pa.RecordBatch:
+    """Ticks as a block of kind plan."""
+    return with_facts(tag(NOTHING, "plan"), ticks=json.dumps([tick.to_json() for tick in ticks]))
+
+
+def ticks_of(blocks: Blocks) -> list[Tick]:
+    """The ticks of the one plan among the blocks."""
+    (plan,) = by_kind(blocks)["plan"]
+    return [Tick.from_json(text) for text in json.loads(fact(plan, "ticks"))]
+
+
+def prune(entries: Sequence[Entry], kinds: Sequence[str], of: str) -> list[Entry]:
+    """Let go of checkpoints that are not kept any more. of: the kind that says which there are."""
+    days = kept_checkpoints(entry.first for entry in entries if entry.kind == of)
+    return [entry for entry in entries if entry.kind not in kinds or entry.first in days]
+
+
+class FeaturesStage(EpochFold):
+    """Epochs in, ticks out: for each tick of the plan, features from the epoch's state and the last checkpoint."""
+
+    def __init__(self, stage: Stage, place: Place, bootstrap: str | None, policy: Policy) -> None:
+        super().__init__(stage, place, bootstrap)
+        self.policy = policy
+
+    def fold(
+        self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch
+    ) -> Generator[beam.pvalue.TaggedOutput, None, pa.RecordBatch]:
+        """Run the bounded fold tick by tick. Returns the checkpoints."""
+        standing, entries = [entry for entry in entries_of(blocks) if entry.kind in TICK_STATE], entries_of([state])
+        for tick in ticks_of(blocks):
+            place, plan = self.place_of(tick.number), tick.plan
+            checkpoint = [e for e in entries if e.first == plan.first - 1]
+            oldest = plan.first - YEAR - BASE
+            some = [e for e in standing if e.kind != "day_block" or oldest <= e.first <= plan.last]
+            out = Outbox(self.stage.routes, bucket, self.place.shards)
+            fold = FoldFeaturesShard(place, self.policy, plan)
+            out.take(fold.process((bucket, [state_block([*some, *checkpoint])])))
+            for name in ("to_extract", "to_tiers"):
+                own = out.blocks[name][bucket]
+                out.blocks[name][bucket] = [with_facts(block, tick=tick.to_json()) for block in own]
+            yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
+            made = [e for commit in place.reported for e in commit.entries if e.kind in CHECKPOINT]
+            entries = prune([e for e in entries if e.first < plan.first] + made, CHECKPOINT, "windows")
+        return state_block(entries)
+
+
+class TiersStage(EpochFold):
+    """Ticks: tiers from the features of a tick, its cut-offs, and the tiers of the checkpoint before it."""
+
+    def __init__(self, stage: Stage, place: Place, bootstrap: str | None, policy: Policy) -> None:
+        super().__init__(stage, place, bootstrap)
+        self.policy = policy
+
+    def fold(
+        self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch
+    ) -> Generator[beam.pvalue.TaggedOutput, None, pa.RecordBatch]:
+        """Run the bounded fold on a tick. Returns the tiers and cut-offs to go on from."""
+        kinds, entries = by_kind(blocks), entries_of([state])
+        tick = Tick.from_json(fact(kinds["state"][0], "tick"))
+        place, plan = self.place_of(tick.number), tick.plan
+        checkpoint = [e for e in entries if e.first <= plan.first - 1 <= e.last]
+        held = state_block([*entries_of(blocks), *checkpoint])
+        fold = FoldTiersShard(place, self.policy, plan)
+        list(fold.process((bucket, [held, *kinds.get("cutoffs", [])])))
+        last = self._cutoffs_of(place, bucket, kinds.get("cutoffs", []), plan.last)
+        made = [e for commit in place.reported for e in commit.entries if e.kind == "tiers"]
+        out = Outbox(self.stage.routes, bucket, self.place.shards)
+        known = [entry for entry in entries_of(blocks) if entry.kind in ("account_slots", "staged")]
+        out.take([(bucket, with_facts(state_block([*known, *made, *last]), tick=tick.to_json()))])
+        yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
+        before = [e for e in entries if e.first < plan.first]
+        return state_block(prune([*before, *made, *last], ("tiers", CUTOFFS_BEFORE), "tiers"))
+
+    def _cutoffs_of(self, place: Place, bucket: int, blocks: Sequence[pa.RecordBatch], day: int) -> list[Entry]:
+        """The last day's cut-offs, kept for the day after it."""
+        table = concat(blocks, CUTOFFS.schema).cast(CUTOFFS.schema)
+        dates = table["service_date"].cast(pa.int32())
+        mine = table.filter(pc.equal(dates, day))
+        if mine.num_rows == 0:
+            return []
+        path = place.path(CUTOFFS_BEFORE, bucket, "parquet")
+        return [place.store().write_parquet(path, CUTOFFS_BEFORE, bucket, mine, (day, day))]
