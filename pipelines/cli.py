@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -141,6 +142,52 @@ def run(
         print(f"Marts: {Path(loaded.warehouse) / 'marts.duckdb'}")
     else:
         print(f"Nothing new has landed; generation {report.generation} stands.")
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def stream(
+    context: typer.Context,
+    config: ConfigFile = DEFAULT_CONFIG,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Stop once this service day is published.")
+    ] = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Only publish, for the job that was submitted last and is still at work.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the graph and Beam's options, and stop.")] = False,
+    cut_seconds: Annotated[float, typer.Option(help="Seconds from one epoch to the next.", min=0.1)] = 5.0,
+    cut_rows: Annotated[int, typer.Option(help="Rows after which an epoch ends early.", min=1)] = 1_000_000,
+    flink: Annotated[
+        str | None, typer.Option(help="URL of the Flink cluster's page: the job is stopped there in the end.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option(help="Id of an expectation that may fail; it is recorded.")
+    ] = None,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Publish without the audit. Meant for measurements.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take in topics and landed files as they come, and publish each day as it closes. Options after -- go to Beam."""
+    from pipelines.stream import StreamSettings, describe
+    from pipelines.stream import stream as go
+
+    loaded = _load(config)
+    settings = StreamSettings(
+        until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink
+    )
+    if dry_run:
+        for line in describe(loaded, context.args, settings):
+            print(line)
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    for published in go(loaded, context.args, settings):
+        print(json.dumps(vars(published)) if as_json else published, flush=True)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Told to end: whatever is at work ends in order."""
+    raise SystemExit(128 + number)
 
 
 @app.command()

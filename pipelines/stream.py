@@ -6,10 +6,11 @@ generation's. It writes below a folder of its own; nothing of it counts until it
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Config
+from pipelines.publish import Publisher
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import Generation, Warehouse
 from schemas.errors import ConfigError, StateError
@@ -52,7 +54,9 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     standing = warehouse.load()
     shards = config.settings.shards
     if standing.header.get("shards", shards) != shards:
-        raise StateError(f"{warehouse.root} is kept in {standing.header['shards']} shards, the configuration says {shards}.")
+        raise StateError(
+            f"{warehouse.root} is kept in {standing.header['shards']} shards, the configuration says {shards}."
+        )
     offsets = standing.header.get("stream", {}).get("offsets", {})
     partitions = list_parts(config, offsets)
     landing = config.landing if any(mapping.files for mapping in config.sources.values()) else None
@@ -147,53 +151,145 @@ def _as_file(table: pa.Table) -> pa.Buffer:
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """How `wattier stream` goes. until: stop once this service day is published; drain: stop once all that is there was."""
+    """How `wattier stream` goes. until: stop once this service day is published; attach: submit nothing, only publish.
+    flink: URL of the Flink cluster's page, to stop the job there: Beam's job server forgets a job, but does not stop it.
+    """
 
     until: date | None = None
-    drain: bool = False
     attach: bool = False
+    cut_seconds: float = 5.0
+    cut_rows: int = 1_000_000
     audit: bool = True
     overrides: frozenset[str] = frozenset()
-    poll_seconds: float = 0.2
+    flink: str | None = None
     publish_seconds: float = 30.0
 
 
-def pump(publisher: StreamPublisher, alive: Callable[[], bool], settings: StreamSettings) -> Iterator[Published]:
-    """Publish whenever a day closes, and every so often what else came in, for as long as the job lives."""
-    last = time.monotonic()
-    until = day_of(settings.until) if settings.until else None
-    while True:
-        lives = alive()
-        took = False
-        while publisher.take():
-            took = True
-            if publisher.since.days:
-                break
-        due = publisher.since.days or (publisher.since.epochs and time.monotonic() - last > settings.publish_seconds)
-        if due or (publisher.since.epochs and not lives):
-            yield publisher.publish()
-            last = time.monotonic()
-        if until is not None and publisher.standing.through is not None and publisher.standing.through >= until:
-            return
-        if not lives and not took:
-            return
-        if not took:
-            time.sleep(settings.poll_seconds)
+POLL_SECONDS = 0.2
 
 
-@contextmanager
-def submitted(config: Config, beam_options: Sequence[str], pace: Pace, warehouse: Warehouse) -> Iterator[tuple[Session, Any]]:
-    """Begin a stream and submit its job; it is cancelled in the end."""
+def stream(config: Config, beam_options: Sequence[str], settings: StreamSettings) -> Iterator[Published | Notice]:
+    """Run a stream until it is stopped; yields what is published. Raises WattierError.
+
+    A signal to stop ends the job; what it had not published is taken in again by the next run or stream.
+    """
+    warehouse = Warehouse(config.warehouse)
+    with warehouse.lock():
+        Publisher(warehouse).recover()
+        if settings.attach:
+            folder, job = live_folder(warehouse), None
+        else:
+            session = begin(config, warehouse)
+            folder, job = session.place.folder, _submit(config, session, beam_options, settings)
+            yield Notice(f"Submitted; it writes to {folder}.")
+        publisher = StreamPublisher(config, folder, audit=settings.audit, overrides=settings.overrides)
+        try:
+            yield from pump(publisher, job, settings)
+        finally:
+            if job is not None:
+                _cancel(job, folder, settings.flink)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to be told."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def _pace(config: Config, settings: StreamSettings) -> Pace:
+    from pipelines.cut import Pace
+
+    lag = config.settings.kafka.out_of_order_days if config.settings.kafka else 0
+    return Pace(settings.cut_seconds, settings.cut_rows, lag)
+
+
+def _submit(config: Config, session: Session, beam_options: Sequence[str], settings: StreamSettings) -> Any:
     from pipelines.runner import new_pipeline
 
-    session = begin(config, warehouse)
+    named = [] if any(option.startswith("--job_name") for option in beam_options) else [_job_name(session.place.folder)]
+    p = new_pipeline([*beam_options, *named, "--streaming"])
+    build(p, config, session, _pace(config, settings))
+    return p.run()
+
+
+def _job_name(folder: str) -> str:
+    return "--job_name=wattier-" + folder.rsplit("-", 1)[1]
+
+
+def _cancel(job: Any, folder: str, flink: str | None) -> None:
+    """Stop the job, also where Beam's job server only lets go of it."""
+    from apache_beam.runners.runner import PipelineState
+
+    if not PipelineState.is_terminal(job.state):
+        job.cancel()
+    if flink is None:
+        return
+    name = _job_name(folder).removeprefix("--job_name=")
+    with urllib.request.urlopen(f"{flink.rstrip('/')}/jobs/overview", timeout=30) as answer:
+        jobs = json.load(answer)["jobs"]
+    for found in jobs:
+        if found["name"].startswith(name) and found["state"] not in ("CANCELED", "FAILED", "FINISHED"):
+            url = f"{flink.rstrip('/')}/jobs/{found['jid']}?mode=cancel"
+            urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
+
+
+def pump(publisher: StreamPublisher, job: Any, settings: StreamSettings) -> Iterator[Published | Notice]:
+    """Publish whenever a day closes, and every so often what else came in, for as long as the job lives."""
+    from apache_beam.runners.runner import PipelineState
+
+    last, told = time.monotonic(), ""
+    until = day_of(settings.until) if settings.until else None
+    while True:
+        lives = job is None or not PipelineState.is_terminal(job.state)
+        took = publisher.take()
+        if took:
+            yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())
+        waited = publisher.since.epochs and time.monotonic() - last > settings.publish_seconds
+        if publisher.since.days or waited or (publisher.since.epochs and not lives):
+            published = publisher.publish()
+            if published.held is None or published.held != told:
+                yield published
+            told, last = published.held or "", time.monotonic()
+        through = publisher.standing.through
+        if until is not None and through is not None and through >= until:
+            return
+        if not took:
+            if not lives:
+                raise StateError(f"the job has ended: {job.state}. See the runner's log; what is published stands.")
+            time.sleep(POLL_SECONDS)
+
+
+def describe(config: Config, beam_options: Sequence[str], settings: StreamSettings) -> Iterator[str]:
+    """The graph and Beam's options, as lines; nothing is submitted or written."""
+    from apache_beam.pipeline import PipelineVisitor
+
+    from pipelines.cut import Inputs
+    from pipelines.runner import new_pipeline
+
+    class Labels(PipelineVisitor):
+        def __init__(self) -> None:
+            self.found: list[str] = []
+
+        def visit_transform(self, node: Any) -> None:
+            self.found.append(node.full_label)
+
+    partitions = list_parts(config, {})
+    inputs = Inputs(
+        {p.part: p.source for p in partitions}, {p.part: p.start for p in partitions}, config.landing, 0, ""
+    )
+    session = Session(Place(config.warehouse, "data/dry-run", config.settings.shards), "", inputs, tuple(partitions))
     p = new_pipeline([*beam_options, "--streaming"])
-    build(p, config, session, pace)
-    result = p.run()
-    try:
-        yield session, result
-    finally:
-        result.cancel()
+    build(p, config, session, _pace(config, settings))
+    labels = Labels()
+    p.visit(labels)
+    yield "options: " + json.dumps(p.options.get_all_options(drop_default=True), default=str, sort_keys=True)
+    yield "parts: " + (", ".join(f"{p.part} ({p.source}) from {p.start}" for p in partitions) or "no topics")
+    yield f"landing: {config.landing}"
+    yield from (f"  {label}" for label in labels.found)
 
 
 def live_folder(warehouse: Warehouse) -> str:
@@ -201,4 +297,3 @@ def live_folder(warehouse: Warehouse) -> str:
     if not warehouse.store.exists(MARKER):
         raise StateError(f"{warehouse.root}: no stream was begun here. Start one with `wattier stream`.")
     return str(warehouse.store.read_json(MARKER)["folder"])
-
