@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.document import parse_document, read_yaml
+from schemas.document import fault_line, parse_document, read_yaml
 from schemas.errors import ConfigError
+from schemas.kafka import KafkaSettings
 from schemas.mapping import SourceMapping, parse_sources
 from schemas.policy import Policy, load_policy
 
@@ -34,6 +36,7 @@ class Settings(_Part):
     shards: int = Field(default=4, ge=1, le=4096)
     retention: Retention = Retention()
     keep_generations: int = Field(default=3, ge=1, le=1000)
+    kafka: KafkaSettings | None = None
     sources: dict[str, Any]
 
 
@@ -61,6 +64,7 @@ def load_config(path: Path) -> Config:
     raw = read_yaml(text, str(path))
     assert isinstance(raw, dict)
     sources = parse_sources(raw["sources"], str(path))
+    _check_topics(sources, settings.kafka, str(path))
     if "://" in settings.warehouse:
         raise ConfigError(
             f"{path}: warehouse: {settings.warehouse!r}: must be a local folder; only `landing` may be a URL"
@@ -70,6 +74,18 @@ def load_config(path: Path) -> Config:
         path, _place(folder, settings.landing), _place(folder, settings.warehouse), settings,
         load_policy(Path(_place(folder, settings.policy))), sources,
     )  # fmt: skip
+
+
+def _check_topics(sources: Mapping[str, SourceMapping], kafka: KafkaSettings | None, where: str) -> None:
+    """Topics need a broker, and none is both read and written. Raises ConfigError."""
+    for source, mapping in sources.items():
+        for topic in mapping.topics:
+            if kafka is None:
+                fault = fault_line(where, ["sources", source, "topics"], topic, "needs the part `kafka:`")
+                raise ConfigError(f"{fault} with `bootstrap_servers`")
+            if topic in (kafka.tier_changes_topic, kafka.dead_letter_topic):
+                path = ["sources", source, "topics"]
+                raise ConfigError(fault_line(where, path, topic, "is written by Wattier, as `kafka:` says"))
 
 
 def _place(folder: Path, where: str) -> str:

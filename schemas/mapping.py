@@ -10,13 +10,23 @@ from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from schemas.dateformat import date_pattern
 from schemas.document import MISSING, fault_line
 from schemas.errors import ConfigError
 from schemas.fields import Column
 from schemas.inbound import SOURCES
+from schemas.kafka import Topic
 
 UNITS: dict[str, dict[str, int]] = {
     "Wh": {"Wh": 0, "kWh": 3, "MWh": 6, "GWh": 9},
@@ -175,11 +185,18 @@ class DateBounds(_Model):
     max_days_after_delivery: int = Field(default=1, ge=0, le=36_525)
 
 
+class Version(_Model):
+    """The field of a message that names its layout, and the one layout that is read."""
+
+    field: str
+    equals: StrictStr | StrictInt
+
+
 class SourceMapping(_Model):
-    """How the files of one source are found and read. `source` is its key under `sources:`."""
+    """How the files and the messages of one source are found and read. `source` is its key under `sources:`."""
 
     source: str
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     format: Literal["auto", "csv", "csv.gz", "parquet"] = "auto"
     delimiter: str = ","
     encoding: str = "utf-8"
@@ -190,6 +207,9 @@ class SourceMapping(_Model):
     revision: Revision = Revision()
     known_at: KnownAt = KnownAt()
     dates: DateBounds = DateBounds()
+    topics: tuple[Topic, ...] = ()
+    payload: Literal["json", "arrow"] = "json"
+    version: Version | None = None
 
     @field_validator("source")
     @classmethod
@@ -198,7 +218,7 @@ class SourceMapping(_Model):
             raise ValueError(f"no such source; there are {', '.join(SOURCES)}")
         return value
 
-    @field_validator("files", mode="before")
+    @field_validator("files", "topics", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -208,6 +228,13 @@ class SourceMapping(_Model):
     def _inside_the_landing_folder(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or any(not name or name.startswith("/") or ".." in name.split("/") for name in value):
             raise ValueError("must be patterns relative to the landing folder, such as readings/*.csv")
+        return value
+
+    @field_validator("topics")
+    @classmethod
+    def _some_topic(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("must be the names of topics, each once, such as meter-readings")
         return value
 
     @field_validator("delimiter")
@@ -247,6 +274,33 @@ class SourceMapping(_Model):
         if missing:
             raise Refused("columns", sorted(self.columns), f"{self.source} also needs {', '.join(missing)}")
         return self
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> Self:
+        if not self.files and not self.topics:
+            raise Refused("files", MISSING, "is missing; name `files`, `topics` of Kafka, or both")
+        if not self.topics:
+            for key in sorted(self.model_fields_set & {"payload", "version"}):
+                raise Refused(key, getattr(self, key), "says how messages are read; name `topics`, too")
+            return self
+        if self.revision.file_date is not None:
+            raise Refused(
+                "revision.file_date", self.revision.file_date,
+                "a message has no file's name; say `delivery` or `{column: NAME}` where there are `topics`",
+            )  # fmt: skip
+        if self.payload == "json":
+            self._check_paths()
+        return self
+
+    def _check_paths(self) -> None:
+        """No field of a message may be a value and hold another one. Raises Refused."""
+        mapped = {name: self.columns[name].column for name in self.columns}
+        fields = {field for field in (*mapped.values(), self.revision.column) if field is not None}
+        if self.version:
+            fields.add(self.version.field)
+        for name, field in mapped.items():
+            if any(other.startswith(f"{field}.") for other in fields):
+                raise Refused(f"columns.{name}", field, "is an object in the messages, as another field is inside it")
 
     def column(self, name: str) -> ColumnMapping | None:
         """Origin of a schema column; None where the mapping leaves a nullable column out, or for the revision."""
@@ -344,6 +398,12 @@ def parse_sources(sources: object, where: str) -> dict[str, SourceMapping]:
                 parsed[name] = SourceMapping.model_validate({"source": name, **body})
             except ValidationError as error:
                 faults += [fault_line(where, [*path, *at], value, allowed) for at, value, allowed in _faults(error)]
+    readers: dict[str, str] = {}
+    for name, mapping in parsed.items():
+        for topic in mapping.topics:
+            if readers.setdefault(topic, name) != name:
+                says = f"is a topic of {readers[topic]} already"
+                faults.append(fault_line(where, ["sources", name, "topics"], topic, says))
     if faults:
         raise ConfigError("\n".join(faults))
     return parsed
@@ -376,5 +436,6 @@ def _model_at(path: list[str | int]) -> type[BaseModel]:
         "revision": Revision,
         "known_at": KnownAt,
         "dates": DateBounds,
+        "version": Version,
     }
     return models.get(str(path[0]), SourceMapping) if path else SourceMapping

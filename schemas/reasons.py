@@ -21,6 +21,14 @@ REASONS: dict[str, str] = {
     "not_positive": "A charge, payment or write-off of zero or less, or an adjustment of zero. Deliver credits as "
     "payments or as negative adjustments.",
     "due_before_issue": "A charge that is due before its event date. Deliver the right days.",
+    "malformed_message": "A Kafka message that is not what `payload` of the mapping says: JSON objects in UTF-8, or an "
+    "Arrow stream with exact types. Send it again, mended.",
+    "empty_message": "A Kafka message without a value (a tombstone). Nothing is deleted by it: send a correction with a "
+    "higher revision.",
+    "message_too_large": "A Kafka message of more bytes than `kafka.max_message_bytes`, or of more than 524,287 rows. "
+    "Send it in parts.",
+    "schema_version": "A Kafka message of another layout than `version` of the mapping names. Map the new layout, and "
+    "send it again.",
 }
 """Reason code -> what it means and what to do."""
 

@@ -23,6 +23,7 @@ from apache_beam.portability.api import beam_runner_api_pb2 as api
 import transforms
 from pipelines.graph import take_in, tick
 from pipelines.templates import write_templates
+from schemas.kafka import KafkaSettings
 from schemas.mapping import parse_sources
 from schemas.policy import Policy, default_policy_text, parse_policy
 from transforms.blocks import URN, tag
@@ -34,8 +35,10 @@ from transforms.kernels.keys import shard_of
 from transforms.kernels.order_statistics import inside, ladder
 from transforms.kernels.windows import day_of
 from transforms.read_files import delivery_to_json
+from transforms.read_kafka import open_consumer
 from transforms.shards import SLOTS_SCHEMA, Place, state_block
 from transforms.storage import Entry
+from transforms.write_kafka import open_producer
 
 POLICY = parse_policy(default_policy_text(), "policy.yaml")
 DAY = day_of(date(2025, 1, 31))
@@ -139,7 +142,9 @@ def stages() -> list:
 def every_dofn(mappings: dict) -> dict[str, beam.DoFn]:
     """One of each DoFn that a stage defines, made with the arguments its graph makes it with."""
     place = Place("/warehouse", "data/000001-0/0001", 2)
-    given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings}
+    kafka = {"settings": KafkaSettings(bootstrap_servers="b:9092"), "topic": "t"}
+    clients = {"consumers": open_consumer, "producers": open_producer}
+    given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings, **kafka, **clients}
     found = {}
     for module in stages():
         for name, cls in vars(module).items():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import re
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from pipelines.config import load_config
 from schemas.dateformat import date_pattern
 from schemas.errors import ConfigError
 from schemas.inbound import SOURCES
 from schemas.mapping import UNITS, kind_of, parse_sources
+from schemas.policy import default_policy_text
 
 TIANCHI = """
 meter_readings:
@@ -52,6 +56,16 @@ def test_event_days_end_soon_and_reference_days_reach_far() -> None:
     ("change", "says"),
     [
         ({"fils": "x"}, "meter_readings.fils: 'x': no such key; there are files, format,"),
+        ({"topics": "a b"}, "meter_readings.topics[0]: 'a b': must be a topic's name: letters, digits"),
+        ({"topics": []}, "meter_readings.topics: []: must be the names of topics, each once"),
+        ({"topics": ["a", "a"]}, "must be the names of topics, each once, such as meter-readings"),
+        ({"topics": "a", "payload": "avro"}, "meter_readings.payload: 'avro': must be 'json' or 'arrow'"),
+        ({"payload": "json"}, "meter_readings.payload: 'json': says how messages are read; name `topics`, too"),
+        ({"version": {"field": "v", "equals": 1}}, "says how messages are read; name `topics`, too"),
+        ({"topics": "a", "version": {"field": "v", "equals": True}}, "meter_readings.version.equals: true: must be"),
+        ({"topics": "a", "version": {"feild": "v"}}, "version.feild: 'v': no such key; there are field, equals"),
+        ({"topics": "a", "revision": {"file_date": "%Y%m%d"}}, "revision.file_date: '%Y%m%d': a message has no file's"),
+        ({"topics": "a", "columns": {**COLUMNS, "quality": "m.q"}}, "columns.meter_id: 'm': is an object in the messages"),
         ({"files": []}, "meter_readings.files: []: must be patterns relative to the landing folder"),
         ({"files": "../x.csv"}, "meter_readings.files: '../x.csv': must be patterns relative"),
         ({"format": "xlsx"}, "meter_readings.format: 'xlsx': must be 'auto', 'csv', 'csv.gz' or 'parquet'"),
@@ -88,6 +102,29 @@ def test_a_refusal_names_path_value_and_what_is_allowed(change: dict[str, Any], 
     assert says in str(refused.value)
 
 
+def test_a_source_comes_from_files_or_topics_or_both() -> None:
+    both = parse_sources({"meter_readings": {"files": "x.csv", "topics": "a", "columns": COLUMNS}}, "w")[
+        "meter_readings"
+    ]
+    assert (both.files, both.topics, both.payload, both.version) == (("x.csv",), ("a",), "json", None)
+    version = {"field": "v", "equals": 2}
+    body = {"topics": ["a", "b"], "payload": "arrow", "version": version, "columns": COLUMNS}
+    only = parse_sources({"meter_readings": body}, "w")["meter_readings"]
+    assert (only.files, only.topics) == ((), ("a", "b"))
+    assert pickle.loads(pickle.dumps(only)) == only
+    with pytest.raises(
+        ConfigError, match=r"^w: sources.meter_readings.files: is missing; name `files`, `topics` of Kafka"
+    ):
+        parse_sources({"meter_readings": {"columns": COLUMNS}}, "w")
+
+
+def test_a_topic_belongs_to_one_source() -> None:
+    meters = {"meter_id": "m", "installed_on": "d", "account_id": "a"}
+    two = {"meter_readings": {"topics": "a", "columns": COLUMNS}, "meters": {"topics": ["b", "a"], "columns": meters}}
+    with pytest.raises(ConfigError, match=r"^w: sources.meters.topics: 'a': is a topic of meter_readings already$"):
+        parse_sources(two, "w")
+
+
 def test_every_fault_of_a_configuration_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
         parse_sources({"readings": {}, "meters": [], "tariffs": {"files": "x.csv"}}, "w.yaml")
@@ -106,3 +143,56 @@ def test_every_number_column_has_units() -> None:
 def test_date_formats_are_checked(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"must name the year|takes each of"):
         date_pattern(wrong)
+
+
+KAFKA = """
+landing: landing
+kafka:
+  bootstrap_servers: broker:9092
+  {change}
+sources:
+  meter_readings:
+    topics: readings
+    columns: {{meter_id: m, service_date: d, energy_wh: {{column: e, unit: kWh}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("{}", ""),
+        ("options: {sasl.password: '${SECRET}', enable.ssl: true, socket.timeout.ms: 5000}", ""),
+        ("options: {acks: '1', sasl.password: s3cret}", "kafka.options.acks"),
+        ("options: {acks: '1', sasl.password: s3cret}", "is set by Wattier itself"),
+        ("options: {sasl.password: [s3cret]}", "must be text; put it in quotes"),
+        ("idle_timeout_seconds: 0", "kafka.idle_timeout_seconds: 0: must be greater than or equal to 1"),
+        ("max_poll_rows: many", "kafka.max_poll_rows: 'many': must be a whole number"),
+        (
+            "dead_letter_topic: readings",
+            "sources.meter_readings.topics: 'readings': is written by Wattier, as `kafka:`",
+        ),
+        ("tier_changes_topic: a/b", "kafka.tier_changes_topic: 'a/b': must be a topic's name"),
+        ("brokers: x", "kafka.brokers: 'x': no such key; there are bootstrap_servers, options,"),
+    ],
+)
+def test_the_part_kafka(tmp_path: Path, change: str, says: str) -> None:
+    path = tmp_path / "wattier.yaml"
+    (tmp_path / "policy.yaml").write_text(default_policy_text())
+    path.write_text(KAFKA.format(change="" if change == "{}" else change))
+    if not says:
+        kafka = load_config(path).settings.kafka
+        assert kafka is not None
+        assert (kafka.idle_timeout_seconds, kafka.out_of_order_days, kafka.max_poll_rows) == (30, 1, 5000)
+        return
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert says in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_topics_need_a_broker(tmp_path: Path) -> None:
+    path = tmp_path / "wattier.yaml"
+    (tmp_path / "policy.yaml").write_text(default_policy_text())
+    path.write_text(re.sub(r"(?s)kafka:.*?sources:", "sources:", KAFKA.format(change="")))
+    with pytest.raises(ConfigError, match=r"sources.meter_readings.topics: 'readings': needs the part `kafka:` with"):
+        load_config(path)
