@@ -113,7 +113,7 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
 
 
 def build(p: Any, config: Config, session: Session, pace: Pace) -> Any:
-    """Wire the sources, the cutter and the folds. Returns the tiers' state by account shard after each tick."""
+    """Wire the sources, the cutter, the folds, and the topics that are written. Returns the provisional changes of tier."""
     import apache_beam as beam
 
     from pipelines.cut import CutEpochs
@@ -122,12 +122,17 @@ def build(p: Any, config: Config, session: Session, pace: Pace) -> Any:
     from transforms.epochs import NOTHING
     from transforms.inbox import RouteDelivery, RouteRows
     from transforms.read_kafka import ReadKafka
+    from transforms.tier_changes import ToDeadLetters, ToTierChanges
+    from transforms.write_kafka import WriteMessages
 
-    place, rows = session.place, []
+    place, rows, kafka = session.place, [], config.settings.kafka
     marks = [p | "Start" >> beam.Create([(0, tag(NOTHING, "start"))], reshuffle=False)]
     if session.partitions:
-        assert config.settings.kafka is not None
-        read = p | "ReadKafka" >> ReadKafka(config.settings.kafka, config.sources, list(session.partitions))
+        assert kafka is not None
+        read = p | "ReadKafka" >> ReadKafka(kafka, config.sources, list(session.partitions))
+        if kafka.dead_letter_topic:
+            letters = read | "DeadLetters" >> beam.ParDo(ToDeadLetters())
+            letters | "WriteDeadLetters" >> beam.ParDo(WriteMessages(kafka, kafka.dead_letter_topic))
         routed = read | "RouteRows" >> beam.ParDo(RouteRows(place)).with_outputs("marks", main="rows")
         rows.append(routed.rows)
         marks.append(routed.marks)
@@ -139,7 +144,11 @@ def build(p: Any, config: Config, session: Session, pace: Pace) -> Any:
     )
     rows.append(cut.deliveries | "RouteDelivery" >> beam.ParDo(RouteDelivery(place, config.sources)))
     inbound = Inbound(rows, cut.cuts, cut.plan)
-    return stream(p, inbound, place, config.policy, config.settings.retention, session.snapshot)
+    changes = stream(p, inbound, place, config.policy, config.settings.retention, session.snapshot)
+    if kafka and kafka.tier_changes_topic:
+        messages = changes | "TierChanges" >> beam.ParDo(ToTierChanges())
+        messages | "WriteTierChanges" >> beam.ParDo(WriteMessages(kafka, kafka.tier_changes_topic))
+    return changes
 
 
 def _as_file(table: pa.Table) -> pa.Buffer:
@@ -186,8 +195,7 @@ def stream(config: Config, beam_options: Sequence[str], settings: StreamSettings
         try:
             yield from pump(publisher, job, settings)
         finally:
-            if job is not None:
-                _cancel(job, folder, settings.flink)
+            _cancel(job, folder, settings.flink)
 
 
 @dataclass(frozen=True)
@@ -224,7 +232,7 @@ def _cancel(job: Any, folder: str, flink: str | None) -> None:
     """Stop the job, also where Beam's job server only lets go of it."""
     from apache_beam.runners.runner import PipelineState
 
-    if not PipelineState.is_terminal(job.state):
+    if job is not None and not PipelineState.is_terminal(job.state):
         job.cancel()
     if flink is None:
         return

@@ -1,0 +1,11 @@
+"""infra/ is no part of the package; it is imported from the checkout, after everything installed."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.clusters import ROOT, flink_cluster, kafka_broker
+
+sys.path.append(str(ROOT))
+
+__all__ = ["flink_cluster", "kafka_broker"]

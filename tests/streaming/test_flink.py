@@ -1,0 +1,54 @@
+"""A utility's week through Kafka and Flink gives what a bounded run gives, whatever dies on the way."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from tests.clusters import Flink, Kafka
+from tests.pipeline.bureau import assert_equal_marts
+from tests.streaming.job import Stream, Utility
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_week_of_20_000_accounts(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
+    utility = Utility(tmp_path / "bounded", 20_000, 7)
+    stream = Stream(tmp_path / "stream", utility, flink_cluster, kafka_broker)
+    stream.start()
+    for paths in utility.days.values():
+        stream.feed(paths)
+    stream.wait(240)
+    stream.wait_through(date(2025, 1, 7))
+    stream.stop()
+    assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
+    assert stream.jobs == []
+
+
+def test_whatever_dies_the_marts_are_the_same(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
+    utility = Utility(tmp_path / "bounded", 2_000, 8)
+    stream = Stream(tmp_path / "stream", utility, flink_cluster, kafka_broker)
+    stream.start()
+    landed = list(utility.days.values())
+    stream.feed([path for paths in landed[:2] for path in paths])
+    stream.wait_through(date(2025, 1, 1), 120)
+    (job,) = stream.jobs
+
+    for number, part in enumerate(("task-manager-1", "worker-pool"), 2):
+        stream.feed(landed[number])
+        before = flink_cluster.restored(job)
+        flink_cluster.restarted(part, flink_cluster.kill(part))
+        stream.feed(landed[number + 2])
+        stream.wait(240)
+        assert flink_cluster.restored(job) > before, f"no checkpoint was restored after {part} died"
+
+    stream.feed(landed[6])
+    stream.kill()
+    stream.feed(landed[7])
+    stream.start("--attach")
+    stream.wait(240)
+    stream.wait_through(date(2025, 1, 8))
+    assert stream.jobs == [job]
+    stream.stop()
+    assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
