@@ -31,15 +31,17 @@ help: ## this list
 demo: hello-demo $(INSTALLED) ## a simulated utility from landed files to tiers (about 3 minutes the first time)
 	@bash docs/examples/demo/run.sh
 
-test: hello-test $(INSTALLED) lint unit slow ## all that CI checks (about 20 minutes)
+test: hello-test $(INSTALLED) lint unit slow ## all that CI checks (about 25 minutes)
 	@echo 'make test: all passed.'
+	@command -v java >/dev/null && command -v mvn >/dev/null || echo 'make test: left out what needs Flink and Kafka:' \
+		'Java or Maven is missing (apt-get install openjdk-17-jre-headless maven).'
 
 .PHONY: hello-demo hello-test
 hello-demo:
 	@test -f $(DEPENDENCIES) || echo 'make demo: about 2 minutes to install (once), then about 1 minute.'
 
 hello-test:
-	@echo 'make test: lint and types 1 minute, unit tests 2 minutes, slow tests 15 minutes; installing, once, 2 minutes.'
+	@echo 'make test: lint and types 1 minute, unit tests 2 minutes, slow tests 20 minutes; installing, once, 2 minutes.'
 
 lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated pages
 	$(BIN)/ruff check --no-cache .
@@ -51,7 +53,7 @@ lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated 
 unit: $(INSTALLED) ## the fast tests (about 2 minutes)
 	$(BIN)/pytest -q -n 2 -m 'not slow' $(TESTS)
 
-slow: $(INSTALLED) ## the slow tests (about 15 minutes)
+slow: $(INSTALLED) ## the slow tests (about 20 minutes)
 	$(BIN)/pytest -q -n 2 --dist loadfile -m slow --durations=10 $(TESTS)
 
 format: $(DEPENDENCIES) ## format and mend what can be mended

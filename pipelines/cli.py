@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
@@ -180,14 +181,11 @@ def stream(
         for line in describe(loaded, context.args, settings):
             print(line)
         return
-    signal.signal(signal.SIGTERM, _stop)
-    for published in go(loaded, context.args, settings):
+    stopped = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())  # a publication under way is finished first
+    for published in go(loaded, context.args, settings, stopped.is_set):
         print(json.dumps(vars(published)) if as_json else published, flush=True)
-
-
-def _stop(number: int, frame: object) -> None:
-    """Told to end: whatever is at work ends in order."""
-    raise SystemExit(128 + number)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import json
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -175,12 +175,15 @@ class StreamSettings:
 
 
 POLL_SECONDS = 0.2
+FINISH = "--finish_bundle_before_checkpointing"
 
 
-def stream(config: Config, beam_options: Sequence[str], settings: StreamSettings) -> Iterator[Published | Notice]:
-    """Run a stream until it is stopped; yields what is published. Raises WattierError.
+def stream(
+    config: Config, beam_options: Sequence[str], settings: StreamSettings, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[Published | Notice]:
+    """Run a stream until `stopped` says so; yields what is published. Raises WattierError.
 
-    A signal to stop ends the job; what it had not published is taken in again by the next run or stream.
+    The job ends with it; what it had not published is taken in again by the next run or stream.
     """
     warehouse = Warehouse(config.warehouse)
     with warehouse.lock():
@@ -191,9 +194,11 @@ def stream(config: Config, beam_options: Sequence[str], settings: StreamSettings
             session = begin(config, warehouse)
             folder, job = session.place.folder, _submit(config, session, beam_options, settings)
             yield Notice(f"Submitted; it writes to {folder}.")
+            if any(o.startswith("--checkpointing_interval") for o in beam_options) and FINISH not in beam_options:
+                yield Notice(f"Warning: without {FINISH} the last day before a pause may wait for the next message.")
         publisher = StreamPublisher(config, folder, audit=settings.audit, overrides=settings.overrides)
         try:
-            yield from pump(publisher, job, settings)
+            yield from pump(publisher, job, settings, stopped)
         finally:
             _cancel(job, folder, settings.flink)
 
@@ -245,13 +250,15 @@ def _cancel(job: Any, folder: str, flink: str | None) -> None:
             urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
 
 
-def pump(publisher: StreamPublisher, job: Any, settings: StreamSettings) -> Iterator[Published | Notice]:
+def pump(
+    publisher: StreamPublisher, job: Any, settings: StreamSettings, stopped: Callable[[], bool]
+) -> Iterator[Published | Notice]:
     """Publish whenever a day closes, and every so often what else came in, for as long as the job lives."""
     from apache_beam.runners.runner import PipelineState
 
     last, told = time.monotonic(), ""
     until = day_of(settings.until) if settings.until else None
-    while True:
+    while not stopped():
         lives = job is None or not PipelineState.is_terminal(job.state)
         took = publisher.take()
         if took:

@@ -66,11 +66,11 @@ class Stream:
 
     def start(self, *options: str) -> None:
         """Start the process, with another log for each time."""
-        log = (self.folder / f"stream-{uuid.uuid4().hex[:4]}.log").open("wb")
         command = [sys.executable, "-P", "-m", "pipelines", "stream", "--config", str(self.folder / "wattier.yaml")]
         command += ["--no-audit", "--json", "--cut-seconds", "1", "--flink", self.flink.about["page"], *options]
         beam = ["--", *self.flink.options(streaming=True), "--parallelism=2", "--sdk_worker_parallelism=2"]
-        self.process = subprocess.Popen([*command, *beam], stdout=log, stderr=subprocess.STDOUT)
+        with (self.folder / f"stream-{uuid.uuid4().hex[:4]}.log").open("wb") as log:
+            self.process = subprocess.Popen([*command, *beam], stdout=log, stderr=subprocess.STDOUT)
 
     def feed(self, paths: list[Path]) -> None:
         """Send files' rows."""
