@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,16 @@ class Flink:
         return self.about["options"] + (self.about["streaming_options"] if streaming else [])
 
     def rest(self, path: str) -> dict[str, Any]:
-        """What Flink says, by its REST interface."""
-        with urllib.request.urlopen(self.about["page"] + path, timeout=10) as answer:
-            said: dict[str, Any] = json.load(answer)
-        return said
+        """What Flink says, by its REST interface; asked again while it is too busy to say."""
+
+        def asked() -> dict[str, Any] | None:
+            with suppress(OSError), urllib.request.urlopen(self.about["page"] + path, timeout=10) as answer:
+                said: dict[str, Any] = json.load(answer)
+                return said
+            return None
+
+        found: dict[str, Any] = eventually(asked, 60, f"an answer of {path}")
+        return found
 
     def status(self) -> dict[str, Any]:
         """Pids of the parts, restarts, Flink's overview."""

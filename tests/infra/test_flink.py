@@ -42,12 +42,14 @@ def streaming(flink: Flink, folder: Path) -> Iterator[tuple[str, Path, int]]:
         ]
 
     with (folder / "submitter").open("w") as log, subprocess.Popen([*job, *options], stderr=log) as submitter:
-        [name] = eventually(running, 60, "the job to run")
-        yield name, out, submitter.pid
-        cancel = urllib.request.Request(f"{flink.about['page']}/jobs/{name}?mode=cancel", method="PATCH")
-        urllib.request.urlopen(cancel, timeout=10).close()
-        eventually(lambda: not running(), 60, "the job to end")
-        submitter.kill()
+        try:
+            [name] = eventually(running, 60, "the job to run")
+            yield name, out, submitter.pid
+            cancel = urllib.request.Request(f"{flink.about['page']}/jobs/{name}?mode=cancel", method="PATCH")
+            urllib.request.urlopen(cancel, timeout=10).close()
+            eventually(lambda: not running(), 60, "the job to end")
+        finally:
+            submitter.kill()
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_up_is_idempotent_and_down_leaves_nothing_even_without_its_supervisor(tm
         assert command(CLUSTER, "up", *own, "--state-cache-mb", 1).returncode == 1
 
         cluster = Flink(tmp_path, first)
-        assert cluster.status()["flink"]["slots-total"] == 2
+        assert cluster.rest("/overview")["slots-total"] == 2
         pids = cluster.status()["pids"]
         os.kill(pids["supervisor"], signal.SIGKILL)
         assert not cluster.status()["up"]

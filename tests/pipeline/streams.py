@@ -48,7 +48,9 @@ class Epochs:
         config, place = self.bureau.config, self.session.place
         cuts = [(bucket, cut.to_block()) for cut in self.cuts for bucket in range(place.shards)]
         plans = [
-            parcel for cut in self.cuts for parcel in parcels({0: [cut.to_block()]}, [0], "cutter", cut.number, cut.number - 1)
+            parcel
+            for cut in self.cuts
+            for parcel in parcels({0: [cut.to_block()]}, [0], "cutter", cut.number, cut.number - 1)
         ]
         files = [(cut.number, text) for cut in self.cuts for text in cut.deliveries]
         with new_pipeline([]) as p:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 import uuid
 from datetime import date
 from pathlib import Path
@@ -125,6 +126,14 @@ class Stream:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
+
+    def end(self) -> None:
+        """Kill the process and cancel the jobs, if a test left them."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        for job in self.jobs:
+            request = urllib.request.Request(f"{self.flink.about['page']}/jobs/{job}?mode=cancel", method="PATCH")
+            urllib.request.urlopen(request, timeout=30).close()
 
     @property
     def jobs(self) -> list[str]:

@@ -13,9 +13,23 @@ from tests.streaming.job import Stream, Utility
 pytestmark = pytest.mark.slow
 
 
-def test_a_week_of_20_000_accounts(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
+@pytest.fixture
+def streams(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
+    """Makes streams; whatever still runs of them in the end is killed."""
+    made: list[Stream] = []
+
+    def make(utility: Utility, **settings: object) -> Stream:
+        made.append(Stream(tmp_path / f"stream{len(made)}", utility, flink_cluster, kafka_broker, **settings))
+        return made[-1]
+
+    yield make
+    for stream in made:
+        stream.end()
+
+
+def test_a_week_of_20_000_accounts(tmp_path, streams):
     utility = Utility(tmp_path / "bounded", 20_000, 7)
-    stream = Stream(tmp_path / "stream", utility, flink_cluster, kafka_broker)
+    stream = streams(utility)
     stream.start()
     for paths in utility.days.values():
         stream.feed(paths)
@@ -26,9 +40,9 @@ def test_a_week_of_20_000_accounts(tmp_path, flink_cluster: Flink, kafka_broker:
     assert stream.jobs == []
 
 
-def test_whatever_dies_the_marts_are_the_same(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
+def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: Flink):
     utility = Utility(tmp_path / "bounded", 2_000, 8)
-    stream = Stream(tmp_path / "stream", utility, flink_cluster, kafka_broker)
+    stream = streams(utility)
     stream.start()
     landed = list(utility.days.values())
     stream.feed([path for paths in landed[:2] for path in paths])
@@ -37,11 +51,11 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, flink_cluster: Flink, ka
 
     for number, part in enumerate(("task-manager-1", "worker-pool"), 2):
         stream.feed(landed[number])
-        before = flink_cluster.restored(job)
+        before = flink_cluster.checkpoints(job)["restored"]
         flink_cluster.restarted(part, flink_cluster.kill(part))
         stream.feed(landed[number + 2])
         stream.wait(240)
-        assert flink_cluster.restored(job) > before, f"no checkpoint was restored after {part} died"
+        assert flink_cluster.checkpoints(job)["restored"] > before, f"no checkpoint was restored after {part} died"
 
     stream.feed(landed[6])
     stream.kill()

@@ -1,0 +1,108 @@
+"""Provisional tiers against the clerk and the row-by-row rules, and against the kernel that moves tiers on by a day."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.marts import CLASSES, TIERS
+from schemas.policy import STAY, Policy, parse_policy
+from tests.kernels.test_ledger import LONG, START, number, table, worlds
+from tests.kernels.test_tiers import POLICY, first_rule
+from tests.oracles.ledger import features
+from transforms.kernels.ledger import Ledger, credit_features
+from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
+from transforms.kernels.tiers import Day, Inside, TierState, assign_tiers
+from transforms.kernels.windows import date_of
+
+ACCOUNTS = 2
+RULES: Policy = parse_policy(POLICY.replace("2015-01-01", "2023-02-01"), "policy.yaml")
+CODE = st.integers(0, 2)
+DAY = number(START) + 9
+
+
+@st.composite
+def bases(draw, day):
+    """What is held of both accounts, and the same as the rules' oracle wants it."""
+    growth = [draw(st.sampled_from([None, -1, 0, 7])) for _ in range(ACCOUNTS)]
+    category = [draw(st.integers(0, 3)) for _ in range(ACCOUNTS)]
+    tier, abc = ([draw(CODE) for _ in range(ACCOUNTS)] for _ in range(2))
+    since = [day - draw(st.integers(0, 5)) for _ in range(ACCOUNTS)]
+    columns = {
+        "growth_90d_ppm": np.ma.masked_array([g or 0 for g in growth], [g is None for g in growth]),
+        "category": np.array(category, np.int8),
+    }
+    codes = np.array(tier, np.int8), np.array(abc, np.int8), np.array(since, np.int32)
+    names = ("residential", "commercial", "industrial", "agricultural")
+    rows = [{"growth_90d_ppm": g, "category": names[c]} for g, c in zip(growth, category, strict=True)]
+    return Base(day, *codes, columns), rows
+
+
+def expected(base: Base, row: dict, slot: int, credit: dict, day: int) -> tuple[str, str, str, str]:
+    """Tier, grade, rule and version by the page."""
+    version = RULES.on(date_of(day))
+    row = {**row, **credit}
+    grade = first_rule(version.credit_grades, row).grade
+    rule = first_rule(version.tiers, {**row, "credit_grade": grade, "abc": CLASSES[base.abc[slot]]})
+    old = TIERS[base.tier[slot]]
+    moves = rule.immediate or day - base.since[slot] >= version.min_stay_days
+    tier = rule.tier if moves else old
+    return tier, grade, rule.rule if tier == rule.tier else STAY, version.version
+
+
+def told(outcome, at: int) -> tuple[str, str, str, str]:
+    return TIERS[outcome.tier[at]], CLASSES[outcome.grade[at]], outcome.rule[at], outcome.version[at]
+
+
+@settings(max_examples=60)
+@given(rows=worlds(LONG), data=st.data())
+def test_as_the_page_says_whatever_is_in_the_base_and_what_came_since(rows, data):
+    base, held = data.draw(bases(DAY))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), min_size=2, max_size=4)))
+    ledger = Events([Part.of(table(rows[: cuts[0]]))])
+    later = Events()
+    for first, last in zip(cuts, [*cuts[1:], len(rows)], strict=True):
+        later.add(table(rows[first:last]))
+    slots = np.array(data.draw(st.sampled_from([[0], [1], [0, 1]])))
+    days = latest_days(base, later.rows_of(slots), slots)
+    events = pa.concat_tables([ledger.rows_of(slots), later.rows_of(slots)])
+    outcome = reclassify(base, RULES, events, slots, days)
+    for at, slot in enumerate(slots.tolist()):
+        mine = [event for other, event in rows[cuts[0] :] if other == slot]
+        day = max([base.day, *(number(event.event_date) for event in mine)])
+        assert days[at] == day
+        credit = features([event for other, event in rows if other == slot], date_of(day))
+        assert told(outcome, at) == expected(base, held[slot], slot, credit, day)
+
+
+@settings(max_examples=60)
+@given(rows=worlds(LONG), data=st.data())
+def test_as_a_whole_day_would_with_classes_held(rows, data):
+    """The fold of a full day, given cut-offs under which every class stays, moves the accounts to the same tiers."""
+    base, _ = data.draw(bases(DAY))
+    day = base.day + data.draw(st.integers(1, 400))
+    slots = np.arange(ACCOUNTS)
+    outcome = reclassify(base, RULES, table(rows), slots, np.full(ACCOUNTS, day))
+    credit = credit_features(Ledger.at(table(rows), ACCOUNTS, day))
+    inside = Inside(*[base.abc == 0] * 3, *[base.abc <= 1] * 3)
+    version = RULES.on(date_of(day))
+    zeros = np.zeros(ACCOUNTS, np.int32)
+    state = TierState(base.tier.copy(), base.abc.copy(), base.abc.copy(), base.tier.copy(), zeros, base.since.copy(),
+                      zeros.copy(), zeros.copy(), ["?"])  # fmt: skip
+    assign_tiers(state, Day(day, version, version, slots, {**base.columns, **credit}, inside, None))
+    assert state.abc.tolist() == base.abc.tolist()
+    assert (outcome.tier.tolist(), outcome.grade.tolist()) == (state.tier.tolist(), state.grade.tolist())
+
+
+@given(rows=worlds(LONG), sizes=st.lists(st.integers(1, 9), max_size=12), slots=st.sets(st.integers(0, 3)))
+def test_events_are_found_by_account_however_they_were_added(rows, sizes, slots):
+    whole, events, at = table(rows), Events([Part.of(table(rows[:3]))]), 3
+    for size in sizes:
+        events.add(whole.slice(at, size))
+        at += size
+    wanted = [row for row in whole.select(ROWS.names).slice(0, max(3, at)).to_pylist() if row["slot"] in slots]
+    found = events.rows_of(np.array(sorted(slots), np.int64)).to_pylist()
+    assert sorted(map(str, found)) == sorted(map(str, wanted))
+    assert len(events.parts) <= 2 + max(1, at).bit_length()

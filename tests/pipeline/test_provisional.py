@@ -1,0 +1,301 @@
+"""Provisional tiers: events that come before their day closes, one after the other, and what a publication makes of them."""
+
+from __future__ import annotations
+
+import json
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.coders import TupleCoder, VarIntCoder
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing import test_stream
+
+from pipelines import stream_publish
+from pipelines.cut import cut_path
+from pipelines.stream_publish import StreamPublisher
+from pipelines.tier_changes import Early, published_changes
+from pipelines.warehouse import Generation, Warehouse
+from schemas.marts import CUSTOMER_TIERS_CURRENT, PROVISIONAL_TIERS, REJECTS, TIER_MIGRATIONS, TIER_RESTATEMENTS
+from schemas.topics import DEAD_LETTERS, TIER_CHANGES
+from tests.pipeline.bureau import Bureau
+from tests.pipeline.streams import Epochs
+from tests.pipeline.test_stories import day, opened, reference, tiers, used
+from tests.pipeline.worlds import ledger
+from transforms import provisional
+from transforms.blocks import BlockCoder, tag, with_facts
+from transforms.epochs import TICKS, read_entries
+from transforms.fold_features import Plan
+from transforms.inbox import OFFSET, Cut
+from transforms.kernels.parse import accepted_schema
+from transforms.kernels.windows import day_of
+from transforms.provisional import ProvisionalTiers
+from transforms.shards import state_block
+from transforms.tick_stages import BASE_STATE, Tick
+from transforms.tier_changes import ToDeadLetters, ToTierChanges, change_key
+
+PART = "kafka:ledger/0"
+CHARGE = {"kind": "charge", "on": day(1), "due": day(2)}
+"""Overdue since day 3."""
+
+
+@pytest.fixture
+def bureau(tmp_path):
+    return opened(Bureau(tmp_path / "bureau", shards=1))
+
+
+def event(account, event_id, kind, on, fen=10_000, due=None, ref=None):
+    """One ledger event as accepted."""
+    return {"account_id": account, "event_id": event_id, "event_type": kind, "event_date": on, "due_date": due,
+            "amount_minor": fen, "ref_event_id": ref, "revision": 0, "delivery": 0, "row": 0}  # fmt: skip
+
+
+def stretch(first, *events, part=PART):
+    """A stretch of messages, one event each."""
+    rows = pa.RecordBatch.from_pylist(list(events), schema=accepted_schema("ledger_events"))
+    rows = rows.append_column(OFFSET, pa.array(range(first, first + len(events)), pa.int64()))
+    after = str(first + len(events))
+    return tag(rows, "ledger_events", part=part, first=str(first), next=after, revision="delivery", append_ms="1700")
+
+
+def base_of(session, epoch, ends, number=0):
+    """The state of the snapshot again, as the base that a tick of an epoch leaves; the epoch is written down."""
+    store, plan = session.place.store(), Plan(0, 0, 0, 0)
+    cut = Cut(epoch, {}, ends, {}, "2025-01-01T00:00:00+00:00")
+    store.create_bytes(cut_path(session.place.folder, epoch), cut.to_json().encode())
+    entries = [e for e in read_entries(store, session.snapshot, 0) if e.kind in BASE_STATE]
+    return with_facts(state_block(entries), tick=Tick(epoch * TICKS + number, 0, plan).to_json())
+
+
+def run(bureau, session, *blocks):
+    """Send blocks one by one to the one bucket there is."""
+    source = test_stream.TestStream(coder=TupleCoder([VarIntCoder(), BlockCoder()]))
+    for block in blocks:
+        source = source.add_elements([(0, block)])
+    options = PipelineOptions(["--runner=BundleBasedDirectRunner", "--streaming"])
+    with beam.Pipeline(options=options) as p:
+        early = ProvisionalTiers(session.place, bureau.config.policy, session.snapshot, cut_path)
+        p | source.advance_watermark_to_infinity() | beam.ParDo(early)
+
+
+def written(bureau, session):
+    """What was written, by file: (account, from, to, as of, event, offset)."""
+    folder = bureau.folder / "warehouse" / session.place.folder / "provisional"
+    found = []
+    for path in sorted(folder.glob("*/*.parquet")):
+        names = ("account_id", "from_tier", "tier", "as_of", "event_id", "source_offset")
+        found.append([tuple(row[name] for name in names) for row in pq.read_table(path).to_pylist()])
+    return found
+
+
+class Forgetful(dict):
+    """Nothing decoded is found again, as in another process."""
+
+    def pop(self, key, default=None):
+        return default
+
+
+@pytest.mark.parametrize("views", [{}, Forgetful()], ids=["kept", "read again"])
+def test_each_event_is_answered_with_what_the_tier_would_be(bureau, monkeypatch, views):
+    monkeypatch.setattr(provisional, "_VIEWS", views)
+    session = Epochs(bureau).session
+    blocks = [
+        stretch(5, event("big", "c1", **CHARGE), event("tiny", "c2", **CHARGE), event("nobody", "c3", **CHARGE)),
+        stretch(8, event("big", "p1", "payment", day(4))),
+        stretch(9, event("middle", "p9", "payment", day(3)), event("big", "r1", "reversal", day(4), ref="p1")),
+    ]
+    run(bureau, session, *blocks, blocks[1])  # the last: a message that is read again changes nothing
+    assert written(bureau, session) == [
+        [("big", "high", "low_risk", day(3), "c1", 5)],
+        [("big", "low_risk", "high", day(4), "p1", 8)],
+        [("big", "high", "low_risk", day(4), "r1", 10)],
+    ]
+
+
+def test_it_does_not_matter_how_events_come_in_blocks(bureau):
+    events = [event("big", "c1", **CHARGE), event("big", "p1", "payment", day(4)), event("middle", "c2", **CHARGE),
+              event("big", "r1", "reversal", day(4), ref="p1")]  # fmt: skip
+    found = []
+    for blocks in ([stretch(5, *events)], [stretch(5 + n, one) for n, one in enumerate(events)]):
+        session = Epochs(bureau).session
+        run(bureau, session, *blocks)
+        found.append([row for rows in written(bureau, session) for row in rows])
+    assert found[0] == found[1]
+    assert [row[4] for row in found[0]] == ["c1", "p1", "r1"]
+
+
+def test_a_new_base_takes_the_place_of_what_it_holds(bureau):
+    session = Epochs(bureau).session
+    charged = stretch(5, event("big", "c1", **CHARGE))
+    paid = stretch(6, event("big", "p1", "payment", day(4), fen=1))
+    run(
+        bureau,
+        session,
+        charged,
+        base_of(session, 1, {PART: 6}),  # as published: the charge did not make it, and nothing told is left
+        charged,  # comes late: the base has it
+        paid,  # nothing is due: high, as published
+        stretch(7, event("big", "c2", **CHARGE)),
+        base_of(session, 2, {PART: 7, "file:1": 1}),  # the charge of offset 7 is still to come
+        base_of(session, 1, {PART: 6}),  # a base that is behind
+        stretch(8, event("big", "c3", **CHARGE)),
+        stretch(0, event("big", "c4", **CHARGE), part="file:1"),
+        stretch(9, event("big", "p2", "payment", day(4), fen=20_000)),
+    )
+    assert [(row[2], row[4]) for rows in written(bureau, session) for row in rows] == [
+        ("low_risk", "c1"), ("low_risk", "c2"), ("high", "p2"),
+    ]  # fmt: skip
+
+
+def test_before_the_first_service_day_events_wait(tmp_path):
+    bureau = Bureau(tmp_path / "bureau", shards=1)
+    bureau.land_all(reference())
+    session = Epochs(bureau).session
+    run(bureau, session, stretch(5, event("big", "c1", **CHARGE)))
+    assert written(bureau, session) == []
+
+
+# --- publications
+
+
+def changed(bureau, kafka="tier_changes_topic: out"):
+    """Make the bureau tell of changes; what is told is kept here."""
+    bureau.configure(("shards: 1", f"shards: 1\nkafka:\n  bootstrap_servers: nowhere:1\n  {kafka}"))
+
+
+@pytest.fixture
+def told(monkeypatch):
+    out = []
+    monkeypatch.setattr(stream_publish, "tell", lambda kafka, topic, changes: out.append(changes.to_pylist()))
+    return out
+
+
+def brief(rows):
+    return [(r["account_id"], r["status"], r["service_date"], r["from_tier"], r["to_tier"], r["cause"]) for r in rows]
+
+
+def test_provisional_changes_stand_until_their_day_is_published(bureau, told):
+    changed(bureau)
+    bureau.land_all([ledger("big", "c1", "charge", day(1), 10_000, due=day(2))])
+    bureau.run()
+    epochs = Epochs(bureau)
+    bureau.land_all([ledger("big", "p1", "payment", day(5), 10_000)])
+    epochs.cut()
+    bureau.land_all(used(4, 5))
+    epochs.cut()
+    epochs.run()
+    (first, second) = epochs.publish(each=True)
+    assert (first.days, second.days) == (0, 2)
+    early = epochs.warehouse.read(first.generation).tables["provisional_tiers"].to_pylist()
+    assert [(r["account_id"], r["tier"], r["as_of"], r["base_date"]) for r in early] == [
+        ("big", "high", day(5), day(3))
+    ]
+    assert bureau.query("SELECT count(*) FROM provisional_tiers") == [(0,)]
+    assert [brief(rows) for rows in told] == [[("big", "final", day(5), "low_risk", "high", "payment")]]
+    assert not list((bureau.folder / "warehouse" / epochs.session.place.folder).glob("provisional/*/*"))
+
+
+def test_a_publisher_that_starts_tells_the_standing_publication_again(bureau, told):
+    changed(bureau)
+    epochs = Epochs(bureau)
+    bureau.land_all([ledger("big", "c1", "charge", day(3), 10_000, due=day(3)), *used(4, 4)])
+    epochs.cut()
+    epochs.run()
+    epochs.publish()
+    with epochs.warehouse.lock():
+        StreamPublisher(bureau.config, epochs.session.place.folder)
+    assert len(told) == 2
+    assert told[0] == told[1]
+    keys = [change_key(row) for row in told[0]]
+    assert keys == [f"big|{day(4)}|final|2"]
+    bureau.land_all(used(5, 5))
+    bureau.run()
+    assert "tier_changes" not in epochs.warehouse.load().tables  # a bounded run tells nobody
+
+
+def test_restated_days_tell_what_differs_and_nothing_else(bureau, told):
+    changed(bureau)
+    epochs = Epochs(bureau)
+    bureau.land_all([ledger("big", "c1", "charge", day(1), 10_000, due=day(2))])
+    epochs.cut()
+    epochs.run()
+    epochs.publish()
+    assert brief(told[0]) == [
+        ("big", "final", day(3), "high", "low_risk", "payment"),
+        ("big", "restated", day(3), "high", "low_risk", "correction"),
+    ]
+    assert told[0][1]["valid_to"] == day(3)
+    assert tiers(bureau)["big"] == "low_risk"
+
+
+def test_what_was_told_and_did_not_come_is_taken_back(bureau):
+    """big: told high, published low_risk, as before; middle: told again since; small: published as told."""
+    warehouse = Warehouse(bureau.config.warehouse)
+    store = warehouse.store
+
+    def rows(relation, *given):
+        blank = {"string": "x", "date32[day]": day(0), "int32": 0, "int64": 0}
+        full = [{f.name: row.get(f.name, blank[str(f.type)]) for f in relation.schema} for row in given]
+        return pa.Table.from_pylist(full, schema=relation.schema)
+
+    def change(account, tier, offset):
+        return {"account_id": account, "tier": tier, "source_offset": offset, "event_id": f"e{offset}"}
+
+    present = [{"account_id": name, "tier": "low_risk", "rule": "risky"} for name in ("big", "middle", "small")]
+    moves = [{"account_id": "small", "service_date": day(3), "from_tier": "high", "to_tier": "low_risk"}]
+    entries = [
+        store.write_parquet(f"data/x/{kind}.parquet", f"mart:{kind}", 0, rows(relation, *given))
+        for kind, relation, given in (
+            ("customer_tiers_current", CUSTOMER_TIERS_CURRENT, present),
+            ("tier_migrations", TIER_MIGRATIONS, moves),
+        )
+    ]
+    after = Generation(7, {"through": day_of(day(3))}, tuple(entries), pa.table({}),
+                       {"tier_restatements": TIER_RESTATEMENTS.schema.empty_table()})  # fmt: skip
+    early = Early(
+        standing=rows(PROVISIONAL_TIERS, change("middle", "high", 9)),
+        overtaken=rows(PROVISIONAL_TIERS, change("big", "low_risk", 3), change("big", "high", 4),
+                       change("middle", "mid_steady", 5), change("small", "low_risk", 6)),
+    )  # fmt: skip
+    found = published_changes(warehouse, Generation.none(), after, early).to_pylist()
+    assert brief(found) == [
+        ("big", "final", day(3), "high", "low_risk", "provisional_ended"),
+        ("small", "final", day(3), "high", "low_risk", "x"),
+    ]
+    assert (found[0]["rule"], found[0]["generation"]) == ("risky", 7)
+
+
+# --- messages
+
+
+def test_a_provisional_change_as_a_message():
+    row = {"account_id": "A1", "as_of": day(4), "tier": "high", "from_tier": "low_risk", "credit_grade": "A", "rule": "big",
+           "policy_version": "1", "event_id": "p1", "source_part": PART, "source_offset": 8, "append_ms": 17,
+           "base_date": day(3)}  # fmt: skip
+    block = pa.RecordBatch.from_pylist([row], schema=PROVISIONAL_TIERS.schema)
+    ((_, messages),) = ToTierChanges().process((0, block))
+    assert messages.column("key").to_pylist() == [f"A1|{day(4)}|provisional|p1|{PART}:8"]
+    said = json.loads(messages.column("value")[0].as_py())
+    assert {name: said[name] for name in ("schema", "status", "service_date", "from_tier", "to_tier", "append_ms")} == {
+        "schema": "wattier.tier_change/1", "status": "provisional", "service_date": f"{day(4)}",
+        "from_tier": "low_risk", "to_tier": "high", "append_ms": 17,
+    }  # fmt: skip
+    assert said["to_tier_label"] == {"en": "High value", "zh": "高价值客户"}
+    assert said.keys() == {"schema", "from_tier_label", "to_tier_label", *TIER_CHANGES.schema.names}
+
+
+def test_rejected_messages_as_dead_letters():
+    names = [*REJECTS.schema.names, OFFSET]
+    given = [("m", 0, PART, 8, "amount_minor", "x", "not_a_number", 8), ("m", 0, PART, 8, "event_date", "y", "not_a_date", 8),
+             ("m", 0, PART, 9, "", None, "not_json", 9)]  # fmt: skip
+    rejects = pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for row in given])
+    block = tag(rejects, "rejects", part=PART, topic="ledger", partition="0")
+    assert list(ToDeadLetters().process((3, tag(rejects, "ledger_events")))) == []
+    ((_, messages),) = ToDeadLetters().process((3, block))
+    assert messages.column("key").to_pylist() == [f"{PART}:8", f"{PART}:9"]
+    values = [json.loads(value) for value in messages.column("value").to_pylist()]
+    assert [(v["topic"], v["partition"], v["offset"], v["reason"], v["value"], v["faults"]) for v in values] == [
+        ("ledger", 0, 8, "not_a_number", "x", 2), ("ledger", 0, 9, "not_json", None, 1),
+    ]  # fmt: skip
+    assert all(v.keys() == set(DEAD_LETTERS.schema.names) for v in values)
