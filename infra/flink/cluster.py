@@ -31,18 +31,20 @@ def up(cluster: Cluster, timeout_s: float = 120.0) -> dict[str, Any]:
     with run.lock():
         began = time.monotonic()
         saved, about = run.saved()
-        running = bool(run.pid(supervisor.NAME) and saved)
+        alive, running = bool(saved and run.members()), run.pid(supervisor.NAME) is not None
+        if alive and about != _about(cluster):
+            raise Failed(f"{run.folder} is up with other settings; `down` first, or name another --run-dir")
+        if not alive:
+            run.stop(grace_s=5.0)
+            about = _about(cluster)
+            run.save(_prepare(cluster), about)
         if not running:
-            saved, about = _prepare(run, cluster), _about(cluster)
-            run.save(saved, about)
             script = str(Path(supervisor.__file__).resolve())
             run.start(Part(supervisor.NAME, [sys.executable, "-u", "-P", script, str(run.folder)]))
-        elif about != _about(cluster):
-            raise Failed(f"{run.folder} is up with other settings; `down` first, or name another --run-dir")
         try:
             _wait(run, cluster, timeout_s)
         except Failed as failure:
-            if not running:
+            if not alive:
                 run.stop(grace_s=5.0)
                 run.forget()
             raise Failed(f"{failure}; logs: {run.folder / 'logs'}") from None
@@ -74,12 +76,12 @@ def status(folder: Path) -> dict[str, Any]:
     return {"up": running, "pids": pids, "restarts": restarts, "flink": flink} | about
 
 
-def _prepare(run: Run, cluster: Cluster) -> list[Part]:
+def _prepare(cluster: Cluster) -> list[Part]:
     """Fetch and write all that the parts need; their commands."""
     java, cache = fetch.java(), fetch.cache_dir()
     jars = None if cluster.job_server_jar else fetch.job_server_jars(cache)
     home = fetch.flink_libraries(cache)
-    if not run.members() and (taken := [port for port in cluster.all_ports() if not free(port)]):
+    if taken := [port for port in cluster.all_ports() if not free(port)]:
         raise Failed(f"ports {taken} are in use; --port-base takes others")
     conf = parts.write_config(cluster)
     class_path = str(parts.class_path_jar(conf, home, jars)) if jars else f"{home}/lib/*"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 
 import pytest
@@ -64,5 +65,23 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: 
     stream.wait(240)
     stream.wait_through(date(2025, 1, 8))
     assert stream.jobs == [job]
+    stream.stop()
+    assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
+
+
+def test_a_broker_that_goes_away_for_a_minute(streams, tmp_path, kafka_broker: Kafka):
+    utility = Utility(tmp_path / "bounded", 2_000, 4)
+    stream = streams(utility)
+    stream.start()
+    landed = list(utility.days.values())
+    stream.feed([path for paths in landed[:2] for path in paths])
+    stream.wait(120)
+    kafka_broker.stop()
+    time.sleep(60)
+    kafka_broker.start()
+    for paths in landed[2:]:
+        stream.feed(paths)
+    stream.wait(180)
+    stream.wait_through(date(2025, 1, 4))
     stream.stop()
     assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
