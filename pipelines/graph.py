@@ -2,7 +2,8 @@
 
     take_in   landed files -> ReadDeliveries -> FoldReference -> FoldMeters -> FoldDays -> log, rejects, day blocks
     tick      state -> FoldFeatures -> CutOff -> FoldTiers -> features, cut-offs, tiers, migrations
-    stream    topics, landed files -> Inbox -> the folds of take_in -> Plan -> the folds of tick, epoch after epoch
+    stream    topics, landed files -> Inbox -> the folds of take_in -> Plan -> the folds of tick, epoch after epoch;
+              ledger events also straight -> ProvisionalTiers, with the state after each epoch's last tick
 
 Every fold brings what concerns a shard together and hands it to a kernel; what a fold writes it reports in a commit record.
 """
@@ -18,6 +19,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from pipelines.config import Retention
+from pipelines.cut import cut_path
 from pipelines.plan_stage import PlanStage
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
@@ -31,6 +33,7 @@ from transforms.fold_meters import FoldMeters, FoldMetersShard
 from transforms.fold_reference import FoldReference, FoldReferenceShard
 from transforms.fold_tiers import FoldTiers
 from transforms.inbox import Inbox
+from transforms.provisional import LedgerEvents, ProvisionalTiers
 from transforms.read_files import ReadDeliveries
 from transforms.shards import Place
 from transforms.tick_stages import CUTOFFS_BEFORE, FeaturesStage, TiersStage
@@ -82,7 +85,7 @@ def stream(
 ) -> PCollection[Keyed]:
     """The folds of both graphs, epoch after epoch. snapshot: path of the state that the stream starts from.
 
-    Returns the state of every account shard after each tick.
+    Returns the provisional changes of tier by account shard.
     """
     n = place.shards
 
@@ -129,5 +132,10 @@ def stream(
     run("WriteCutoffs", stage("write_cutoffs", n, WriteCutoffsOf), resolved.to_write)
     tiering = Stage("tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", CUTOFFS_BEFORE))
     fold = TiersStage(tiering, place, snapshot, policy)
-    after: PCollection[Keyed] = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
-    return after
+    after = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
+    events = [rows | f"LedgerEvents{at}" >> beam.ParDo(LedgerEvents()) for at, rows in enumerate(inputs.rows)]
+    early = beam.ParDo(ProvisionalTiers(place, policy, snapshot, cut_path))
+    changes: PCollection[Keyed] = (
+        [*events, after] | "ProvisionalTiers/Flatten" >> beam.Flatten() | "ProvisionalTiers" >> early
+    )
+    return changes

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.marts import Publication, derive, migration_matrix
+from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
 from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
@@ -31,6 +32,7 @@ SMALL = (
     "tier_restatements",
     "tier_migration_matrix",
     "pending",
+    "provisional_tiers",
 )
 """Marts that live inside the DuckDB file; a generation carries them whole."""
 
@@ -67,11 +69,12 @@ class Publisher:
     def publish(
         self, before: Generation, draft: Generation, config: Config, started: datetime, *, restated_from: date | None,
         corrected_from: date | None, facts: Mapping[str, tuple[int, int]], audit: bool, overrides: frozenset[str],
-        progress: Callable[[str, int, int], None],
+        progress: Callable[[str, int, int], None], early: Early | None = None,
     ) -> None:  # fmt: skip
         """Audit the draft's new rows, then move the pointer to it. Raises AuditFailed; nothing has moved then.
 
         restated_from: first day published before that was made anew; corrected_from: first day that deliveries changed.
+        early: a stream's provisional changes; the generation then keeps what there is to tell.
         """
         progress("audit", 0, 1)
         store, tables = self.warehouse.store, dict(draft.tables)
@@ -80,6 +83,10 @@ class Publisher:
             new = restatements(self.warehouse, before, draft, restated_from, corrected_from)
             tables["tier_restatements"] = stack(tables.get("tier_restatements"), new)
         tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
+        tables["provisional_tiers"] = early.standing if early else NONE_YET
+        tables.pop(TABLE, None)
+        if early is not None:
+            tables[TABLE] = published_changes(self.warehouse, before, replace(draft, tables=tables), early)
         if audit:
             results = self._audit(before, draft, config, facts, overrides)
             tables["data_quality_results"] = stack(tables.get("data_quality_results"), results)

@@ -19,12 +19,14 @@ from pipelines.cut import cut_path, register_rows
 from pipelines.generations import RowCounts, make_generation
 from pipelines.plan import Decision
 from pipelines.publish import Publisher
+from pipelines.tier_changes import TABLE, EarlyFiles, tell
 from pipelines.warehouse import Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
 from transforms.epochs import epoch_folder
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.inbox import Cut
 from transforms.kernels.windows import date_of
+from transforms.provisional import reach
 from transforms.read_files import read_faults
 from transforms.storage import Commit
 from transforms.tick_stages import Tick
@@ -66,7 +68,10 @@ class Published:
 
 
 class StreamPublisher:
-    """Publishes what one stream writes. The caller holds the warehouse's lock."""
+    """Publishes what one stream writes. The caller holds the warehouse's lock.
+
+    within: how far the epochs taken up reach; made: how far those whose service days were made.
+    """
 
     def __init__(
         self, config: Config, folder: str, *, audit: bool = True, overrides: frozenset[str] = frozenset()
@@ -86,10 +91,14 @@ class StreamPublisher:
             )
         self.epoch: int = stream["epoch"] if mine else 0
         self.offsets: dict[str, int] = dict(stream.get("offsets", {}))
+        self.within = dict(stream.get("within", self.offsets))
+        self.made: dict[str, int] = dict(stream.get("made", {}))
+        self.early = EarlyFiles(self.warehouse.store, folder, self.standing.tables.get("provisional_tiers"), self.made)
         self.draft = Draft(list(self.standing.entries))
         self.register = self.standing.deliveries
         self.end = self.standing.through
         self.since = Since()
+        self._tell()
 
     # --- epochs --------------------------------------------------------------------------------------------------------
     def take(self) -> bool:
@@ -104,6 +113,7 @@ class StreamPublisher:
         since.epochs += 1
         self.register = pa.concat_tables([self.register, register_rows(cut.register)])
         self.offsets |= {part: end for part, end in cut.ends.items() if not part.startswith("file:")}
+        self.within = reach(self.within, cut.ends)
         since.files.update(row[1] for row in cut.register if row[0])
         restate = [c.restate_from for c in commits if c.restate_from is not None]
         since.restate = min([*restate, *([since.restate] if since.restate is not None else [])], default=None)
@@ -120,7 +130,7 @@ class StreamPublisher:
             self.draft.apply(commits)
             plan = tick.plan
             self.draft.prune({"mart:features": plan.features_from, "mart:daily_consumption": plan.consumption_from})
-        self.end = decision.end
+        self.end, self.made = decision.end, self.within
         self.since.days += decision.days
         self.since.first = min(decision.first, decision.first if self.since.first is None else self.since.first)
 
@@ -161,7 +171,9 @@ class StreamPublisher:
         tables = [self.warehouse.store.read_table(e) for e in self.draft.entries if e.kind == "calendar"]
         calendar = Calendar.of(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *tables]))
         held = calendar.held(self.config.policy, self.end) if calendar else None
-        stream = {"folder": self.folder, "epoch": self.epoch, "offsets": self.offsets}
+        stream = {
+            "folder": self.folder, "epoch": self.epoch, "offsets": self.offsets, "within": self.within, "made": self.made,
+        }  # fmt: skip
         generation = make_generation(
             before,
             self.draft.entries,
@@ -183,17 +195,26 @@ class StreamPublisher:
         except AuditFailed as error:
             return Published(**{**vars(out), "generation": before.number, "held": str(error)})
         self.standing, self.since = self.warehouse.load(), Since()
+        self._tell()
         return out
 
     def _publish(self, before: Generation, generation: Generation, counts: Any, restated: int | None) -> None:
         commit_point("after_tick")
+        early = self.early.collect(self.made)
         self.publisher.publish(
             before, generation, self.config, self.since.started,
             restated_from=date_of(restated) if restated is not None else None,
             corrected_from=date_of(self.since.restate) if self.since.restate is not None else None,
             facts={source: (c["read"], c["rejected"]) for source, c in counts.items()}, audit=self.audit,
-            overrides=self.overrides, progress=lambda what, done, of: None,
+            overrides=self.overrides, progress=lambda what, done, of: None, early=early,
         )  # fmt: skip
+        self.early.settle(early, self.made)
+
+    def _tell(self) -> None:
+        """Write what the standing publication changed to its topic; a publisher that starts writes it again."""
+        kafka, changes = self.config.settings.kafka, self.standing.tables.get(TABLE)
+        if kafka and kafka.tier_changes_topic and changes is not None and changes.num_rows:
+            tell(kafka, kafka.tier_changes_topic, changes)
 
     def faults(self) -> list[str]:
         """Landed files that could not be read, of the epoch taken up last."""

@@ -157,6 +157,25 @@ TIER_MIGRATIONS = Relation(
     ),
 )
 
+PROVISIONAL_TIERS = Relation(
+    "provisional_tiers",
+    "What tiers would be since events came that no published service day holds yet; empty but for streams.",
+    (
+        ACCOUNT,
+        Column("as_of", DAY, "Day as of which the tier holds"),
+        Column("tier", TEXT, "Tier under the last cut-offs", values=TIERS),
+        Column("from_tier", TEXT, "Tier told or published before", values=TIERS),
+        Column("credit_grade", TEXT, "Credit grade on the day", values=CLASSES),
+        Column("rule", TEXT, "The tier rule that decided, or stay"),
+        Column("policy_version", TEXT, "Policy version in force"),
+        Column("event_id", ID, "Ledger event that caused the change", key=True, privacy="pseudonymous"),
+        Column("source_part", TEXT, "Partition or file the event came with", key=True),
+        Column("source_offset", WH, "Its offset", key=True, minimum=0),
+        Column("append_ms", WH, "Kafka's time of the event, 0 where it came with a file", "ms since 1970", minimum=0),
+        Column("base_date", DAY, "Service day whose cut-offs, classes and use were taken"),
+    ),
+)
+
 TIER_RESTATEMENTS = Relation(
     "tier_restatements",
     "Tiers that an earlier publication gave otherwise: what a correction or late delivery changed.",
@@ -281,10 +300,10 @@ MARTS = {
     for relation in (
         DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, DATA_QUALITY_RESULTS,
-        PIPELINE_RUNS,
+        PIPELINE_RUNS, PROVISIONAL_TIERS,
     )
 }  # fmt: skip
 """Every mart by name. `service_actions` comes with the tier strategies."""
 
-RUN_METADATA = ("data_quality_results", "pipeline_runs", "tier_restatements")
-"""Marts that tell of runs rather than of customers; equal deliveries in other chunks give other rows."""
+RUN_METADATA = ("data_quality_results", "pipeline_runs", "provisional_tiers", "tier_restatements")
+"""Marts that tell of runs, or of the moment; equal deliveries in other chunks give other rows."""

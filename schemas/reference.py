@@ -13,6 +13,7 @@ from pathlib import Path
 from schemas.fields import Column, Relation
 from schemas.inbound import SOURCES, STAMP
 from schemas.marts import MARTS
+from schemas.topics import TIER_CHANGE_SCHEMA, TOPICS
 
 try:
     from schemas.reasons import REASONS
@@ -31,6 +32,23 @@ Columns are only ever added within a major version."""
 SOURCES_INTRODUCTION = """\
 What enters, in the form it has after its mapping. Where a source does not give a nullable column, it is empty.
 *Pseudonymous* marks ids that the utility could resolve to a person."""
+
+STREAMS_INTRODUCTION = f"""\
+What a stream writes to Kafka, where `kafka.tier_changes_topic` and `kafka.dead_letter_topic` name topics. Each message is a
+JSON object in UTF-8 with the fields below; days are written as `2025-01-31`. Fields are only ever added within a major version.
+
+Messages come at least once. The key tells repetitions; of several messages with one key the last counts.
+
+| Topic | Key |
+| --- | --- |
+| tier changes, `provisional` | `ACCOUNT\\|SERVICE_DATE\\|provisional\\|EVENT_ID\\|PART:OFFSET` |
+| tier changes, `final` and `restated` | `ACCOUNT\\|SERVICE_DATE\\|STATUS\\|GENERATION` |
+| dead letters | `PART:OFFSET`, where the part is `kafka:TOPIC/PARTITION` |
+
+A message of tier changes also has `schema`, which is `{TIER_CHANGE_SCHEMA}`, and `from_tier_label` and `to_tier_label`: the
+tier's name as `{{"en": ..., "zh": ...}}`, or null. What a provisional tier is, is said in
+[Definitions](../explanation/definitions.md#provisional-tiers). An account of which a provisional change was told, and whose
+published tier is another one in the end, gets a `final` message with the cause `provisional_ended`."""
 
 REASONS_INTRODUCTION = """\
 Why a delivered row was rejected: the codes of `reason` in the mart `rejects`, and what to do."""
@@ -92,6 +110,11 @@ def sources_page() -> str:
     return _page("Sources", SOURCES_INTRODUCTION, [*map(relation_section, SOURCES.values()), stamp])
 
 
+def streams_page() -> str:
+    """docs/reference/streams.md."""
+    return _page("Streams", STREAMS_INTRODUCTION, map(relation_section, TOPICS))
+
+
 def reasons_page() -> str:
     """docs/reference/reject-reasons.md."""
     rows = ((f"`{code}`", text) for code, text in REASONS.items())
@@ -104,7 +127,7 @@ def _page(title: str, introduction: str, sections: Iterable[str]) -> str:
 
 def pages() -> dict[str, str]:
     """Every generated page: file name below docs/reference -> its text."""
-    result = {"marts.md": marts_page(), "sources.md": sources_page()}
+    result = {"marts.md": marts_page(), "sources.md": sources_page(), "streams.md": streams_page()}
     if REASONS:
         result["reject-reasons.md"] = reasons_page()
     return result

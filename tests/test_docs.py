@@ -14,12 +14,12 @@ from pipelines.cli import EXIT_CODES
 from pipelines.config import load_config
 from pipelines.run import ACCOUNT_STATE, METER_STATE
 from pipelines.templates import write_templates
-from transforms.checkpoints import CHECKPOINT
 from schemas import reference
 from schemas.inbound import SOURCES
 from schemas.labels import labels
 from schemas.marts import MARTS
 from schemas.policy import default_policy_text
+from transforms.checkpoints import CHECKPOINT
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -21,6 +21,7 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.portability.api import beam_runner_api_pb2 as api
 
 import transforms
+from pipelines.cut import cut_path
 from pipelines.graph import take_in, tick
 from pipelines.templates import write_templates
 from schemas.kafka import KafkaSettings
@@ -28,6 +29,7 @@ from schemas.mapping import parse_sources
 from schemas.policy import Policy, default_policy_text, parse_policy
 from transforms.blocks import URN, tag
 from transforms.cutoffs import CutOff
+from transforms.epochs import Stage
 from transforms.fold_features import Plan, problem
 from transforms.fold_reference import FoldReferenceShard
 from transforms.kernels.files import Delivery
@@ -144,7 +146,8 @@ def every_dofn(mappings: dict) -> dict[str, beam.DoFn]:
     place = Place("/warehouse", "data/000001-0/0001", 2)
     kafka = {"settings": KafkaSettings(bootstrap_servers="b:9092"), "topic": "t"}
     clients = {"consumers": open_consumer, "producers": open_producer}
-    given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings, **kafka, **clients}
+    stream = {"stage": Stage("days", 1, FoldReferenceShard, ()), "bootstrap": "snapshot", "cut_path": cut_path}
+    given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings, **stream, **kafka, **clients}
     found = {}
     for module in stages():
         for name, cls in vars(module).items():

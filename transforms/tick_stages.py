@@ -19,10 +19,13 @@ from transforms.fold_features import FoldFeaturesShard, Plan
 from transforms.fold_tiers import FoldTiersShard
 from transforms.kernels.windows import BASE, YEAR
 from transforms.shards import Place, state_block
-from transforms.storage import Entry
+from transforms.storage import Entry, entries_from_batch, entries_to_batch
 
 TICK_STATE = ("account_slots", "population", "expected", "ledger", "day_block")
 """What features are made of, beside the checkpoint."""
+
+BASE_STATE = ("account_slots", "population", "expected", "ledger", "windows", "tiers")
+"""What provisional tiers are made of: the state after a tick."""
 
 CUTOFFS_BEFORE = "cutoffs_before"
 """The cut-offs of a checkpoint's day, which the day after it is compared with."""
@@ -76,7 +79,8 @@ class FeaturesStage(EpochFold):
     ) -> Generator[beam.pvalue.TaggedOutput, None, pa.RecordBatch]:
         """Run the bounded fold tick by tick. Returns the checkpoints."""
         standing, entries = [entry for entry in entries_of(blocks) if entry.kind in TICK_STATE], entries_of([state])
-        for tick in ticks_of(blocks):
+        ticks = ticks_of(blocks)
+        for tick in ticks:
             place, plan = self.place_of(tick.number), tick.plan
             checkpoint = [e for e in entries if e.first == plan.first - 1]
             oldest = plan.first - YEAR - BASE
@@ -87,8 +91,11 @@ class FeaturesStage(EpochFold):
             for name in ("to_extract", "to_tiers"):
                 own = out.blocks[name][bucket]
                 out.blocks[name][bucket] = [with_facts(block, tick=tick.to_json()) for block in own]
-            yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
             made = [e for commit in place.reported for e in commit.entries if e.kind in CHECKPOINT]
+            if tick is ticks[-1]:
+                base = [e for e in (*some, *made) if e.kind in BASE_STATE]
+                out.blocks["to_tiers"][bucket].append(tag(entries_to_batch(base), "base"))
+            yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
             entries = prune([e for e in entries if e.first < plan.first] + made, CHECKPOINT, "windows")
         return state_block(entries)
 
@@ -103,7 +110,7 @@ class TiersStage(EpochFold):
     def fold(
         self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch
     ) -> Generator[beam.pvalue.TaggedOutput, None, pa.RecordBatch]:
-        """Run the bounded fold on a tick. Returns the tiers and cut-offs to go on from."""
+        """Run the bounded fold on a tick; sends on what the epoch ends with. Returns the tiers and cut-offs to go on from."""
         kinds, entries = by_kind(blocks), entries_of([state])
         tick = Tick.from_json(fact(kinds["state"][0], "tick"))
         place, plan = self.place_of(tick.number), tick.plan
@@ -114,8 +121,9 @@ class TiersStage(EpochFold):
         last = self._cutoffs_of(place, bucket, kinds.get("cutoffs", []), plan.last)
         made = [e for commit in place.reported for e in commit.entries if e.kind == "tiers"]
         out = Outbox(self.stage.routes, bucket, self.place.shards)
-        known = [entry for entry in entries_of(blocks) if entry.kind in ("account_slots", "staged")]
-        out.take([(bucket, with_facts(state_block([*known, *made, *last]), tick=tick.to_json()))])
+        for base in kinds.get("base", []):
+            after = state_block([*entries_from_batch(base), *made])
+            out.take([(bucket, with_facts(after, tick=tick.to_json()))])
         yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
         before = [e for e in entries if e.first < plan.first]
         return state_block(prune([*before, *made, *last], ("tiers", CUTOFFS_BEFORE), "tiers"))

@@ -270,7 +270,12 @@ def test_accepted_ledger_events(tmp_path: Path) -> None:
 
 def test_every_reason_is_explained_and_reachable() -> None:
     seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS}
-    of_messages = {"malformed_message", "empty_message", "message_too_large", "schema_version"}  # tests/test_messages.py
+    of_messages = {
+        "malformed_message",
+        "empty_message",
+        "message_too_large",
+        "schema_version",
+    }  # tests/test_messages.py
     assert seen | of_messages == set(REASONS)
     assert all(meaning.endswith(".") and len(meaning) > 40 for meaning in REASONS.values())
 

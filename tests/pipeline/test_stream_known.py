@@ -36,7 +36,9 @@ def test_epochs_of_a_stream_give_the_marts_of_bounded_runs(tmp_path_factory, wor
 
 @pytest.mark.slow
 @WHOLE_RUNS
-@given(world=worlds(max_days=25), seed=st.integers(0, 2**32 - 1), streams=st.lists(st.booleans(), min_size=4, max_size=4))
+@given(
+    world=worlds(max_days=25), seed=st.integers(0, 2**32 - 1), streams=st.lists(st.booleans(), min_size=4, max_size=4)
+)
 def test_runs_and_streams_by_turns_give_the_same_marts(tmp_path_factory, world, seed, streams):
     folder, rng = tmp_path_factory.mktemp("world"), random.Random(seed)
     by_turns, at_once = (Bureau(folder / name, policy=world.policy) for name in ("turns", "once"))

@@ -1,0 +1,146 @@
+"""Provisional tiers: what the tier of an account would be, now that an event has come.
+
+Credit is worked out anew from all events of the account. Everything else (use, category, ABC class, the published tier
+and since when) is held as of the last service day. Only the accounts that events touch are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.inbound import LEDGER_EVENTS
+from schemas.marts import CLASSES, TIERS
+from schemas.policy import STAY, Policy
+from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
+from transforms.kernels.tiers import first_match
+from transforms.kernels.windows import date_of
+
+Int8 = npt.NDArray[np.int8]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+
+
+ROWS = pa.schema([("slot", pa.int32()), *((name, LEDGER_EVENTS[name].type) for name in COLUMNS[1:])])
+"""Ledger rows as they are kept here."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Ledger rows that are found by account. table: (k,) of `ROWS`; order: (k,) rows by slot; slot: (k,) in that order."""
+
+    table: pa.Table
+    order: Int64
+    slot: Int32
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Part:
+        """Index a table."""
+        table = table.select(ROWS.names).cast(ROWS).combine_chunks()
+        slot = table["slot"].to_numpy()
+        order = np.argsort(slot)
+        return cls(table, order, slot[order])
+
+    def rows_of(self, slots: npt.NDArray[Any]) -> pa.Table:
+        """The rows of some accounts. slots: ascending, unique."""
+        first = np.searchsorted(self.slot, slots, "left")
+        count = np.searchsorted(self.slot, slots, "right") - first
+        before = np.cumsum(count) - count
+        at = np.repeat(first - before, count) + np.arange(count.sum())
+        return self.table.take(pa.array(self.order[at]))
+
+
+class Events:
+    """Ledger rows of a shard, in parts. Parts that are added are merged as they grow, so that there are few."""
+
+    def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self.parts = list(parts)
+        self._given = len(self.parts)
+
+    def add(self, table: pa.Table) -> None:
+        """More rows, with the columns of `ROWS`."""
+        while len(self.parts) > self._given and self.parts[-1].table.num_rows <= 2 * table.num_rows:
+            table = pa.concat_tables([self.parts.pop().table, table.select(ROWS.names).cast(ROWS)])
+        self.parts.append(Part.of(table))
+
+    def rows_of(self, slots: npt.NDArray[Any]) -> pa.Table:
+        """All rows of some accounts. slots: ascending, unique."""
+        found = [part.rows_of(slots) for part in self.parts]
+        return pa.concat_tables([ROWS.empty_table(), *found]).combine_chunks()
+
+
+@dataclass(frozen=True)
+class Base:
+    """A shard as of its last service day `day`, dense by account slot; tier -1: not in the population. All (n,).
+
+    columns: the features that rules read and that events do not change, and `category`.
+    """
+
+    day: int
+    tier: Int8
+    abc: Int8
+    since: Int32
+    columns: Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What some accounts come to. All (m,); rule: the rule's name, or stay."""
+
+    tier: Int8
+    grade: Int8
+    rule: npt.NDArray[np.object_]
+    version: npt.NDArray[np.object_]
+
+
+def latest_days(base: Base, later: pa.Table, slots: npt.NDArray[Any]) -> Int64:
+    """Day as of which each account is looked at: the base's, or that of its latest event since. slots: (m,) ascending."""
+    days = np.full(len(slots), base.day, np.int64)
+    np.maximum.at(
+        days, np.searchsorted(slots, later["slot"].to_numpy()), later["event_date"].cast(pa.int32()).to_numpy()
+    )
+    return days
+
+
+def reclassify(base: Base, policy: Policy, events: pa.Table, slots: npt.NDArray[Any], days: Int64) -> Outcome:
+    """What the tiers of some accounts would be.
+
+    events: all rows of these accounts, of `ROWS`; slots: (m,) ascending, unique, all with a tier in the base;
+    days: (m,) day as of which each is looked at, from the base's day on.
+    """
+    m = len(slots)
+    codes, texts = np.zeros(m, np.int8), np.full(m, "", np.object_)
+    out = Outcome(codes, codes.copy(), texts, texts.copy())
+    owner = np.searchsorted(slots, events["slot"].to_numpy())
+    for day in np.unique(days).tolist():
+        mine = np.flatnonzero(days == day)
+        place = np.full(m, -1, np.int32)
+        place[mine] = np.arange(len(mine), dtype=np.int32)
+        rows = np.flatnonzero(place[owner] >= 0)
+        some = events.take(pa.array(rows)).set_column(0, "slot", pa.array(place[owner[rows]]))
+        ledger = Ledger.at(some, len(mine), day)
+        tier, grade, rule, version = _decide(base, policy, ledger, np.asarray(slots)[mine], day)
+        out.tier[mine], out.grade[mine], out.rule[mine], out.version[mine] = tier, grade, rule, version
+    return out
+
+
+def _decide(
+    base: Base, policy: Policy, ledger: Ledger, slots: npt.NDArray[Any], day: int
+) -> tuple[Int8, Int8, npt.NDArray[np.object_], str]:
+    """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
+    version, n = policy.on(date_of(day)), len(slots)
+    columns = {name: column[slots] for name, column in base.columns.items()} | credit_features(ledger)
+    grades = first_match(version.credit_grades, columns, n)
+    grade = np.array([CLASSES.index(g.grade) for g in version.credit_grades], np.int8)[grades]
+    number = first_match(version.tiers, {**columns, "abc": base.abc[slots], "credit_grade": grade}, n)
+    candidate = np.array([TIERS.index(r.tier) for r in version.tiers], np.int8)[number]
+    immediate = np.array([r.immediate for r in version.tiers], np.bool_)[number]
+    may_move = immediate | (day - base.since[slots] >= version.min_stay_days)
+    tier = np.where(may_move, candidate, base.tier[slots]).astype(np.int8)
+    names = np.array([r.rule for r in version.tiers], np.object_)
+    return tier, grade, np.where(tier == candidate, names[number], STAY), version.version

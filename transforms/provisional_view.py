@@ -1,0 +1,172 @@
+"""One bucket of provisional tiers, decoded: accounts, ledger rows by account, and what was told of each.
+
+It is made of the files of a base and of what came since; events are then answered from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
+from schemas.policy import Policy
+from transforms.blocks import fact, one_batch
+from transforms.epochs import entries_of
+from transforms.fold_features import feature_column
+from transforms.fold_meters import EXPECTED_SCHEMA
+from transforms.fold_reference import load_population
+from transforms.inbox import OFFSET
+from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
+from transforms.kernels.reference import Expected
+from transforms.kernels.tiers import NONE
+from transforms.kernels.windows import Windows, consumption_features
+from transforms.shards import Place, State, numpy
+from transforms.storage import Entry
+
+CHANGES: Final = PROVISIONAL_TIERS.schema
+NOT_CUT: Final = (1 << 31) - 1
+"""Revision of rows that get theirs from their delivery, until it has a number: they count before all others."""
+
+Made = dict[str, Any]
+"""Path of an immutable file -> what was made of it."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A bucket, decoded. accounts: id -> slot, ids: the reverse; told: (n,) tier told last, else the base's."""
+
+    base: Base
+    accounts: dict[str, int]
+    ids: pa.Array
+    ledger: Events
+    later: Events
+    told: npt.NDArray[np.int8]
+    made: Made
+
+
+def load_view(
+    place: Place, policy: Policy, base: pa.RecordBatch, later: Any, told: Any, made: Made
+) -> View | None:  # fmt: skip
+    """Decode a base, and what came since; None where no service day has been made yet. made: what may be used again."""
+    state = State(place.store(), entries_of([base]))
+    if "windows" not in state.entries or "tiers" not in state.entries:
+        return None
+    used: Made = {}
+
+    def once(entry: Entry, make: Callable[[pa.Table], Any]) -> Any:
+        used[entry.path] = made[entry.path] if entry.path in made else make(state.store.read_table(entry))
+        return used[entry.path]
+
+    (listed,), files = state.entries["account_slots"], state.entries.get("ledger", [])
+    ids, accounts = once(listed, _accounts)
+    ledger = Events([once(file, Part.of) for file in files])
+    known = load_base(state, policy, len(ids))
+    view = View(known, accounts, ids, ledger, Events(), known.tier.copy(), used)
+    for block in later.read():
+        view.later.add(rows_of(block, accounts))
+    for changes in told.read():
+        slots = [accounts[name] for name in changes.column("account_id").to_pylist()]
+        view.told[slots] = [TIERS.index(tier) for tier in changes.column("tier").to_pylist()]
+    return view
+
+
+def _accounts(slots: pa.Table) -> tuple[pa.Array, dict[str, int]]:
+    ids = slots["id"].combine_chunks()
+    return ids, dict(zip(ids.to_pylist(), range(len(ids)), strict=True))
+
+
+def load_base(state: State, policy: Policy, n: int) -> Base:
+    """What is held of a shard's accounts, dense by slot, as far as rules read it. n: how many there are."""
+    (entry,) = state.entries["windows"]
+    windows = Windows.from_batch(state.store.read_block(entry), entry.first)
+    windows.grow(n)
+    held = state.table("expected", EXPECTED_SCHEMA)
+    expected = Expected(*(numpy(held[name]) for name in EXPECTED_SCHEMA.names))
+    columns = consumption_features(windows, expected, np.arange(n))
+    _, category = load_population(state).on(entry.first, n)
+    tiers = state.store.read_block(state.entries["tiers"][0])
+    tier, abc, since = (
+        np.r_[numpy(tiers.column(name)), np.full(n - tiers.num_rows, NONE, np.int32)]
+        for name in ("tier", "abc", "since")
+    )
+    rules = [rule for version in policy.versions for rule in (*version.credit_grades, *version.tiers)]
+    read = {condition.column for rule in rules for condition in rule.when}
+    dense = {name: feature_column(column) for name, column in columns.items() if name in read} | {"category": category}
+    return Base(entry.first, tier.astype(np.int8), abc.astype(np.int8), since.astype(np.int32), dense)
+
+
+def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:
+    """The rows of a stretch of known accounts as ledger rows with their offset, in their order."""
+    slot = np.array([accounts.get(name, -1) for name in block.column("account_id").to_pylist()], np.int32)
+    n, columns = block.num_rows, {name: block.column(name) for name in ROWS.names[1:]}
+    if fact(block, "revision") == "delivery":
+        columns["revision"] = pa.array(np.full(n, NOT_CUT, np.int32))
+    columns[OFFSET] = block.column(OFFSET) if OFFSET in block.schema.names else pa.array(np.zeros(n, np.int64))
+    return pa.table({"slot": slot, **columns}).filter(pa.array(slot >= 0))
+
+
+def answer(view: View, policy: Policy, block: pa.RecordBatch) -> pa.RecordBatch:
+    """Take new events into a view; the changes of tier they cause, as the mart `provisional_tiers`.
+
+    Each account's events are taken one after the other, so that it does not matter how they came in blocks.
+    """
+    rows, found = rows_of(block, view.accounts), []
+    slot = numpy(rows["slot"])
+    for some in rounds(slot):
+        view.later.add(rows.take(pa.array(some)))
+        tiered = some[view.base.tier[slot[some]] != NONE]
+        found.append(_changes(view, policy, rows.take(pa.array(tiered)), block))
+    return one_batch(pa.concat_tables([CHANGES.empty_table(), *(table for table in found if table is not None)]))
+
+
+def rounds(slot: npt.NDArray[np.int32]) -> list[npt.NDArray[np.int64]]:
+    """Rows in rounds: each account once a round, in order of its rows; ascending by account within a round.
+
+    >>> [some.tolist() for some in rounds(np.array([7, 3, 7, 7]))]
+    [[1, 0], [2], [3]]
+    """
+    order = np.argsort(slot, kind="stable")
+    first = np.r_[True, slot[order][1:] != slot[order][:-1]][: len(order)]
+    nth = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    return [order[nth == k] for k in range(int(nth.max(initial=-1)) + 1)]
+
+
+def _changes(view: View, policy: Policy, causes: pa.Table, block: pa.RecordBatch) -> pa.Table | None:
+    """The changes of tier of accounts, if any, each with the row that causes it. causes: (m,) rows, ascending by slot."""
+    base, slots = view.base, numpy(causes["slot"])
+    if len(slots) == 0:
+        return None
+    later = view.later.rows_of(slots)
+    days = latest_days(base, later, slots)
+    outcome = reclassify(base, policy, pa.concat_tables([view.ledger.rows_of(slots), later]), slots, days)
+    keep = np.flatnonzero(outcome.tier != view.told[slots])
+    if len(keep) == 0:
+        return None
+    slots, was, n = slots[keep], view.told[slots[keep]], len(keep)
+    view.told[slots] = outcome.tier[keep]
+    metadata = block.schema.metadata
+    columns = {
+        "account_id": view.ids.take(pa.array(slots)), "as_of": _dates(days[keep]),
+        "tier": _codes(TIERS, outcome.tier[keep]), "from_tier": _codes(TIERS, was),
+        "credit_grade": _codes(CLASSES, outcome.grade[keep]), "rule": pa.array(outcome.rule[keep], pa.string()),
+        "policy_version": pa.array(outcome.version[keep], pa.string()),
+        "event_id": causes["event_id"].take(pa.array(keep)).cast(pa.string()),
+        "source_part": pa.array([fact(block, "part")] * n, pa.string()),
+        "source_offset": causes[OFFSET].take(pa.array(keep)),
+        "append_ms": pa.array(np.full(n, int(metadata.get(b"wattier.append_ms", b"0")))),
+        "base_date": _dates(np.full(n, base.day)),
+    }  # fmt: skip
+    return pa.table([columns[name] for name in CHANGES.names], schema=CHANGES)
+
+
+def _codes(names: tuple[str, ...], codes: npt.NDArray[np.int8]) -> pa.Array:
+    return pa.array(names).take(pa.array(codes))
+
+
+def _dates(days: npt.NDArray[np.int64]) -> pa.Array:
+    return pa.array(days.astype(np.int32)).cast(pa.date32())
