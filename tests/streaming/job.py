@@ -23,18 +23,22 @@ from pipelines.simulate import Settings, simulate
 from pipelines.templates import write_templates
 from pipelines.warehouse import Generation, Warehouse
 from tests.clusters import Flink, Kafka, eventually
-from tests.feeding import FOLDERS, days_of, feed, streaming_config
+from tests.feeding import days_of, feed, streaming_config
 
-PARTITIONS = {"accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2}
+PARTITIONS = {
+    "accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2, "tier-changes": 1, "dead-letters": 1,
+}  # fmt: skip
 
 
 class Utility:
     """A simulated utility: its landed files, and what a bounded run makes of them."""
 
-    def __init__(self, folder: Path, accounts: int, days: int, start: date = date(2025, 1, 1)) -> None:
+    def __init__(self, folder: Path, accounts: int, days: int, policy: str | None = None) -> None:
         self.folder = folder
         write_templates(folder)
-        simulate(Settings(accounts, days, 1, start, folder / "landing", "csv"), lambda day: None)
+        if policy is not None:
+            (folder / "policy.yaml").write_text(policy)
+        simulate(Settings(accounts, days, 1, date(2025, 1, 1), folder / "landing", "csv"), lambda day: None)
 
     def run(self) -> Path:
         """A bounded run in process; its marts."""
@@ -54,7 +58,11 @@ class Stream:
         self.folder, self.flink, self.kafka = folder, flink, kafka
         self.prefix = f"{folder.name}-{uuid.uuid4().hex[:6]}-"
         folder.mkdir(parents=True, exist_ok=True)
-        given = {"idle_timeout_seconds": 4, **settings}
+        written = {
+            "tier_changes_topic": f"{self.prefix}tier-changes",
+            "dead_letter_topic": f"{self.prefix}dead-letters",
+        }
+        given = {"idle_timeout_seconds": 4, **written, **settings}
         text = streaming_config((utility.folder / "wattier.yaml").read_text(), kafka.address, self.prefix, **given)
         (folder / "wattier.yaml").write_text(text)
         shutil.copy(utility.folder / "policy.yaml", folder)
@@ -140,6 +148,10 @@ class Stream:
         """Jobs of the cluster that run."""
         return [job["jid"] for job in self.flink.rest("/jobs/overview")["jobs"] if job["state"] == "RUNNING"]
 
+    def changes(self) -> dict[str, dict[str, object]]:
+        """What the topic of tier changes says, by its key: of repetitions the last."""
+        return dict(self.messages(f"{self.prefix}tier-changes"))
+
     def messages(self, topic: str) -> list[tuple[str, dict[str, object]]]:
         """All messages of a topic: key, and value as JSON."""
         consumer = Consumer({"bootstrap.servers": self.kafka.address, "group.id": uuid.uuid4().hex})
@@ -162,6 +174,3 @@ class Stream:
         """Ask the marts."""
         with duckdb.connect(str(self.marts), read_only=True) as con:
             return con.execute(sql).fetchall()
-
-
-TOPICS = tuple(FOLDERS.values())

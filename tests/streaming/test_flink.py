@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from tests.clusters import Flink, Kafka
-from tests.pipeline.bureau import assert_equal_marts
+from tests.pipeline.bureau import POLICY, assert_equal_marts
 from tests.streaming.job import Stream, Utility
 
 pytestmark = pytest.mark.slow
@@ -41,8 +41,21 @@ def test_a_week_of_20_000_accounts(tmp_path, streams):
     assert stream.jobs == []
 
 
+def assert_told(stream: Stream) -> None:
+    """Of each migration the topic holds one message for the publication that made its day last, with the same tiers."""
+    last: dict[tuple[str, str], tuple[int, str, str]] = {}
+    for change in stream.changes().values():
+        if change["status"] == "final":
+            of, told = (str(change["account_id"]), str(change["service_date"])), int(str(change["generation"]))
+            last[of] = max(last.get(of, (0, "", "")), (told, str(change["from_tier"]), str(change["to_tier"])))
+    made = stream.query("SELECT account_id, service_date::VARCHAR, from_tier, to_tier FROM tier_migrations")
+    assert made
+    for account, day, before, after in made:
+        assert last[account, day][1:] == (before, after)
+
+
 def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: Flink):
-    utility = Utility(tmp_path / "bounded", 2_000, 8)
+    utility = Utility(tmp_path / "bounded", 2_000, 8, POLICY)
     stream = streams(utility)
     stream.start()
     landed = list(utility.days.values())
@@ -67,6 +80,7 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: 
     assert stream.jobs == [job]
     stream.stop()
     assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
+    assert_told(stream)
 
 
 def test_a_broker_that_goes_away_for_a_minute(streams, tmp_path, kafka_broker: Kafka):
