@@ -542,6 +542,8 @@ def test_what_is_not_there_is_told_when_the_job_is_sent_off(server: str) -> None
     only = {"meter_readings": mappings()["meter_readings"]}
     with pytest.raises(ConfigError, match=r"sources.meters.topics: 'meters': no such topic; there are .*readings"):
         list_partitions(settings, mappings())
+    with pytest.raises(ConfigError, match=r"kafka.dead_letter_topic: 'dead': no such topic; there are .*readings"):
+        list_partitions(settings.model_copy(update={"dead_letter_topic": "dead"}), only)
     with pytest.raises(WattierError, match=r"kafka:readings/1: offset 5000 is not there; it has 0 to"):
         list_partitions(settings, only, {("readings", 1): 5000})
     with pytest.raises(WattierError, match=r"kafka:readings/9: was read before, but is not there any more"):

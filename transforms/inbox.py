@@ -123,7 +123,7 @@ class RouteRows(beam.DoFn):
         """element: (number of the part, block of a source or of kind rejects, with the part's facts)."""
         index, block = element
         rejects_to = index % self.place.shards
-        facts = {name: fact(block, name) for name in ("part", "first", "next", "source", "revision")}
+        facts = {name: fact(block, name) for name in ("part", "first", "next", "source", "revision", "append_ms")}
         if kind_of(block) == "rejects":
             yield rejects_to, with_facts(tag(block, "rejects"), **facts, sent="0")
             return
@@ -133,7 +133,7 @@ class RouteRows(beam.DoFn):
                 before = int(fact(block, "reject_blocks")) if bucket == rejects_to else 0
                 mine = tag(rows[bucket], facts["source"]) if bucket in rows else NOTHING
                 yield bucket, with_facts(mine, **facts, sent=str(1 + before))
-        more = {name: fact(block, name) for name in ("last_day", "idle", "append_ms")}
+        more = {name: fact(block, name) for name in ("last_day", "idle")}
         mark = with_facts(tag(NOTHING, "mark"), **facts, **more, rows=str(block.num_rows))
         yield beam.pvalue.TaggedOutput("marks", (0, mark))
 

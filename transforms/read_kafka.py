@@ -130,12 +130,15 @@ def list_partitions(
     consumer = consumers(consumer_options(settings))
     try:
         found = _topics(consumer, settings)
+        shown = ", ".join(sorted(found)[:50]) or "none"
+        for name in ("tier_changes_topic", "dead_letter_topic"):
+            if (written := getattr(settings, name)) is not None and written not in found:
+                raise ConfigError(f"kafka.{name}: {written!r}: no such topic; there are {shown}")
         out: list[Partition] = []
         given = dict(starts or {})
         for source, mapping in mappings.items():
             for topic in sorted(mapping.topics):
                 if topic not in found:
-                    shown = ", ".join(sorted(found)[:50]) or "none"
                     raise ConfigError(f"sources.{source}.topics: {topic!r}: no such topic; there are {shown}")
                 for number in found[topic]:
                     low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS)
@@ -503,7 +506,8 @@ class ReadPartition(beam.DoFn):
         until, wait, more = time.monotonic() + BUNDLE_SECONDS, 0.0, True
         while more and time.monotonic() < until:
             messages = reader.poll(position, most, wait)
-            more, wait = bool(messages) and not reader.caught_up, FILL_SECONDS
+            # A trickle is handed on at once: what a bundle gives waits for its end.
+            more, wait = len(messages) >= most // 4 and not reader.caught_up, FILL_SECONDS
             for piece in pieces(messages, ELEMENT_BYTES):
                 stretch = self._decode(partition, piece, position, last_day)
                 if not tracker.try_claim((stretch.next - 1, stretch.last_day)):
