@@ -35,6 +35,11 @@ NO_LIMIT = 1 << 20
 """`through` of a cut where no input says how far days may close."""
 
 
+def now() -> Timestamp:
+    """The moment, by the clock that timers go by."""
+    return Timestamp.now()
+
+
 def cut_path(folder: str, number: int) -> str:
     """Where an epoch's cut is written down."""
     return f"{folder}/epochs/{number:08d}.json"
@@ -113,7 +118,7 @@ class CutEpochs(beam.DoFn):
         heard = Heard.from_json(held) if held else self._start()
         if kind_of(block) == "start":
             yield from self._cut(heard)
-            cut.set(Timestamp.now() + self.pace.seconds)
+            cut.set(now() + self.pace.seconds)
         else:
             part, first, after = fact(block, "part"), int(fact(block, "first")), int(fact(block, "next"))
             if after > first:
@@ -136,7 +141,7 @@ class CutEpochs(beam.DoFn):
         heard = Heard.from_json(state.read())
         yield from self._cut(heard)
         state.write(heard.to_json())
-        cut.set(Timestamp.now() + self.pace.seconds)
+        cut.set(now() + self.pace.seconds)
 
     def _start(self) -> Heard:
         begins = self.inputs.begins

@@ -112,8 +112,11 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     store.write_json(f"{path}.json", {"standing": asdict(state), "calendar": calendar})
 
 
-def build(p: Any, config: Config, session: Session, pace: Pace) -> Any:
-    """Wire the sources, the cutter, the folds, and the topics that are written. Returns the provisional changes of tier."""
+def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = None) -> Any:
+    """Wire the sources, the cutter, the folds, and the topics that are written. Returns the provisional changes of tier.
+
+    source: what reads the partitions; `ReadKafka` unless another is given.
+    """
     import apache_beam as beam
 
     from pipelines.cut import CutEpochs
@@ -129,7 +132,7 @@ def build(p: Any, config: Config, session: Session, pace: Pace) -> Any:
     marks = [p | "Start" >> beam.Create([(0, tag(NOTHING, "start"))], reshuffle=False)]
     if session.partitions:
         assert kafka is not None
-        read = p | "ReadKafka" >> ReadKafka(kafka, config.sources, list(session.partitions))
+        read = p | "ReadKafka" >> (source or ReadKafka(kafka, config.sources, list(session.partitions)))
         if kafka.dead_letter_topic:
             letters = read | "DeadLetters" >> beam.ParDo(ToDeadLetters())
             letters | "WriteDeadLetters" >> beam.ParDo(WriteMessages(kafka, kafka.dead_letter_topic))
