@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.publish import Publisher
 from pipelines.stream_publish import Published, StreamPublisher
-from pipelines.warehouse import Generation, Warehouse
+from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.epochs import write_entries
@@ -32,9 +32,6 @@ from transforms.tick_stages import CUTOFFS_BEFORE
 if TYPE_CHECKING:
     from pipelines.cut import Inputs, Pace
     from transforms.read_kafka import Partition
-
-MARKER = "stream.json"
-"""In the warehouse: which folder the stream at work writes to."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,8 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     warehouse.store.write_bytes(register, _as_file(standing.deliveries))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {"folder": folder, "generation": standing.number, "started_at": started}
-    warehouse.store.write_json(f"{folder}/{MARKER}", facts)
-    warehouse.store.write_json(MARKER, facts)
+    warehouse.store.write_json(f"{folder}/{STREAM}", facts)
+    warehouse.store.write_json(STREAM, facts)
     inputs = Inputs(
         {p.part: p.source for p in partitions}, {p.part: p.start for p in partitions}, landing,
         pc.max(standing.deliveries["seq"]).as_py() or 0, register,
@@ -312,6 +309,6 @@ def describe(config: Config, beam_options: Sequence[str], settings: StreamSettin
 
 def live_folder(warehouse: Warehouse) -> str:
     """The folder of the stream that was begun last. Raises StateError."""
-    if not warehouse.store.exists(MARKER):
+    if not warehouse.store.exists(STREAM):
         raise StateError(f"{warehouse.root}: no stream was begun here. Start one with `wattier stream`.")
-    return str(warehouse.store.read_json(MARKER)["folder"])
+    return str(warehouse.store.read_json(STREAM)["folder"])

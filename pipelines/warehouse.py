@@ -21,7 +21,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
+
+STREAM = "stream.json"
+"""Names the folder of the stream that was begun last."""
+
+STREAM_FILES_STAY = timedelta(days=1)
 
 COMMIT_POINTS = ("after_intake", "after_tick", "after_audit", "before_pointer", "after_pointer", "after_marts")
 
@@ -229,15 +234,22 @@ class Warehouse:
         os.sync()
 
     def collect_garbage(self, keep: int) -> tuple[int, int]:
-        """Remove what neither the standing generation nor the `keep - 1` before it need. Returns (files, bytes)."""
+        """Remove what neither the standing generation nor the `keep - 1` before it need. Returns (files, bytes).
+
+        Of the stream that was begun last, files stay for a day: its job may go back to a checkpoint that knows them.
+        """
         standing = self.load()
         numbers = range(max(1, standing.number - keep + 1), standing.number + 1)
         kept = [standing if n == standing.number else self._if_there(n) for n in numbers]
         needed = {entry.path for generation in kept if generation for entry in generation.entries}
         folders = {self.folder(n) for n in numbers}
         base, files, size = self.store.base.rstrip("/") + "/", 0, 0
+        live = self.store.read_json(STREAM)["folder"] + "/" if self.store.exists(STREAM) else None
+        lately = datetime.now(UTC) - STREAM_FILES_STAY
         for info in self.store.files(""):
             path = str(info.path).removeprefix(base)
+            if live and path.startswith(live) and info.mtime > lately:
+                continue
             ours = path.startswith(("data/", "generations/", "current.json."))  # the last: of a write that was stopped
             if ours and path not in needed and (path.endswith(".tmp") or path.rsplit("/", 1)[0] not in folders):
                 self.store.fs.delete_file(info.path)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.warehouse import Warehouse
 from tests.pipeline.bureau import Bureau, assert_balanced, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_known_now import WHOLE_RUNS
 from tests.pipeline.test_known_then import BY_DELIVERY, deliveries
+from tests.pipeline.test_stories import day, opened, used
 from tests.pipeline.worlds import worlds
 
 
@@ -55,3 +58,20 @@ def test_runs_and_streams_by_turns_give_the_same_marts(tmp_path_factory, world, 
     at_once.run()
     assert_equal_marts(by_turns.marts, at_once.marts, same_deliveries=True)
     assert_balanced(by_turns)
+
+
+def test_garbage_collection_spares_a_stream_at_work(tmp_path, monkeypatch):
+    bureau = opened(Bureau(tmp_path / "bureau"))
+    assert Warehouse(bureau.config.warehouse).collect_garbage(1)[0] >= 0
+    epochs = Epochs(bureau)
+    bureau.land_all(used(4, 4))
+    epochs.cut()
+    epochs.run()
+    warehouse = Warehouse(bureau.config.warehouse)
+    assert warehouse.collect_garbage(1) == (0, 0)
+    epochs.publish()
+    assert bureau.query("SELECT max(service_date) FROM features") == [(day(4),)]
+    monkeypatch.setattr("pipelines.warehouse.STREAM_FILES_STAY", timedelta(days=-1))
+    files, _ = warehouse.collect_garbage(1)
+    assert files > 0
+    bureau.check()
