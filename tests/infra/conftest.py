@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from tests.clusters import ROOT, flink_cluster, kafka_broker
+from tests.clusters import ROOT
 
 sys.path.append(str(ROOT))
-
-__all__ = ["flink_cluster", "kafka_broker"]
