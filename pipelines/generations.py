@@ -80,7 +80,7 @@ def make_generation(
         "keep_from": {} if end is None else {
             "features": end - keep.features + 1, "daily_consumption": end - keep.daily_consumption + 1,
         },
-        "stream": dict(stream) if stream is not None else standing.header.get("stream", {}),
+        "stream": dict(stream) if stream is not None else {"offsets": standing.header.get("stream", {}).get("offsets", {})},
     }  # fmt: skip
     tables = dict(standing.tables)
     tables.pop("service_days", None)

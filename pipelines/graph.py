@@ -115,22 +115,31 @@ def stream(
     planned = run("Plan", fold, inputs.to_plan, reference.report, days.report)
 
     routes = every("to_brackets"), own("state", "to_extract"), own("state", "to_tiers")
-    fold = FeaturesStage(Stage("features", 3, None, routes, keeps=CHECKPOINT), place, snapshot, policy)
+    fold = FeaturesStage(Stage("features", 3, None, routes, keeps=CHECKPOINT, ticks=True), place, snapshot, policy)
     features = run("FoldFeatures", fold, reference.to_features, days.to_features, planned.to_features)
     found = every("to_extract"), every("to_locate", "locate"), every("to_resolve", "resolve")
     brackets = run(
-        "FindBrackets", stage("brackets", n, FindBracketsOf, *found, by_name=True, policy=policy), features.to_brackets
+        "FindBrackets",
+        stage("brackets", n, FindBracketsOf, *found, by_name=True, ticks=True, policy=policy),
+        features.to_brackets,
     )
-    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"))
+    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"), ticks=True)
     extract = run("Extract", fold, features.to_extract, brackets.to_extract)
-    fold = stage("locate", 2 * n, LocateOf, every("to_resolve"), by_name=True, policy=policy)
+    fold = stage("locate", 2 * n, LocateOf, every("to_resolve"), by_name=True, ticks=True, policy=policy)
     located = run("Locate", fold, brackets.to_locate, extract.to_locate)
     fold = stage(
-        "resolve", 2 * n, ResolveOf, every("to_tiers"), Route("mart", "to_write", "first"), by_name=True, policy=policy
+        "resolve",
+        2 * n,
+        ResolveOf,
+        every("to_tiers"),
+        Route("mart", "to_write", "first"),
+        by_name=True,
+        ticks=True,
+        policy=policy,
     )
     resolved = run("Resolve", fold, brackets.to_resolve, located.to_resolve)
-    run("WriteCutoffs", stage("write_cutoffs", n, WriteCutoffsOf), resolved.to_write)
-    tiering = Stage("tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", CUTOFFS_BEFORE))
+    run("WriteCutoffs", stage("write_cutoffs", n, WriteCutoffsOf, ticks=True), resolved.to_write)
+    tiering = Stage("tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", CUTOFFS_BEFORE), ticks=True)
     fold = TiersStage(tiering, place, snapshot, policy)
     after = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
     events = [rows | f"LedgerEvents{at}" >> beam.ParDo(LedgerEvents()) for at, rows in enumerate(inputs.rows)]

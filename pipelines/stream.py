@@ -263,8 +263,12 @@ def pump(
         took = publisher.take()
         if took:
             yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())
-        waited = publisher.since.epochs and time.monotonic() - last > settings.publish_seconds
-        if publisher.since.days or waited or (publisher.since.epochs and not lives):
+        # Changes for which no days were made yet stay with the stream: a publication would forget them.
+        waited = (
+            publisher.since.epochs and not publisher.undecided and time.monotonic() - last > settings.publish_seconds
+        )
+        again = took or not told or time.monotonic() - last > settings.publish_seconds
+        if (publisher.since.days and again) or waited:
             published = publisher.publish()
             if published.held is None or published.held != told:
                 yield published

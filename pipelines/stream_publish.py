@@ -22,7 +22,7 @@ from pipelines.publish import Publisher
 from pipelines.tier_changes import TABLE, EarlyFiles, tell
 from pipelines.warehouse import Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
-from transforms.epochs import epoch_folder
+from transforms.epochs import epoch_folder, tick_folder
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.inbox import Cut
 from transforms.kernels.windows import date_of
@@ -98,6 +98,7 @@ class StreamPublisher:
         self.register = self.standing.deliveries
         self.end = self.standing.through
         self.since = Since()
+        self.undecided = False
         self._tell()
 
     # --- epochs --------------------------------------------------------------------------------------------------------
@@ -117,7 +118,10 @@ class StreamPublisher:
         since.files.update(row[1] for row in cut.register if row[0])
         restate = [c.restate_from for c in commits if c.restate_from is not None]
         since.restate = min([*restate, *([since.restate] if since.restate is not None else [])], default=None)
-        if decision := plan["decision"]:
+        decision = plan["decision"]
+        waits = decision is None or (not decision["spans"] and (decision["end"] is None or plan["restate"] is not None))
+        self.undecided = waits
+        if decision:
             self._decided(Decision(**{**decision, "spans": tuple(map(tuple, decision["spans"]))}), ticks)
         self.epoch += 1
         return True
@@ -149,7 +153,7 @@ class StreamPublisher:
         for text in plan["ticks"] if commits is not None else ():
             tick = Tick.from_json(text)
             made = self._commits(
-                epoch_folder(self.folder, tick.number), {"features": shards, "cutoffs": 1, "tiers": shards}
+                tick_folder(self.folder, tick.number), {"features": shards, "cutoffs": 1, "tiers": shards}
             )
             if made is None:
                 return None

@@ -246,9 +246,10 @@ class Warehouse:
         base, files, size = self.store.base.rstrip("/") + "/", 0, 0
         live = self.store.read_json(STREAM)["folder"] + "/" if self.store.exists(STREAM) else None
         lately = datetime.now(UTC) - STREAM_FILES_STAY
+        published = standing.header.get("stream", {}).get("epoch", 0)
         for info in self.store.files(""):
             path = str(info.path).removeprefix(base)
-            if live and path.startswith(live) and info.mtime > lately:
+            if live and path.startswith(live) and (info.mtime > lately or _lasts(path.removeprefix(live), published)):
                 continue
             ours = path.startswith(("data/", "generations/", "current.json."))  # the last: of a write that was stopped
             if ours and path not in needed and (path.endswith(".tmp") or path.rsplit("/", 1)[0] not in folders):
@@ -269,6 +270,12 @@ class Warehouse:
                 for folder in sorted((Path(self.root) / top).rglob("*"), reverse=True):
                     if folder.is_dir() and not any(folder.iterdir()):
                         folder.rmdir()
+
+
+def _lasts(path: str, published: int) -> bool:
+    """Whether a stream needs a file of its folder as long as it is at work: its cuts, its start, what is not published."""
+    head = path.split("/", maxsplit=1)[0]
+    return not head[:8].isdigit() or int(head[:8]) > published
 
 
 def stack(old: pa.Table | None, new: pa.Table) -> pa.Table:

@@ -92,6 +92,7 @@ class Stage:
     senders: how many a bucket hears from in an epoch. make: the fold for a place; None where the stage has one of its own.
     keeps: kinds of state that stay with the stage; empty: it keeps none, and takes epochs as they come. by_name: the fold
     is keyed by name; several names share a bucket. reports: whether the planner wants to know.
+    ticks: what it writes is numbered by ticks, not by epochs.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Stage:
     keeps: tuple[str, ...] = ()
     by_name: bool = False
     reports: bool = False
+    ticks: bool = False
 
 
 @dataclass
@@ -258,9 +260,10 @@ class EpochFold(beam.DoFn):
         for name in names:
             yield name, [block for block in some if fact(block, "to") == name]
 
-    def place_of(self, epoch: int) -> EpochPlace:
-        """Where an epoch is written."""
-        return EpochPlace(self.place.root, epoch_folder(self.place.folder, epoch), self.place.shards)
+    def place_of(self, number: int) -> EpochPlace:
+        """Where an epoch is written, or a tick by the stages that go by ticks."""
+        folder = (tick_folder if self.stage.ticks else epoch_folder)(self.place.folder, number)
+        return EpochPlace(self.place.root, folder, self.place.shards)
 
 
 def write_entries(store: Store, path: str, entries: Iterable[Entry]) -> None:
@@ -346,8 +349,17 @@ TICKS = 1 << 12
 
 
 def epoch_folder(base: str, epoch: int) -> str:
-    """The folder of an epoch, or of a tick."""
-    return f"{base}/{f'{epoch:08d}' if epoch < TICKS else f'{epoch // TICKS:08d}-{epoch % TICKS:04d}'}"
+    """The folder of an epoch."""
+    return f"{base}/{epoch:08d}"
+
+
+def tick_folder(base: str, tick: int) -> str:
+    """The folder of a tick.
+
+    >>> tick_folder("data", 2 * TICKS + 1)
+    'data/00000002-0001'
+    """
+    return f"{base}/{tick // TICKS:08d}-{tick % TICKS:04d}"
 
 
 class RunEpochs(beam.PTransform):

@@ -27,7 +27,7 @@ from schemas.marts import REJECTS
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, split_by_id, tag, with_facts
 from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
 from transforms.kernels.keys import SHARD_KEY
-from transforms.read_files import ReadDelivery, delivery_from_json
+from transforms.read_files import ReadDelivery, delivery_from_json, fault_path
 from transforms.shards import Place, numpy
 from transforms.storage import Commit
 
@@ -156,6 +156,8 @@ class RouteDelivery(beam.DoFn):
         for output in read.process((delivery.seq, [text])):
             bucket, block = output.value
             blocks.setdefault(bucket, []).append(block)
+        if place.store().exists(fault_path(folder, delivery.seq)):
+            blocks = {}  # what came before the fault does not count
         facts = {"part": f"file:{delivery.seq}", "first": "0", "next": "1", "source": delivery.source}
         for bucket in range(self.place.shards):
             mine = blocks.get(bucket) or [NOTHING]
@@ -223,7 +225,7 @@ class Inbox(beam.DoFn):
         place = EpochPlace(self.place.root, epoch_folder(self.place.folder, cut.number), self.place.shards)
         entries = []
         if rejects:
-            table = pa.Table.from_batches(rejects).cast(REJECTS.schema)
+            table = pa.Table.from_batches(rejects).combine_chunks().cast(REJECTS.schema)
             path = place.path("mart:rejects", bucket, "parquet")
             entries.append(place.store().write_parquet(path, "mart:rejects", -1, table))
         place.report(Commit("inbox", bucket, tuple(entries), (), counts))

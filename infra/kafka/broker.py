@@ -128,7 +128,7 @@ def _start(run: Run, broker: Broker) -> None:
     logging.write_text(LOGGING)
     if not (data / "meta.properties").exists():
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        _tool(java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(properties))
+        _tool(java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config", str(properties))
     options = [f"-Xmx{broker.heap}", f"-Xms{broker.heap}", f"-Dlog4j2.configurationFile={logging}", *java[1:]]
     part = Part(NAME, [java[0], *options, "kafka.Kafka", str(properties)])
     run.save([part], _about(broker))
