@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from tests.clusters import Flink, Kafka
+from tests.clusters import Flink, Kafka, eventually
 from tests.pipeline.bureau import POLICY, assert_equal_marts
 from tests.streaming.job import Stream, Utility
 
@@ -65,11 +65,13 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: 
 
     for number, part in enumerate(("task-manager-1", "worker-pool"), 2):
         stream.feed(landed[number])
+        eventually(lambda: flink_cluster.checkpoints(job)["completed"] > 0, 120, "a checkpoint")
         before = flink_cluster.checkpoints(job)["restored"]
         flink_cluster.restarted(part, flink_cluster.kill(part))
         stream.feed(landed[number + 2])
         stream.wait(240)
-        assert flink_cluster.checkpoints(job)["restored"] > before, f"no checkpoint was restored after {part} died"
+        restored = lambda before=before: flink_cluster.checkpoints(job)["restored"] > before  # noqa: E731
+        eventually(restored, 60, f"a checkpoint to be restored after {part} died")
 
     stream.feed(landed[6])
     stream.kill()
