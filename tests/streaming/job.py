@@ -100,7 +100,7 @@ class Stream:
         """Messages up to where the publication goes."""
         return sum(self.standing.header.get("stream", {}).get("offsets", {}).values())
 
-    def wait(self, within_s: float = 120.0) -> None:
+    def wait(self, within_s: float = 300.0) -> None:
         """Until all that was sent is published."""
         assert self.process is not None
 
@@ -113,7 +113,7 @@ class Stream:
         except AssertionError as error:
             raise AssertionError(f"{error}; {self.rows_taken} are; {self.log}") from None
 
-    def wait_through(self, day: date, within_s: float = 60.0) -> None:
+    def wait_through(self, day: date, within_s: float = 240.0) -> None:
         """Until a service day is published."""
         wanted = (day - date(1970, 1, 1)).days
         eventually(lambda: (self.standing.through or 0) >= wanted, within_s, f"{day} to be published; {self.log}")

@@ -34,7 +34,7 @@ def test_a_week_of_20_000_accounts(tmp_path, streams):
     stream.start()
     for paths in utility.days.values():
         stream.feed(paths)
-    stream.wait(240)
+    stream.wait()
     stream.wait_through(date(2025, 1, 7))
     stream.stop()
     assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
@@ -60,7 +60,7 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: 
     stream.start()
     landed = list(utility.days.values())
     stream.feed([path for paths in landed[:2] for path in paths])
-    stream.wait_through(date(2025, 1, 1), 120)
+    stream.wait_through(date(2025, 1, 1))
     (job,) = stream.jobs
 
     for number, part in enumerate(("task-manager-1", "worker-pool"), 2):
@@ -69,15 +69,15 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: 
         before = flink_cluster.checkpoints(job)["restored"]
         flink_cluster.restarted(part, flink_cluster.kill(part))
         stream.feed(landed[number + 2])
-        stream.wait(240)
+        stream.wait()
         restored = lambda before=before: flink_cluster.checkpoints(job)["restored"] > before  # noqa: E731
-        eventually(restored, 60, f"a checkpoint to be restored after {part} died")
+        eventually(restored, 120, f"a checkpoint to be restored after {part} died")
 
     stream.feed(landed[6])
     stream.kill()
     stream.feed(landed[7])
     stream.start("--attach")
-    stream.wait(240)
+    stream.wait()
     stream.wait_through(date(2025, 1, 8))
     assert stream.jobs == [job]
     stream.stop()
@@ -91,13 +91,13 @@ def test_a_broker_that_goes_away_for_a_minute(streams, tmp_path, kafka_broker: K
     stream.start()
     landed = list(utility.days.values())
     stream.feed([path for paths in landed[:2] for path in paths])
-    stream.wait(120)
+    stream.wait()
     kafka_broker.stop()
     time.sleep(60)
     kafka_broker.start()
     for paths in landed[2:]:
         stream.feed(paths)
-    stream.wait(180)
+    stream.wait()
     stream.wait_through(date(2025, 1, 4))
     stream.stop()
     assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
