@@ -84,14 +84,14 @@ class Heard:
 
     def to_json(self) -> str:
         """As text."""
-        parts = {name: [part.next, part.open] for name, part in self.parts.items()}
+        parts = {name: part.to_list() for name, part in self.parts.items()}
         return json.dumps({**vars(self), "parts": parts})
 
     @classmethod
     def from_json(cls, text: str) -> Heard:
         """From text."""
         value = json.loads(text)
-        parts = {n: Stretches(at, {int(a): h for a, h in o.items()}) for n, (at, o) in value["parts"].items()}
+        parts = {name: Stretches.from_list(part) for name, part in value["parts"].items()}
         return cls(**{**value, "parts": parts})
 
 

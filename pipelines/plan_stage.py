@@ -103,7 +103,7 @@ class PlanStage(EpochFold):
                 held.policy = policy_state(self.policy)
         plan = {
             "decision": asdict(decision) if decision else None, "ticks": [tick.to_json() for tick in ticks],
-            "restate": restate, "before": {"through": held.standing.through},
+            "restate": restate,
         }  # fmt: skip
         store.write_json(f"{self.place_of(cut.number).folder}/plan.json", plan)
         return ticks

@@ -92,6 +92,15 @@ class Stretches:
     next: int = -1
     open: dict[int, list[int]] = field(default_factory=dict)
 
+    def to_list(self) -> list[Any]:
+        """As JSON has it."""
+        return [self.next, self.open]
+
+    @classmethod
+    def from_list(cls, value: list[Any]) -> Stretches:
+        """The inverse of `to_list`, after JSON has made text of the keys."""
+        return cls(value[0], {int(start): heard for start, heard in value[1].items()})
+
     def begin(self, at: int) -> None:
         """Where the part begins; until then nothing follows on anything."""
         self.next = at
@@ -264,7 +273,7 @@ class _InboxState:
         return begun.next >= cut.ends[part]
 
     def to_json(self) -> str:
-        parts = {name: [part.next, part.open] for name, part in self.parts.items()}
+        parts = {name: part.to_list() for name, part in self.parts.items()}
         return json.dumps([self.done, parts, [cut.to_json() for cut in self.cuts.values()]])
 
     @classmethod
@@ -274,7 +283,7 @@ class _InboxState:
         done, parts, cuts = json.loads(text)
         return cls(
             done,
-            {name: Stretches(n, {int(a): heard for a, heard in open_.items()}) for name, (n, open_) in parts.items()},
+            {name: Stretches.from_list(part) for name, part in parts.items()},
             {cut.number: cut for cut in map(Cut.from_json, cuts)},
         )
 
