@@ -27,7 +27,7 @@ from pipelines.warehouse import DELIVERIES_SCHEMA
 from schemas.mapping import SourceMapping
 from transforms.blocks import Keyed, fact, kind_of
 from transforms.epochs import parcels
-from transforms.inbox import Cut, Stretches
+from transforms.inbox import Cut, Stretches, cut_path
 from transforms.read_files import delivery_to_json
 from transforms.shards import Place
 
@@ -38,11 +38,6 @@ NO_LIMIT = 1 << 20
 def now() -> Timestamp:
     """The moment, by the clock that timers go by."""
     return Timestamp.now()
-
-
-def cut_path(folder: str, number: int) -> str:
-    """Where an epoch's cut is written down."""
-    return f"{folder}/epochs/{number:08d}.json"
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,7 @@ class CutEpochs(beam.DoFn):
 
     def __init__(self, place: Place, inputs: Inputs, mappings: dict[str, SourceMapping], pace: Pace) -> None:
         self.place, self.inputs, self.mappings, self.pace = place, inputs, dict(mappings), pace
+        self._known: tuple[int, pa.Table] | None = None
         self.cuts = Metrics.counter("stream", "epochs_cut")
         self.lag = Metrics.gauge("stream", "watermark_day")
 
@@ -151,11 +147,11 @@ class CutEpochs(beam.DoFn):
         """Cut an epoch, if there is something new; first all those that were written down before."""
         store, folder = self.place.store(), self.place.folder
         while store.exists(path := cut_path(folder, heard.number + 1)):
-            yield from self._follow(heard, Cut.from_json(store.read_bytes(path).decode()))
+            yield from self._follow(heard, Cut.read(store, folder, heard.number + 1))
         cut = self._next(heard)
         if cut is not None:
             store.create_bytes(path, cut.to_json().encode())
-            yield from self._follow(heard, Cut.from_json(store.read_bytes(path).decode()))
+            yield from self._follow(heard, Cut.read(store, folder, cut.number))
 
     def _next(self, heard: Heard) -> Cut | None:
         """What would be cut now; None where nothing is new."""
@@ -219,12 +215,16 @@ class CutEpochs(beam.DoFn):
             yield beam.pvalue.TaggedOutput("deliveries", (cut.number, text))
 
     def _register(self, heard: Heard) -> pa.Table:
-        """The file register: as the stream found it, and what was cut since."""
+        """The file register: as the stream found it, and what was cut since. Each cut is read once in a process."""
         store = self.place.store()
-        rows: list[Any] = []
-        for number in range(1, heard.number + 1):
-            rows += Cut.from_json(store.read_bytes(cut_path(self.place.folder, number)).decode()).register
-        return pa.concat_tables([store.open_blocks(self.inputs.register).read_all(), register_rows(rows)])
+        if self._known is None:
+            self._known = 0, store.open_blocks(self.inputs.register).read_all()
+        number, register = self._known
+        rows = [
+            row for n in range(number + 1, heard.number + 1) for row in Cut.read(store, self.place.folder, n).register
+        ]
+        self._known = max(number, heard.number), pa.concat_tables([register, register_rows(rows)])
+        return self._known[1]
 
 
 def register_rows(rows: Any) -> pa.Table:

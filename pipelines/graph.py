@@ -19,7 +19,6 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from pipelines.config import Retention
-from pipelines.cut import cut_path
 from pipelines.plan_stage import PlanStage
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
@@ -143,7 +142,7 @@ def stream(
     fold = TiersStage(tiering, place, snapshot, policy)
     after = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
     events = [rows | f"LedgerEvents{at}" >> beam.ParDo(LedgerEvents()) for at, rows in enumerate(inputs.rows)]
-    early = beam.ParDo(ProvisionalTiers(place, policy, snapshot, cut_path))
+    early = beam.ParDo(ProvisionalTiers(place, policy, snapshot))
     changes: PCollection[Keyed] = (
         [*events, after] | "ProvisionalTiers/Flatten" >> beam.Flatten() | "ProvisionalTiers" >> early
     )

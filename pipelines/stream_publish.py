@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipelines.calendar import Calendar
 from pipelines.config import Config
-from pipelines.cut import cut_path, register_rows
+from pipelines.cut import register_rows
 from pipelines.generations import RowCounts, make_generation
 from pipelines.plan import Decision
 from pipelines.publish import Publisher
@@ -24,7 +24,7 @@ from pipelines.warehouse import Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
 from transforms.epochs import epoch_folder, tick_folder
 from transforms.fold_days import CALENDAR_SCHEMA
-from transforms.inbox import Cut
+from transforms.inbox import Cut, cut_path
 from transforms.kernels.windows import date_of
 from transforms.provisional import reach
 from transforms.read_files import read_faults
@@ -143,7 +143,7 @@ class StreamPublisher:
         store, folder = self.warehouse.store, epoch_folder(self.folder, epoch)
         if not store.exists(cut_path(self.folder, epoch)) or not store.exists(f"{folder}/plan.json"):
             return None
-        cut = Cut.from_json(store.read_bytes(cut_path(self.folder, epoch)).decode())
+        cut = Cut.read(store, self.folder, epoch)
         plan = store.read_json(f"{folder}/plan.json")
         shards = self.config.settings.shards
         faults = len(read_faults(store, folder)) if cut.deliveries else 0

@@ -21,7 +21,6 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.portability.api import beam_runner_api_pb2 as api
 
 import transforms
-from pipelines.cut import cut_path
 from pipelines.graph import take_in, tick
 from pipelines.templates import write_templates
 from schemas.kafka import KafkaSettings
@@ -146,7 +145,7 @@ def every_dofn(mappings: dict) -> dict[str, beam.DoFn]:
     place = Place("/warehouse", "data/000001-0/0001", 2)
     kafka = {"settings": KafkaSettings(bootstrap_servers="b:9092"), "topic": "t"}
     clients = {"consumers": open_consumer, "producers": open_producer}
-    stream = {"stage": Stage("days", 1, FoldReferenceShard, ()), "bootstrap": "snapshot", "cut_path": cut_path}
+    stream = {"stage": Stage("days", 1, FoldReferenceShard, ()), "bootstrap": "snapshot"}
     given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings, **stream, **kafka, **clients}
     found = {}
     for module in stages():

@@ -29,13 +29,18 @@ from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
 from transforms.kernels.keys import SHARD_KEY
 from transforms.read_files import ReadDelivery, delivery_from_json, fault_path
 from transforms.shards import Place, numpy
-from transforms.storage import Commit
+from transforms.storage import Commit, Store
 
 OFFSET = "offset"
 """The last column of rows that came as messages: the offset of their message."""
 
 PORTS = {"accounts": "reference", "meters": "reference", "ledger_events": "reference", "meter_readings": "meters"}
 """Source -> the stage that takes its rows first."""
+
+
+def cut_path(folder: str, number: int) -> str:
+    """Where an epoch's cut is written down."""
+    return f"{folder}/epochs/{number:08d}.json"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Cut:
         value = json.loads(text)
         register = tuple(tuple(row) for row in value["register"])
         return cls(**{**value, "deliveries": tuple(value["deliveries"]), "register": register})
+
+    @classmethod
+    def read(cls, store: Store, folder: str, number: int) -> Cut:
+        """As it was written down below a stream's folder."""
+        return cls.from_json(store.read_bytes(cut_path(folder, number)).decode())
 
     def to_block(self) -> pa.RecordBatch:
         """As a block that holds nothing but the fact."""

@@ -114,8 +114,8 @@ class ProvisionalTiers(beam.DoFn):
     LATER = BagStateSpec("later", BlockCoder())
     TOLD = BagStateSpec("told", BlockCoder())
 
-    def __init__(self, place: Place, policy: Policy, bootstrap: str, cut_path: Callable[[str, int], str]) -> None:
-        self.place, self.policy, self.bootstrap, self.cut_path = place, policy, bootstrap, cut_path
+    def __init__(self, place: Place, policy: Policy, bootstrap: str) -> None:
+        self.place, self.policy, self.bootstrap = place, policy, bootstrap
         self.changes = Metrics.counter("stream", "provisional_changes")
         self.lag = Metrics.distribution("stream", "provisional_lag_ms")
 
@@ -172,8 +172,7 @@ class ProvisionalTiers(beam.DoFn):
         """How far the epoch of a tick reaches, from the cuts since the one before."""
         within, store = head.within, self.place.store()
         for epoch in range(head.tick // TICKS + 1, tick // TICKS + 1):
-            cut = Cut.from_json(store.read_bytes(self.cut_path(self.place.folder, epoch)).decode())
-            within = reach(within, cut.ends)
+            within = reach(within, Cut.read(store, self.place.folder, epoch).ends)
         return within
 
     def _write(self, bucket: int, events: pa.RecordBatch, changes: pa.RecordBatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apache_beam as beam
 
-from pipelines.cut import NO_LIMIT, cut_path
+from pipelines.cut import NO_LIMIT
 from pipelines.graph import Inbound, stream
 from pipelines.landing import discover
 from pipelines.runner import new_pipeline
@@ -13,7 +13,7 @@ from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import Warehouse
 from tests.pipeline.bureau import Bureau
 from transforms.epochs import parcels
-from transforms.inbox import Cut, RouteDelivery
+from transforms.inbox import Cut, RouteDelivery, cut_path
 from transforms.read_files import delivery_to_json
 
 

@@ -13,7 +13,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream
 
 from pipelines import stream_publish
-from pipelines.cut import cut_path
 from pipelines.stream_publish import StreamPublisher
 from pipelines.tier_changes import Early, published_changes
 from pipelines.warehouse import Generation, Warehouse
@@ -27,7 +26,7 @@ from transforms import provisional
 from transforms.blocks import BlockCoder, tag, with_facts
 from transforms.epochs import TICKS, read_entries
 from transforms.fold_features import Plan
-from transforms.inbox import OFFSET, Cut
+from transforms.inbox import OFFSET, Cut, cut_path
 from transforms.kernels.parse import accepted_schema
 from transforms.kernels.windows import day_of
 from transforms.provisional import ProvisionalTiers
@@ -75,7 +74,7 @@ def run(bureau, session, *blocks):
         source = source.add_elements([(0, block)])
     options = PipelineOptions(["--runner=BundleBasedDirectRunner", "--streaming"])
     with beam.Pipeline(options=options) as p:
-        early = ProvisionalTiers(session.place, bureau.config.policy, session.snapshot, cut_path)
+        early = ProvisionalTiers(session.place, bureau.config.policy, session.snapshot)
         p | source.advance_watermark_to_infinity() | beam.ParDo(early)
 
 
