@@ -31,7 +31,7 @@ from transforms.tick_stages import CUTOFFS_BEFORE
 
 if TYPE_CHECKING:
     from pipelines.cut import Inputs, Pace
-    from transforms.read_kafka import Partition
+    from transforms.kafka_partitions import Partition
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def list_parts(config: Config, offsets: dict[str, int]) -> list[Partition]:
         return []
     if config.settings.kafka is None:
         raise ConfigError(f"{config.path}: sources name `topics`, but there is no `kafka:` to say where the broker is")
-    from transforms.read_kafka import list_partitions
+    from transforms.kafka_partitions import list_partitions
 
     starts = {}
     for part, offset in offsets.items():

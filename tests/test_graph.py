@@ -31,12 +31,12 @@ from transforms.cutoffs import CutOff
 from transforms.epochs import Stage
 from transforms.fold_features import Plan, problem
 from transforms.fold_reference import FoldReferenceShard
+from transforms.kafka_partitions import open_consumer
 from transforms.kernels.files import Delivery
 from transforms.kernels.keys import shard_of
 from transforms.kernels.order_statistics import inside, ladder
 from transforms.kernels.windows import day_of
 from transforms.read_files import delivery_to_json
-from transforms.read_kafka import open_consumer
 from transforms.shards import SLOTS_SCHEMA, Place, state_block
 from transforms.storage import Entry
 from transforms.write_kafka import open_producer

@@ -29,24 +29,27 @@ from hypothesis import strategies as st
 from schemas.errors import ConfigError, WattierError
 from schemas.kafka import KafkaSettings
 from schemas.mapping import SourceMapping, parse_sources
-from transforms import read_kafka
+from transforms import kafka_partitions, read_kafka
 from transforms.blocks import BlockCoder, fact, kind_of
+from transforms.kafka_partitions import (
+    Partition,
+    PartitionReader,
+    consumer_options,
+    high_watermark,
+    list_partitions,
+    open_consumer,
+)
 from transforms.kernels.parse import accepted_schema
 from transforms.read_kafka import (
     END,
     NO_DAY,
     DayWatermark,
     DayWatermarkProvider,
-    Partition,
-    PartitionReader,
     ReadKafka,
     ReadPartition,
     Span,
     SpanProvider,
     SpanTracker,
-    consumer_options,
-    high_watermark,
-    list_partitions,
     pieces,
 )
 from transforms.write_kafka import KEY, VALUE, WriteMessages
@@ -186,7 +189,8 @@ def through(provider: SpanProvider, span: Span) -> Any:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until a test moves it."""
     hands = SimpleNamespace(at=NOW)
-    monkeypatch.setattr(read_kafka, "time", SimpleNamespace(time=lambda: hands.at, monotonic=lambda: hands.at))
+    for module in (read_kafka, kafka_partitions):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: hands.at, monotonic=lambda: hands.at))
     return hands
 
 
@@ -243,7 +247,8 @@ def test_offsets_follow_without_a_gap_however_bundles_end(
         offset += step
         log[offset] = reading(number)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(read_kafka, "time", SimpleNamespace(time=lambda: NOW, monotonic=lambda: NOW))
+        for module in (read_kafka, kafka_partitions):
+            patch.setattr(module, "time", SimpleNamespace(time=lambda: NOW, monotonic=lambda: NOW))
         settings = SETTINGS.model_copy(update={"max_poll_rows": most})
         broker = Broker(log)
         run = Reading(broker, settings)
@@ -483,7 +488,8 @@ def server() -> Iterator[str]:
 def real_clock(monkeypatch: pytest.MonkeyPatch, clock: SimpleNamespace) -> None:
     import time
 
-    monkeypatch.setattr(read_kafka, "time", time)
+    for module in (read_kafka, kafka_partitions):
+        monkeypatch.setattr(module, "time", time)
 
 
 def write(server: str, topic: str, rows: list[tuple[str, bytes | None]]) -> None:
@@ -518,7 +524,7 @@ def test_what_was_written_is_read_once_from_where_it_is_wanted(server: str) -> N
     rows = rejects = 0
     for partition in listed:
         run = Reading(Broker({}), settings, partition)
-        run.fn.consumers = read_kafka.open_consumer
+        run.fn.consumers = open_consumer
         blocks: list[pa.RecordBatch] = []
         high = confluent_kafka.Consumer(consumer_options(settings)).get_watermark_offsets(
             confluent_kafka.TopicPartition("readings", partition.partition), timeout=10
@@ -556,7 +562,7 @@ def test_an_offset_beyond_the_log_stops_the_stream(server: str) -> None:
     run = Reading(
         Broker({}), KafkaSettings(bootstrap_servers=server), Partition("meter_readings", "readings", 0, 9999, 0)
     )
-    run.fn.consumers = read_kafka.open_consumer
+    run.fn.consumers = open_consumer
     with pytest.raises(WattierError, match="kafka:readings/0: offset 9999 is not there; it has 0 to"):
         until(lambda: False, lambda: run.blocks() and None)
     run.fn.teardown()
@@ -564,7 +570,7 @@ def test_an_offset_beyond_the_log_stops_the_stream(server: str) -> None:
 
 @pytest.mark.usefixtures("real_clock")
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_kafka, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(kafka_partitions, "ANSWER_SECONDS", 0.2)
     with pytest.raises(ConfigError, match=r"kafka.bootstrap_servers: '127.0.0.1:1': Failed to get metadata"):
         list_partitions(KafkaSettings(bootstrap_servers="127.0.0.1:1"), mappings())
 

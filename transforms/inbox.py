@@ -27,12 +27,10 @@ from schemas.marts import REJECTS
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, split_by_id, tag, with_facts
 from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
 from transforms.kernels.keys import SHARD_KEY
+from transforms.kernels.messages import OFFSET
 from transforms.read_files import ReadDelivery, delivery_from_json, fault_path
 from transforms.shards import Place, numpy
 from transforms.storage import Commit, Store
-
-OFFSET = "offset"
-"""The last column of rows that came as messages: the offset of their message."""
 
 PORTS = {"accounts": "reference", "meters": "reference", "ledger_events": "reference", "meter_readings": "meters"}
 """Source -> the stage that takes its rows first."""

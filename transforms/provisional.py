@@ -27,7 +27,8 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from schemas.policy import Policy
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of
 from transforms.epochs import TICKS, number, read_entries
-from transforms.inbox import OFFSET, Cut
+from transforms.inbox import Cut
+from transforms.kernels.messages import OFFSET
 from transforms.provisional_view import Made, View, answer, load_view
 from transforms.shards import Place, numpy, state_block
 from transforms.tick_stages import BASE_STATE, Tick

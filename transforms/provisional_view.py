@@ -20,7 +20,7 @@ from transforms.epochs import entries_of
 from transforms.fold_features import feature_column
 from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.fold_reference import load_population
-from transforms.inbox import OFFSET
+from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import NONE

@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas.labels import LANGS, label
 from schemas.topics import TIER_CHANGE_SCHEMA, TIER_CHANGES
 from transforms.blocks import Keyed, fact, kind_of
-from transforms.inbox import OFFSET
+from transforms.kernels.messages import OFFSET
 from transforms.write_kafka import KEY, VALUE
 
 

@@ -26,7 +26,8 @@ from transforms import provisional
 from transforms.blocks import BlockCoder, tag, with_facts
 from transforms.epochs import TICKS, read_entries
 from transforms.fold_features import Plan
-from transforms.inbox import OFFSET, Cut, cut_path
+from transforms.inbox import Cut, cut_path
+from transforms.kernels.messages import OFFSET
 from transforms.kernels.parse import accepted_schema
 from transforms.kernels.windows import day_of
 from transforms.provisional import ProvisionalTiers

@@ -22,9 +22,10 @@ from pipelines.warehouse import Warehouse
 from tests.feeding import streaming_config
 from tests.pipeline.bureau import Bureau
 from transforms.blocks import BlockCoder, tag
+from transforms.kafka_partitions import Partition
 from transforms.kernels.messages import decode_messages
 from transforms.kernels.windows import date_of
-from transforms.read_kafka import Partition, with_offsets
+from transforms.read_kafka import with_offsets
 
 pytestmark = pytest.mark.slow
 

@@ -26,6 +26,9 @@ from transforms.kernels.parsed import Mask, mask_of
 
 Longs = NDArray[np.int64]
 
+OFFSET = "offset"
+"""The last column of rows that came as messages: the offset of their message."""
+
 RECORD_STEP = 1 << 44
 """What the row number grows by from one record of a message to the next; offsets are below it."""
 
