@@ -31,6 +31,9 @@ from transforms.inbox import Cut, Stretches, cut_path
 from transforms.read_files import delivery_to_json
 from transforms.shards import Place
 
+READINGS = ("meter_readings", "register_readings")
+"""Sources by which a service day is complete."""
+
 NO_LIMIT = 1 << 20
 """`through` of a cut where no input says how far days may close."""
 
@@ -182,7 +185,7 @@ class CutEpochs(beam.DoFn):
 
     def _through(self, heard: Heard) -> int | None:
         """Last service day that may close: what the slowest partition of readings has passed."""
-        parts = [part for part, source in self.inputs.topics.items() if source == "meter_readings"]
+        parts = [part for part, source in self.inputs.topics.items() if source in READINGS]
         if not parts:
             return NO_LIMIT
         yesterday = int(time.time() // 86_400) - 1

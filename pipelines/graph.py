@@ -67,7 +67,8 @@ def take_in(
     reference = group(
         [accounts, landed.accounts, landed.meters, landed.ledger_events], "ByAccount"
     ) | "FoldReference" >> FoldReference(place)
-    changes = group([meters, reference.meters, landed.meter_readings], "ByMeter") | "FoldMeters" >> FoldMeters(place)
+    read = [landed.meter_readings, landed.register_readings]
+    changes = group([meters, reference.meters, *read], "ByMeter") | "FoldMeters" >> FoldMeters(place)
     return group([reference.state, changes], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
 
 

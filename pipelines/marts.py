@@ -15,13 +15,14 @@ import pyarrow as pa
 
 from schemas import ddl
 from schemas.fields import COUNT, DAY, TEXT, Column, Relation
-from schemas.inbound import ACCOUNTS, LEDGER_EVENTS, METER_READINGS, METERS, STAMP
+from schemas.inbound import ACCOUNTS, LEDGER_EVENTS, METER_READINGS, METERS, REGISTER_READINGS, STAMP
 from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX
 
 ACCEPTED: dict[str, Relation] = {
     name: Relation(name, f"Accepted rows, every revision. {source.meaning}", (*source.columns, *STAMP))
     for name, source in (
         ("accepted_readings", METER_READINGS),
+        ("accepted_registers", REGISTER_READINGS),
         ("accepted_ledger_events", LEDGER_EVENTS),
         ("accepted_accounts", ACCOUNTS),
         ("accepted_meters", METERS),

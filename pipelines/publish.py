@@ -37,14 +37,15 @@ SMALL = (
 """Marts that live inside the DuckDB file; a generation carries them whole."""
 
 ACCEPTED = {
-    "accepted_readings": "log:meter_readings", "accepted_ledger_events": "log:ledger_events",
-    "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
+    "accepted_readings": "log:meter_readings", "accepted_registers": "log:register_readings",
+    "accepted_ledger_events": "log:ledger_events", "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
 }  # fmt: skip
 """Views over the accepted-event log."""
 
 AUDITED = {
-    "meter_readings": "log:meter_readings", "ledger_events": "log:ledger_events", "accounts": "log:accounts",
-    "meters": "log:meters", "features": "mart:features", "daily_consumption": "mart:daily_consumption",
+    "meter_readings": "log:meter_readings", "register_readings": "log:register_readings",
+    "ledger_events": "log:ledger_events", "accounts": "log:accounts", "meters": "log:meters",
+    "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "cutoffs": "mart:cutoffs",
 }  # fmt: skip
@@ -186,7 +187,7 @@ def reject_summary(files: list[str]) -> str:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
-    from transforms.fold_meters import HELD_SCHEMA, READINGS_SCHEMA, pending_reasons
+    from transforms.fold_meters import HELD_SCHEMA, WAITING, pending_reasons
     from transforms.fold_reference import EVENTS_SCHEMA, METERS_SCHEMA
 
     parts = []
@@ -198,11 +199,12 @@ def pending_table(store: Store, generation: Generation) -> pa.Table:
         ))  # fmt: skip
 
     held = {e.shard: e for e in generation.of("assignments")}
-    for entry in generation.of("pending_readings"):
-        table = store.read_table(entry).cast(READINGS_SCHEMA).combine_chunks()
-        known = store.read_table(held[entry.shard]) if entry.shard in held else HELD_SCHEMA.empty_table()
-        name, reason = pending_reasons(table, known)
-        add("meter_readings", table, name, "service_date", reason)
+    for source, (schema, kind) in WAITING.items():
+        for entry in generation.of(kind):
+            table = store.read_table(entry).cast(schema).combine_chunks()
+            known = store.read_table(held[entry.shard]) if entry.shard in held else HELD_SCHEMA.empty_table()
+            name, reason = pending_reasons(source, table, known)
+            add(source, table, name, "service_date", reason)
     for kind, source, schema, day in (
         ("pending_ledger", "ledger_events", EVENTS_SCHEMA, "event_date"),
         ("waiting_meters", "meters", METERS_SCHEMA, "installed_on"),

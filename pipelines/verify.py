@@ -27,16 +27,18 @@ LISTED = 1000
 BY_DAY = ("daily_consumption", "features", "cutoffs")
 """Marts that may hold the latest service days only: compared from the first day they hold to the last service day."""
 
-ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "tier_migration_matrix")
+ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tier_migration_matrix")
 """Marts that are not about single accounts."""
 
 COMPARED = (
     "service_days", "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current",
-    "tier_migrations", "tier_migration_matrix", "accounts", "pending",
+    "tier_migrations", "tier_migration_matrix", "accounts", "pending", "reading_exceptions",
 )  # fmt: skip
 """Every mart the oracle knows. The others tell of runs and of rejected rows."""
 
-EVENTS = ("accepted_readings", "accepted_ledger_events", "accepted_accounts", "accepted_meters")
+EVENTS = (
+    "accepted_readings", "accepted_registers", "accepted_ledger_events", "accepted_accounts", "accepted_meters",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ MONEY_LIMIT_MINOR = 1 << 48
 """Largest accepted amount: 2.8 trillion yuan in fen."""
 
 QUALITIES = ("actual", "estimated", "edited")
+ROLES = ("main", "check")
 EVENT_TYPES = ("charge", "payment", "reversal", "write_off", "adjustment")
 CONDUCT_TYPES = ("theft_confirmed", "tampering", "usage_violation", "inspection_passed")
 CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
@@ -27,6 +28,39 @@ METER_READINGS = Relation(
         Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
         Column("service_date", DAY, "Local calendar day the energy was used", key=True),
         Column("energy_wh", WH, "Energy used on the day", "Wh", minimum=0, maximum=ENERGY_LIMIT_WH),
+        Column("quality", TEXT, "How the value came about", values=QUALITIES),
+        REVISION,
+    ),
+)
+
+REGISTERS = ("total", "sharp", "peak", "flat", "valley", "reverse")
+"""What a meter counts apart: everything used, the time-of-use periods of it, and what was fed in."""
+
+INDEX_LIMIT = 1 << 50
+"""Indexes and moduli are below this: a billion kWh in thousandths of a Wh."""
+
+MULTIPLIER_LIMIT = 1 << 18
+"""Multipliers are below this."""
+
+
+def index_columns(prefix: str, meaning: str) -> tuple[Column, ...]:
+    """A nullable index for every register."""
+    return tuple(
+        Column(f"{prefix}{name}", WH, f"{meaning}, register {name}", "thousandths of a Wh", nullable=True, minimum=0,
+               maximum=INDEX_LIMIT - 1)
+        for name in REGISTERS
+    )  # fmt: skip
+
+
+REGISTER_READINGS = Relation(
+    "register_readings",
+    "Cumulative registers of one meter at the midnight that closes a service day. A row may hold some of the registers.",
+    (
+        Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
+        Column(
+            "service_date", DAY, "Local calendar day that the reading closes: taken at 00:00 of the next day", key=True
+        ),
+        *index_columns("index_", "Index as read, before the multiplier"),
         Column("quality", TEXT, "How the value came about", values=QUALITIES),
         REVISION,
     ),
@@ -83,12 +117,33 @@ ACCOUNTS = Relation(
 
 METERS = Relation(
     "meters",
-    "Which account a meter belongs to, and from when to when.",
+    "Which account a meter belongs to, from when to when, and how its registers are read.",
     (
         Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
         Column("installed_on", DAY, "First service day of the assignment", key=True),
         Column("account_id", ID, "Account it belongs to", privacy="pseudonymous"),
         Column("removed_on", DAY, "First day it no longer belongs there; empty while it does", nullable=True),
+        Column("role", TEXT, "main, or check: read but not counted; empty: main", nullable=True, values=ROLES),
+        Column(
+            "multiplier",
+            WH,
+            "CT ratio times PT ratio, for registers; empty: 1",
+            "times",
+            nullable=True,
+            minimum=1,
+            maximum=MULTIPLIER_LIMIT - 1,
+        ),
+        Column(
+            "modulus",
+            WH,
+            "Where the registers turn over to 0; empty: not known",
+            "thousandths of a Wh",
+            nullable=True,
+            minimum=1,
+            maximum=INDEX_LIMIT - 1,
+        ),
+        *index_columns("installed_", "Index at the start of the first service day"),
+        *index_columns("removed_", "Index at the end of the last service day"),
         REVISION,
     ),
 )
@@ -106,7 +161,8 @@ TARIFFS = Relation(
 )
 
 SOURCES = {
-    relation.name: relation for relation in (METER_READINGS, LEDGER_EVENTS, CONDUCT_EVENTS, ACCOUNTS, METERS, TARIFFS)
+    relation.name: relation
+    for relation in (METER_READINGS, REGISTER_READINGS, LEDGER_EVENTS, CONDUCT_EVENTS, ACCOUNTS, METERS, TARIFFS)
 }
 """Every inbound source by name."""
 

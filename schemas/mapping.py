@@ -30,6 +30,8 @@ from schemas.kafka import Topic
 
 UNITS: dict[str, dict[str, int]] = {
     "Wh": {"Wh": 0, "kWh": 3, "MWh": 6, "GWh": 9},
+    "thousandths of a Wh": {"mWh": 0, "Wh": 3, "kWh": 6, "MWh": 9},
+    "times": {"times": 0},
     "VA": {"VA": 0, "kVA": 3, "MVA": 6},
     "minor units": {"minor": 0, "fen": 0, "cent": 0, "jiao": 1, "yuan": 2, "euro": 2, "dollar": 2, "major": 2},
     "millionths of a major unit": {
@@ -49,7 +51,10 @@ OPTIONS: dict[Kind, tuple[str, ...]] = {
 }
 """What a mapped column may set beside `column` and `empty`, by its kind."""
 
-DEFAULTS: dict[str, dict[str, str]] = {"meter_readings": {"quality": "actual"}}
+DEFAULTS: dict[str, dict[str, str]] = {
+    "meter_readings": {"quality": "actual"},
+    "register_readings": {"quality": "actual"},
+}
 """Required columns that a mapping may leave out all the same, and the value they then have."""
 
 EVENT_DAYS = ("service_date", "event_date")

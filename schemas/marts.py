@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import CATEGORIES
+from schemas.inbound import CATEGORIES, REGISTERS
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
 CLASSES = ("A", "B", "C")
@@ -259,6 +259,19 @@ PENDING = Relation(
     ),
 )  # fmt: skip
 
+READING_EXCEPTIONS = Relation(
+    "reading_exceptions",
+    "Two indexes of one register, one after the other, that no energy follows from; the days between them have none.",
+    (
+        Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
+        Column("service_date", DAY, "Day that the later index closes", key=True),
+        Column("register", TEXT, "Register", key=True, values=REGISTERS),
+        Column("reason", TEXT, "Reason code", values=("register_decrease", "implausible_step")),
+        Column("opened_on", DAY, "Day that the earlier index closes"),
+        Column("step", WH, "Later index less earlier index, before the multiplier", "thousandths of a Wh"),
+    ),
+)
+
 DATA_QUALITY_RESULTS = Relation(
     "data_quality_results",
     "Every expectation checked before a publication, and its outcome.",
@@ -299,8 +312,8 @@ MARTS = {
     relation.name: relation
     for relation in (
         DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
-        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, DATA_QUALITY_RESULTS,
-        PIPELINE_RUNS, PROVISIONAL_TIERS,
+        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )
 }  # fmt: skip
 """Every mart by name. `service_actions` comes with the tier strategies."""

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from schemas.inbound import LEDGER_EVENTS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
-from transforms.fold_meters import DIFFERENCE_SCHEMA, EXPECTED_SCHEMA
+from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
+from transforms.fold_registers import DIFFERENCE_SCHEMA
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.shards import Place, Slots, State, numpy

@@ -32,7 +32,10 @@ from transforms.read_files import ReadDelivery, delivery_from_json, fault_path
 from transforms.shards import Place, numpy
 from transforms.storage import Commit, Store
 
-PORTS = {"accounts": "reference", "meters": "reference", "ledger_events": "reference", "meter_readings": "meters"}
+PORTS = {
+    "accounts": "reference", "meters": "reference", "ledger_events": "reference", "meter_readings": "meters",
+    "register_readings": "meters",
+}  # fmt: skip
 """Source -> the stage that takes its rows first."""
 
 

@@ -50,7 +50,8 @@ def recompute(
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
-    `con` must see the events as accepted_readings, accepted_ledger_events, accepted_accounts and accepted_meters.
+    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events, accepted_accounts and
+    accepted_meters.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
     events of deliveries up to that number count.
@@ -111,8 +112,8 @@ def _set(con: duckdb.DuckDBPyConnection, **variables: date | int) -> None:
 
 def _known_events(con: duckdb.DuckDBPyConnection, as_known: int | None) -> None:
     _set(con, as_known=_ALL_DELIVERIES if as_known is None else as_known)
-    con.execute(_sql("s0_arithmetic"))
-    con.execute(_sql("s1_readings"))
+    for section in ("s0_arithmetic", "s1_readings", "s1_registers", "s1_counted"):
+        con.execute(_sql(section))
 
 
 def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:

@@ -2,12 +2,19 @@
 
 -- Reference rows: of one key the highest revision, then the content that comes first as text, column by column.
 CREATE OR REPLACE TABLE oracle.meter AS
-SELECT meter_id, installed_on, account_id, removed_on
+SELECT * EXCLUDE (revision, delivery, "row")
 FROM accepted_meters
 WHERE delivery <= getvariable('as_known')
 QUALIFY row_number() OVER (
     PARTITION BY meter_id, installed_on
-    ORDER BY revision DESC, [account_id, coalesce(removed_on::VARCHAR, '')]
+    ORDER BY revision DESC, [
+        account_id, coalesce(removed_on::VARCHAR, ''), coalesce(role, ''),
+        coalesce(multiplier::VARCHAR, ''), coalesce(modulus::VARCHAR, ''), coalesce(installed_total::VARCHAR, ''),
+        coalesce(installed_sharp::VARCHAR, ''), coalesce(installed_peak::VARCHAR, ''), coalesce(installed_flat::VARCHAR, ''),
+        coalesce(installed_valley::VARCHAR, ''), coalesce(installed_reverse::VARCHAR, ''), coalesce(removed_total::VARCHAR, ''),
+        coalesce(removed_sharp::VARCHAR, ''), coalesce(removed_peak::VARCHAR, ''), coalesce(removed_flat::VARCHAR, ''),
+        coalesce(removed_valley::VARCHAR, ''), coalesce(removed_reverse::VARCHAR, '')
+    ]
 ) = 1;
 
 CREATE OR REPLACE TABLE oracle.account AS
@@ -40,7 +47,8 @@ SELECT
     meter_id,
     installed_on AS first_day,
     least(removed_on, lead(installed_on) OVER (PARTITION BY meter_id ORDER BY installed_on)) AS end_day,
-    account_id
+    account_id,
+    coalesce(role, 'main') = 'main' AS is_main
 FROM oracle.meter;
 
 -- 1. One reading per meter and service day: the highest revision, of its energies the smallest.
@@ -60,51 +68,3 @@ SELECT
     min(energy_wh) <> max(energy_wh) AS is_conflict
 FROM best
 GROUP BY meter_id, service_date;
-
--- 2. Counted: assigned on the day to an account that is known.
-CREATE OR REPLACE TABLE oracle.counted_reading AS
-SELECT a.account_id, r.*
-FROM oracle.reading r
-JOIN oracle.assignment a
-    ON a.meter_id = r.meter_id
-    AND a.first_day <= r.service_date
-    AND (a.end_day IS NULL OR r.service_date < a.end_day)
-SEMI JOIN oracle.known_account k ON k.account_id = a.account_id;
-
--- Ledger events of known accounts, in all their versions.
-CREATE OR REPLACE TABLE oracle.ledger_event AS
-SELECT * EXCLUDE (delivery, "row")
-FROM accepted_ledger_events e
-SEMI JOIN oracle.known_account k ON k.account_id = e.account_id
-WHERE delivery <= getvariable('as_known');
-
--- Pending: every accepted row that names a meter or an account not known.
-CREATE OR REPLACE TABLE oracle.pending AS
-SELECT
-    'meter_readings' AS source,
-    r.delivery,
-    r."row",
-    CASE WHEN a.account_id IS NULL THEN r.meter_id ELSE a.account_id END AS name,
-    r.service_date AS event_date,
-    CASE
-        WHEN a.account_id IS NOT NULL THEN 'unknown_account'
-        WHEN r.meter_id IN (SELECT meter_id FROM oracle.meter) THEN 'meter_not_assigned'
-        ELSE 'unknown_meter'
-    END AS reason
-FROM accepted_readings r
-LEFT JOIN oracle.assignment a
-    ON a.meter_id = r.meter_id
-    AND a.first_day <= r.service_date
-    AND (a.end_day IS NULL OR r.service_date < a.end_day)
-WHERE r.delivery <= getvariable('as_known')
-    AND (a.account_id IS NULL OR a.account_id NOT IN (SELECT account_id FROM oracle.known_account))
-UNION ALL
-SELECT 'ledger_events', delivery, "row", account_id, event_date, 'unknown_account'
-FROM accepted_ledger_events
-WHERE delivery <= getvariable('as_known')
-    AND account_id NOT IN (SELECT account_id FROM oracle.known_account)
-UNION ALL
-SELECT 'meters', delivery, "row", account_id, installed_on, 'unknown_account'
-FROM accepted_meters
-WHERE delivery <= getvariable('as_known')
-    AND account_id NOT IN (SELECT account_id FROM oracle.known_account);

@@ -31,7 +31,7 @@ SELECT
         a.first_day, a.end_day, d.service_date - 365 - 89, d.service_date - 365
     )) AS expected_90d_year_ago
 FROM oracle.service_day d
-JOIN oracle.assignment a ON a.first_day <= d.service_date
+JOIN oracle.assignment a ON a.first_day <= d.service_date AND a.is_main
 SEMI JOIN oracle.known_account k ON k.account_id = a.account_id
 GROUP BY a.account_id, d.service_date;
 

@@ -12,7 +12,7 @@ counted AS (
         count(*) FILTER (k.account_id IS NOT NULL) AS meters_expected
     FROM event_day d
     LEFT JOIN oracle.assignment a
-        ON a.first_day <= d.service_date AND (a.end_day IS NULL OR d.service_date < a.end_day)
+        ON a.is_main AND a.first_day <= d.service_date AND (a.end_day IS NULL OR d.service_date < a.end_day)
     LEFT JOIN oracle.known_account k ON k.account_id = a.account_id
     WHERE d.service_date <= getvariable('through')
     GROUP BY ALL

@@ -29,7 +29,7 @@ def test_the_assignment_that_holds(rows: dict[tuple[int, int], tuple[int, int, b
     slot, installed = (int32([key[i] for key, _ in ordered]) for i in (0, 1))
     removed, account = (int32([value[i] for _, value in ordered]) for i in (0, 1))
     known = np.array([value[2] for _, value in ordered], np.bool_)
-    row, counts, assigned = Assignments(slot, installed, removed, account, known).on(day, N)
+    row, counts, assigned = Assignments(slot, installed, removed, account, known, known).on(day, N)
     for meter in range(N):
         started = [(at, value) for (m, at), value in ordered if m == meter and at <= day]
         end, owner, is_known = max(started)[1] if started else (0, -1, False)

@@ -11,6 +11,7 @@ from schemas.policy import parse_policy
 
 ACCEPTED = {
     "accepted_readings": inbound.METER_READINGS,
+    "accepted_registers": inbound.REGISTER_READINGS,
     "accepted_ledger_events": inbound.LEDGER_EVENTS,
     "accepted_accounts": inbound.ACCOUNTS,
     "accepted_meters": inbound.METERS,
@@ -88,9 +89,15 @@ def complete(relation, rows):
     return [{name: row.get(name) for name in names} for row in stamped]
 
 
-def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=()):
+def index(meter_id, service_date, total, **more):
+    """A register reading; indexes of other registers as index_peak=..., all in thousandths of a Wh."""
+    when = day(service_date) if isinstance(service_date, str) else service_date
+    return {"meter_id": meter_id, "service_date": when, "index_total": total, **more}
+
+
+def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=()):
     """Create the accepted events as tables in `con`."""
-    for (name, relation), rows in zip(ACCEPTED.items(), (read, ledger, accounts, meters), strict=True):
+    for (name, relation), rows in zip(ACCEPTED.items(), (read, registers, ledger, accounts, meters), strict=True):
         columns = (*relation.columns, *inbound.STAMP)
         typed = ", ".join(f"{ddl.name(column.name)} {ddl.duckdb_type(column)}" for column in columns)
         con.execute(f"CREATE TABLE {name} ({typed})")

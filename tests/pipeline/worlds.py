@@ -20,7 +20,7 @@ CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
 INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
-    "corrected_ledger", "bad_rows",
+    "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -43,6 +43,11 @@ def kwh(wh: int) -> str:
     return f"{wh // 1000}.{wh % 1000:03d}"
 
 
+def milli(thousandths: int) -> str:
+    """Thousandths of a Wh as delivered, in kWh."""
+    return f"{thousandths // 1_000_000}.{thousandths % 1_000_000:06d}"
+
+
 def yuan(fen: int) -> str:
     """Minor units as delivered."""
     return f"{'-' * (fen < 0)}{abs(fen) // 100}.{abs(fen) % 100:02d}"
@@ -52,8 +57,21 @@ def reading(meter: str, day: date, wh: int, revision: int = 1, quality: str = "A
     return "meter_readings", (meter, f"{day}", kwh(wh), quality, str(revision))
 
 
-def meter(meter_id: str, account: str, installed: date, removed: date | None = None, revision: int = 1) -> Event:
-    return "meters", (meter_id, f"{installed}", account, f"{removed or ''}", str(revision))
+def meter(
+    meter_id: str, account: str, installed: date, removed: date | None = None, revision: int = 1, role: str = "",
+    multiplier: int | str = "", modulus: str = "", opening: str = "", closing: str = "",
+) -> Event:  # fmt: skip
+    """modulus, opening, closing: kWh as delivered."""
+    read = (role, str(multiplier), modulus, opening, closing)
+    return "meters", (meter_id, f"{installed}", account, f"{removed or ''}", *read, str(revision))
+
+
+def index(
+    meter_id: str, day: date, total: str, revision: int = 1, quality: str = "A", peak: str = "", valley: str = "",
+    reverse: str = "",
+) -> Event:  # fmt: skip
+    """A reading of registers at the end of a day: kWh as delivered."""
+    return "register_readings", (meter_id, f"{day}", total, peak, valley, reverse, quality, str(revision))
 
 
 def account(
@@ -104,6 +122,9 @@ class _Maker:
             if "ledger" in self.has:
                 self._ledger(account_id)
         for meter_id, account_id in meters:
+            if self.chance("registers", 0.5):
+                self._register_meter(meter_id, account_id)
+                continue
             self._meter(meter_id, account_id)
             self._readings(meter_id)
         if "bad_rows" in self.has:
@@ -168,6 +189,61 @@ class _Maker:
                 self.add(later, reading(meter_id, day, rng.randrange(0, 4 * level + 1), revision))
                 if self.chance("conflicts", 0.3):
                     self.add(later, reading(meter_id, day, rng.randrange(0, 4 * level + 1), revision))
+
+    def _register_meter(self, meter_id: str, account_id: str) -> None:
+        """A meter with registers: what stands in the reference changes with what it shows, not always correctly."""
+        rng = self.rng
+        if self.chance("unknown_meters", 0.1):
+            return
+        modulus = rng.choice((1_000, 100_000)) if self.chance("rollovers", 0.5) else None
+        times = rng.choice((1, 20, 20_000))
+        role = "check" if self.chance("check_meters", 0.1) else ""
+        installed = self.somewhen() if rng.random() < 0.3 else self.before
+        at = {"total": rng.randrange(900_000) * 1000, "peak": rng.randrange(1000), "valley": 0}
+        turn = (modulus or 10**9) * 1_000_000
+        at["total"] %= turn
+
+        def run(
+            first: date, removed: date | None, revision: int, *, opening: bool, closing: int | None, account: str
+        ) -> None:
+            given = {
+                "opening": milli(at["total"]) if opening else "",
+                "closing": "" if closing is None else milli(closing),
+            }
+            read = {"role": role, "multiplier": times, "modulus": str(modulus or "")}
+            self.add(first, meter(meter_id, account, first, removed, revision, **read, **given))
+
+        start, opening = installed, rng.random() < 0.4
+        run(start, None, 1, opening=opening, closing=None, account=account_id)
+        level = rng.randrange(1, 10 ** rng.choice((4, 6, 8)))
+        for day in [self.dates[0] - timedelta(days=1), *self.dates]:
+            if day >= installed:
+                use = level * rng.randrange(500, 1500) // 1000
+                at = {r: (at[r] + use * part // 10) % turn for r, part in (("total", 10), ("peak", 6), ("valley", 4))}
+            if self.chance("gaps", 0.25):
+                continue
+            shown = {name: milli(value) if rng.random() < 0.9 else "" for name, value in at.items()}
+            quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
+            late = day + timedelta(days=rng.choice((0, 0, 0, 3, 12)))
+            self.add(late, index(meter_id, day, shown.pop("total"), 1, quality, **shown))
+            if self.chance("corrections", 0.07):
+                wrong = max(0, at["total"] + rng.choice((-5_000_000, 1, 700, 3_000_000)))
+                self.add(late + timedelta(days=rng.randrange(1, 9)), index(meter_id, day, milli(wrong), 2))
+            if self.chance("conflicts", 0.04):
+                self.add(late, index(meter_id, day, milli(at["total"] + 9), 1))
+            if self.chance("exchanges", 0.05) and day > start:
+                closing = at["total"] if rng.random() < 0.7 else None
+                moved = rng.choice(self.accounts) if self.chance("moves", 0.3) else account_id
+                begin = day + timedelta(days=rng.choice((1, 1, 1, 3)))
+                gone = day + timedelta(days=1) if rng.random() < 0.8 else None
+                run(start, gone, 2, opening=opening, closing=closing, account=account_id)
+                if rng.random() < 0.7:
+                    at["total"] = rng.randrange(turn)
+                start, opening, account_id = begin, rng.random() < 0.6, moved
+                run(start, None, 1, opening=opening, closing=None, account=account_id)
+        if self.chance("multipliers", 0.3):
+            times += 7
+            run(start, None, 5, opening=opening and rng.random() < 0.9, closing=None, account=account_id)
 
     def _ledger(self, account_id: str) -> None:
         rng = self.rng

@@ -13,6 +13,7 @@ import pyarrow as pa
 BUCKETS = 4096
 SHARD_KEY = {
     "meter_readings": "meter_id",
+    "register_readings": "meter_id",
     "meters": "account_id",
     "accounts": "account_id",
     "ledger_events": "account_id",

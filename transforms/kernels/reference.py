@@ -94,7 +94,8 @@ class Assignments:
     """Meter assignments of one shard, rows ascending by (slot, installed).
 
     slot: (k,) meter slot; installed, removed: (k,) day numbers, removed exclusive; account: (k,) int64, the account's
-    shard and slot as one number; known: (k,) whether the account is in the reference data.
+    shard and slot as one number; known: (k,) whether the account is in the reference data; main: (k,) whether the meter
+    counts, as check meters do not.
     """
 
     slot: Int32
@@ -102,6 +103,7 @@ class Assignments:
     removed: Int32
     account: Int
     known: Mask
+    main: Mask
 
     def on(self, day: int, n: int) -> tuple[Int, Mask, Mask]:
         """Row that holds for each of `n` meter slots on `day` (-1: none), whether it counts, and why not.

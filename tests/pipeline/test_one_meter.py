@@ -1,0 +1,172 @@
+"""The story of one meter, from installation to removal. Every number can be checked by hand; the oracle checks them too."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pytest
+
+from tests.pipeline.bureau import Bureau, assert_balanced
+from tests.pipeline.worlds import account, index, meter
+
+LONG_AGO = date(2020, 1, 1)
+MONDAY = date(2023, 3, 6)
+
+
+def day(n: int) -> date:
+    """Day n of the story; day 0 is a Monday."""
+    return MONDAY + timedelta(days=n)
+
+
+@pytest.fixture
+def bureau(tmp_path):
+    """One account, and its meter from day 0 on: 20 times what it shows, from 100 kWh, five digits before the point."""
+    made = Bureau(tmp_path / "bureau")
+    made.configure(("dates: {min: 2000-01-01}", "dates: {min: 2023-03-01}"))
+    made.land_all([account("A", LONG_AGO), meter("m", "A", day(0), multiplier=20, modulus="100000", opening="100")])
+    return made
+
+
+def used(bureau):
+    """Day number -> (kWh, how many meters of it are estimated), of every day with energy."""
+    rows = bureau.query("SELECT service_date, energy_wh, meters_estimated FROM daily_consumption ORDER BY 1")
+    return {(when - MONDAY).days: (wh / 1000, estimated) for when, wh, estimated in rows}
+
+
+def exceptions(bureau):
+    rows = bureau.query("SELECT service_date, reason, step FROM reading_exceptions ORDER BY 1")
+    return [((when - MONDAY).days, reason, step / 1_000_000) for when, reason, step in rows]
+
+
+def test_the_story_of_one_meter(bureau):
+    # Installed on day 0 at 100 kWh. The first index closes day 0: 103.5 - 100, times 20.
+    bureau.land_all([index("m", day(0), "103.5")])
+    bureau.run()
+    assert used(bureau) == {0: (70, 0)}
+
+    # A week of daily reads: 3.5 kWh each day, 70 at the multiplier, but 1 and 20 at the weekend.
+    shown = {1: "107.0", 2: "110.5", 3: "114.0", 4: "117.5", 5: "118.5", 6: "119.5"}
+    bureau.land_all([index("m", day(n), kwh) for n, kwh in shown.items()])
+    bureau.run()
+    week = dict.fromkeys(range(5), (70, 0)) | {5: (20, 0), 6: (20, 0)}
+    assert used(bureau) == week
+    bureau.check()
+
+    # Days 7 to 10 are not read. An index estimated by somebody is kept, but no energy is counted from it.
+    bureau.land_all([index("m", day(9), "125.0", quality="E")])
+    bureau.run()
+    assert used(bureau) == week
+    bureau.check()
+
+    # Day 11, a Friday, is read: 137 - 119.5 = 17.5, times 20 is 350, for five days that were alike a week before.
+    bureau.land_all([index("m", day(11), "137.0")])
+    bureau.run()
+    assert used(bureau) == week | dict.fromkeys(range(7, 12), (70, 1))
+    # Sunday, day 13: 141 - 137 = 4, times 20 is 80, for two days that were alike a week before.
+    bureau.land_all([index("m", day(13), "141.0")])
+    bureau.run()
+    weeks = week | dict.fromkeys(range(7, 12), (70, 1)) | {12: (40, 1), 13: (40, 1)}
+    assert used(bureau) == weeks
+    bureau.check()
+
+    # The index of day 9 comes after all: 17.5 kWh divide into 8 for days 7 to 9 and 9.5 for days 10 and 11.
+    # 8 in three equal parts, rounded down at every midnight to thousandths of a Wh: 53.333320, 53.333320, 53.333360.
+    bureau.land_all([index("m", day(9), "127.5", revision=2)])
+    bureau.run()
+    gap = {7: (53.333, 1), 8: (53.333, 1), 9: (53.334, 1), 10: (95, 1), 11: (95, 1)}
+    assert used(bureau) == weeks | gap
+    bureau.check()
+
+    # A correction of day 0: 102.5 in place of 103.5. Day 0 has 20 less and day 1 has 20 more.
+    # Mondays and Tuesdays weigh otherwise then: 50, 90 and 70 of 210 parts of 8 kWh for days 7 to 9.
+    bureau.land_all([index("m", day(0), "102.5", revision=2)])
+    bureau.run()
+    gap |= {7: (38.095, 1), 8: (68.571, 1), 9: (53.334, 1)}
+    corrected = weeks | gap | {0: (50, 0), 1: (90, 0)}
+    assert used(bureau) == corrected
+    assert sum(kwh for kwh, _ in used(bureau).values()) == (141 - 100) * 20
+    bureau.check()
+
+    # Day 14 lies below day 13, by far too much to have turned over: neither clamped nor zero, but an exception.
+    bureau.land_all([index("m", day(14), "120.0")])
+    bureau.run()
+    assert used(bureau) == corrected
+    assert exceptions(bureau) == [(14, "register_decrease", -21)]
+    bureau.check()
+    # Mended by a higher revision, the exception is gone.
+    bureau.land_all([index("m", day(14), "142.0", revision=2)])
+    bureau.run()
+    assert used(bureau) == corrected | {14: (20, 0)}
+    assert exceptions(bureau) == []
+
+    # Day 15: the meter is exchanged. The old one came to 143, the new one starts at 99,999 and counts 10 times what it shows.
+    bureau.land_all(
+        [
+            meter("m", "A", day(0), day(15), multiplier=20, modulus="100000", opening="100", closing="143", revision=2),
+            meter("m", "A", day(15), multiplier=10, modulus="100000", opening="99999"),
+            index("m", day(15), "99999.5"),
+            index("m", day(16), "1.5"),  # turned over: 0.5 to 100,000 and 1.5 more
+        ]
+    )
+    bureau.run()
+    new = {14: (40, 0), 15: (5, 0), 16: (20, 0)}
+    assert used(bureau) == corrected | new
+    bureau.check()
+
+    # Removed after day 17, at 2 kWh. What is read later belongs to nobody, and waits.
+    bureau.land_all(
+        [
+            meter(
+                "m", "A", day(15), day(18), multiplier=10, modulus="100000", opening="99999", closing="2", revision=2
+            ),
+            index("m", day(19), "2"),
+        ]
+    )
+    bureau.run()
+    assert used(bureau) == corrected | new | {17: (5, 0)}
+    assert bureau.query("SELECT source, name, reason FROM pending") == [
+        ("register_readings", "m", "meter_not_assigned")
+    ]
+    assert_balanced(bureau)
+    bureau.check()
+
+
+def test_a_check_meter_is_read_but_not_counted(bureau):
+    bureau.land_all(
+        [meter("c", "A", day(0), role="check", opening="0"), index("c", day(0), "9"), index("m", day(0), "101")]
+    )
+    bureau.run()
+    assert used(bureau) == {0: (20, 0)}
+    assert bureau.query("SELECT meters_expected FROM service_days") == [(1,)]
+    assert bureau.query("SELECT count(*) FROM pending") == [(0,)]
+    bureau.check()
+
+
+def test_a_meter_that_moves_to_another_account_splits_there(bureau):
+    bureau.land_all([account("B", LONG_AGO), meter("m", "B", day(2), multiplier=20)])
+    bureau.land_all([index("m", day(0), "101"), index("m", day(3), "104")])
+    bureau.run()
+    rows = bureau.query("SELECT account_id, service_date, energy_wh FROM daily_consumption ORDER BY 2")
+    assert [(who, (when - MONDAY).days, wh // 1000) for who, when, wh in rows] == [
+        ("A", 0, 20), ("A", 1, 20), ("B", 2, 20), ("B", 3, 20),
+    ]  # fmt: skip
+    bureau.check()
+
+
+def test_a_multiplier_found_wrong_restates_what_it_touched(bureau):
+    bureau.land_all([index("m", day(n), str(101 + n)) for n in range(5)])
+    bureau.run()
+    assert set(used(bureau).values()) == {(20, 0)}
+    bureau.land_all([meter("m", "A", day(0), multiplier=30, modulus="100000", opening="100", revision=2)])
+    bureau.run()
+    assert set(used(bureau).values()) == {(30, 0)}
+    bureau.check()
+
+
+def test_interval_energy_goes_before_registers(bureau):
+    from tests.pipeline.worlds import reading
+
+    bureau.land_all([index("m", day(0), "101"), index("m", day(1), "102"), reading("m", day(1), 7_000)])
+    bureau.run()
+    assert used(bureau) == {0: (20, 0), 1: (7, 0)}
+    bureau.check()

@@ -1,0 +1,188 @@
+"""Register readings through fold 0, batch by batch in any order, against the oracle over all of them at once."""
+
+from __future__ import annotations
+
+import random
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from pipelines import oracle
+from pipelines.warehouse import Draft
+from schemas.inbound import METERS, REGISTER_READINGS, REGISTERS
+from tests.oracles import worlds as tables
+from tests.pipeline.worlds import INGREDIENTS, a_world
+from transforms.blocks import by_kind, one_batch, tag
+from transforms.checkpoints import METER_STATE
+from transforms.fold_meters import READINGS_SCHEMA, FoldMetersShard
+from transforms.fold_reference import METERS_SCHEMA, TO_METER_SHARD
+from transforms.fold_registers import REGISTERS_SCHEMA
+from transforms.shards import Place, state_block
+from transforms.storage import Commit
+
+QUALITY = {"A": "actual", "E": "estimated", "D": "edited"}
+MILLI = Decimal(1_000_000)
+
+
+def as_day(text):
+    return date.fromisoformat(text) if text else None
+
+
+def as_index(text):
+    return int(Decimal(text) * MILLI) if text else None
+
+
+def typed(event):
+    """An event of a generated world as a row of its source, where it is about meters."""
+    source, row = event
+    if source == "register_readings":
+        meter, day, total, peak, valley, reverse, quality, revision = row
+        given = {"total": total, "peak": peak, "valley": valley, "reverse": reverse}
+        read = {f"index_{name}": as_index(given.get(name)) for name in REGISTERS}
+        return {
+            "meter_id": meter,
+            "service_date": as_day(day),
+            **read,
+            "quality": QUALITY[quality],
+            "revision": int(revision),
+        }
+    if source == "meter_readings" and "e" not in row[2]:
+        meter, day, kwh, quality, revision = row
+        energy = Decimal(kwh) * 1000
+        if energy == int(energy):
+            return {
+                "meter_id": meter, "service_date": as_day(day), "energy_wh": int(energy), "quality": QUALITY[quality],
+                "revision": int(revision),
+            }  # fmt: skip
+    if source == "meters":
+        meter, installed, account, removed, role, times, modulus, opening, closing, revision = row
+        return {
+            "meter_id": meter, "installed_on": as_day(installed), "account_id": account, "removed_on": as_day(removed),
+            "role": role or None, "multiplier": int(times) if times else None, "modulus": as_index(modulus),
+            "installed_total": as_index(opening), "removed_total": as_index(closing), "revision": int(revision),
+        }  # fmt: skip
+    return None
+
+
+class Shard:
+    """One meter shard, fed batch by batch; every account is known, its slot its place in a list."""
+
+    def __init__(self, folder: Path, accounts: list[str]) -> None:
+        self.root, self.accounts, self.batches = str(folder), accounts, 0
+        self.draft = Draft([])
+        self.used: dict[tuple[str, int], list[int]] = {}
+        self.periods: dict[tuple[str, int, str], int] = {}
+        self.counts = {"accepted": 0, "superseded": 0, "read": 0, "pending": 0}
+
+    def fold(self, rows: dict[str, list[dict]]) -> None:
+        self.batches += 1
+        place = Place(self.root, f"{self.batches:04d}", 1)
+        state = [entry for entry in self.draft.entries if entry.kind in METER_STATE]
+        blocks = [state_block(state)]
+        meters = rows.get("meters", [])
+        slots = np.array([self.accounts.index(row["account_id"]) for row in meters], np.int64)
+        table = self._table(METERS_SCHEMA, meters)
+        table = table.append_column("known", pa.array([True] * len(meters), pa.bool_()))
+        blocks.append(tag(one_batch(table.append_column("account", pa.array(slots)).cast(TO_METER_SHARD)), "meters"))
+        for source, schema in (("meter_readings", READINGS_SCHEMA), ("register_readings", REGISTERS_SCHEMA)):
+            blocks.append(tag(one_batch(self._table(schema, rows.get(source, []))), source))
+        out = list(FoldMetersShard(place).process((0, blocks)))
+        commits = list(Commit.read_all(place.store(), place.folder))
+        self.draft.apply(commits)
+        for commit in commits:
+            counted = (commit.counts or {}).get("register_readings", {})
+            for name in ("accepted", "superseded"):
+                self.counts[name] += counted.get(name, 0)
+
+        kinds = by_kind(block for _, block in out)
+        for block in kinds.get("difference", []):
+            for slot, day, *rest in zip(*(column.to_pylist() for column in block.columns), strict=True):
+                total = self.used.setdefault((self.accounts[slot], day), [0, 0, 0, 0])
+                for i, value in enumerate(rest):
+                    total[i] += value
+        for block in kinds.get("period_difference", []):
+            for slot, day, register, energy, _ in zip(*(column.to_pylist() for column in block.columns), strict=True):
+                key = (self.accounts[slot], day, REGISTERS[register])
+                self.periods[key] = self.periods.get(key, 0) + energy
+
+    def _table(self, schema: pa.Schema, rows: list[dict]) -> pa.Table:
+        stamped = [{"delivery": self.batches, "row": n, **row} for n, row in enumerate(rows, 1)]
+        return pa.Table.from_pylist([{f.name: row.get(f.name) for f in schema} for row in stamped], schema=schema)
+
+    def pending(self) -> int:
+        return sum(entry.rows for entry in self.draft.entries if entry.kind == "pending_registers")
+
+
+HAS = frozenset(INGREDIENTS) - {"unknown_accounts"}
+
+
+@settings(max_examples=30, phases=(Phase.explicit, Phase.generate))
+@given(seed=st.integers(0, 2**32 - 1), batches=st.integers(1, 12), ordered=st.booleans(), days=st.integers(5, 70))
+def test_any_sequence_of_batches_gives_what_the_oracle_says(tmp_path_factory, seed, batches, ordered, days):
+    rng = random.Random(seed)
+    world = a_world(rng, rng.randrange(2, 6), days, HAS)
+    events = [(source, row) for source, row in ((e[0], typed(e)) for e in world.events) if row is not None]
+    accounts = sorted({row["account_id"] for source, row in events if source == "meters"})
+    if not ordered:
+        rng.shuffle(events)
+    shard = Shard(tmp_path_factory.mktemp("shard"), accounts)
+    edges = sorted(rng.randrange(len(events) + 1) for _ in range(batches - 1))
+    for start, end in zip([0, *edges], [*edges, len(events)], strict=True):
+        by_source: dict[str, list[dict]] = {}
+        for source, row in events[start:end]:
+            by_source.setdefault(source, []).append(row)
+        shard.fold(by_source)
+
+    def of(wanted: str) -> list[dict]:
+        return [row for source, row in events if source == wanted]
+
+    with duckdb.connect() as con:
+        known = [tables.account(name) for name in accounts]
+        tables.fill(con, known, of("meters"), of("meter_readings"), registers=of("register_readings"))
+        oracle.calendar(con, tables.policy(), date(2030, 1, 1))
+        wanted = con.execute(
+            "SELECT account_id, service_date - DATE '1970-01-01', sum(energy_wh)::BIGINT, count(*), "
+            "count(*) FILTER (quality <> 'actual'), count(*) FILTER (is_conflict) FROM oracle.counted_reading GROUP BY ALL"
+        ).fetchall()
+        exceptions = con.execute("SELECT * FROM oracle.reading_exceptions").fetchall()
+        waiting = con.execute("SELECT count(*) FROM oracle.pending WHERE source = 'register_readings'").fetchall()[0][0]
+        periods = con.execute(
+            "SELECT a.account_id, service_date - DATE '1970-01-01', register, sum(energy_wh)::BIGINT FROM oracle.register_day d "
+            "JOIN oracle.assignment a ON a.meter_id = d.meter_id AND a.first_day <= service_date AND "
+            "(a.end_day IS NULL OR service_date < a.end_day) AND a.is_main "
+            "ANTI JOIN oracle.reading i ON i.meter_id = d.meter_id AND i.service_date = d.service_date "
+            "WHERE register <> 'total' GROUP BY ALL"
+        ).fetchall()
+    assert {key: value for key, value in shard.used.items() if any(value)} == {
+        (account, day): list(rest) for account, day, *rest in wanted
+    }
+    assert {key: value for key, value in shard.periods.items() if value} == {
+        (account, day, register): wh for account, day, register, wh in periods if wh
+    }
+    assert shard.pending() == waiting
+    store = Place(shard.root, "", 1).store()
+    stored = [
+        tuple(row.values()) for entry in shard.draft.entries if entry.kind == "mart:reading_exceptions"
+        for row in store.read_parquet(entry).to_pylist()
+    ]  # fmt: skip
+    assert sorted(stored) == sorted(exceptions)
+
+
+def test_relations_agree():
+    assert [f.name for f in REGISTERS_SCHEMA][:-2] == [c.name for c in REGISTER_READINGS.columns]
+    assert {f"installed_{r}" for r in REGISTERS} <= {c.name for c in METERS.columns}
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_nothing_new_changes_nothing(tmp_path, n):
+    shard = Shard(tmp_path, ["a"])
+    for _ in range(n):
+        shard.fold({})
+    assert shard.used == {}

@@ -1,0 +1,198 @@
+"""Cumulative registers to energy by service day, exactly.
+
+A *point* is an index that counts, at the midnight which closes its service day. Between two points of one stretch of
+register the index difference is exact; days between them share it, and what they share adds up to it:
+
+    day        4      5      6      7      8
+    index    100      .      .    160    180      two points three days apart: 60 over the days 5, 6, 7
+    weight           10     20     10             what the same weekdays used before the gap
+    index    100    115    145    160    180      at every midnight, rounded down
+    energy           15     30     15     20      differences, times the multiplier of the day
+
+A series is one register of one meter. A *segment* is as far as its index runs on without a break: an exchange, with or
+without known indexes, begins another. Formulas: docs/explanation/definitions.md, "Registers".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.inbound import ENERGY_LIMIT_WH
+
+Int = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+MILLI = 1000
+"""Indexes are in thousandths of a Wh."""
+
+LIKE_WEEKS = 4
+"""A day of a gap is weighed like the same weekday of one of so many weeks before the gap."""
+
+REACH_DAYS = 7 * LIKE_WEEKS
+"""So many days before a gap may give it its shape."""
+
+ROLLOVER_PPM = 250_000
+"""A step back is a register that turned over where, with the modulus added, it is at most this part of the modulus."""
+
+_FITS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Points:
+    """Indexes that count, ascending by (series, segment, day), unique. All (k,).
+
+    series, segment: numbers; day: service day number that the index closes; index: thousandths of a Wh;
+    actual: whether it was read, and not put in by somebody; modulus: where the register turns over, 0 where unknown.
+    """
+
+    series: Int
+    segment: Int
+    day: Int
+    index: Int
+    actual: Mask
+    modulus: Int
+
+
+@dataclass(frozen=True)
+class Energies:
+    """Energy by (series, day), ascending, unique. All (m,); actual: from two reads of neighbouring midnights."""
+
+    series: Int
+    day: Int
+    energy: Int
+    actual: Mask
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Pairs of points that no energy follows from. All (b,); opened, closed: their days; step: closed less opened, in index."""
+
+    series: Int
+    opened: Int
+    closed: Int
+    step: Int
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What index differences are multiplied by, ascending by (series, first). All (r,); first: first service day."""
+
+    series: Int
+    first: Int
+    multiplier: Int
+
+    def at(self, series: Int, day: Int) -> Int:
+        """The multiplier of each (series, day); 1 where none is known. Both (m,)."""
+        if len(self.series) == 0:
+            return np.ones(len(series), np.int64)
+        row = np.searchsorted(_key(self.series, self.first), _key(series, day), "right") - 1
+        found = (row >= 0) & (self.series[row] == series)
+        return np.where(found, self.multiplier[row], 1)
+
+
+def _key(series: Int, day: Int) -> Int:
+    return series << 32 | (day + (1 << 31))
+
+
+def watt_hours(index: Int, multiplier: Int) -> Int:
+    """`index * multiplier // 1000` without overflow, for indexes below 2^50 and multipliers below 2^18.
+
+    >>> watt_hours(np.array([1_999, 2**50 - 1]), np.array([1, 2**18 - 1])).tolist()
+    [1, 295146880252103065]
+    """
+    whole, rest = np.divmod(index, MILLI)
+    result: Int = whole * multiplier + rest * multiplier // MILLI
+    return result
+
+
+def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[Energies, Broken]:
+    """What was used on each day between points.
+
+    guard_ppm: a step back is a register that turned over where, with the modulus added, it stays at or below this part of
+    the modulus; else it is broken, like a step that no meter can make (`ENERGY_LIMIT_WH` a day).
+    """
+    joined = (points.series[1:] == points.series[:-1]) & (points.segment[1:] == points.segment[:-1])
+    end = np.flatnonzero(joined) + 1
+    begin = end - 1
+    series, first, last = points.series[end], points.day[begin] + 1, points.day[end]
+    step = points.index[end] - points.index[begin]
+    modulus = points.modulus[end]
+    guard = scaled(modulus, np.full(len(modulus), guard_ppm), np.full(len(modulus), 1_000_000))
+    over = (step < 0) & (modulus > 0) & (step + modulus <= guard)
+    rise = np.where(over, step + modulus, step)
+    top = watt_hours(np.maximum(rise, 0), multipliers.at(series, last))
+    good = (rise >= 0) & (top <= ENERGY_LIMIT_WH * (last - first + 1))
+    broken = Broken(series[~good], first[~good] - 1, last[~good], step[~good])
+
+    opened, actual = points.index[begin], points.actual[begin] & points.actual[end]
+    alone = good & (first == last)
+    by = multipliers.at(series[alone], last[alone])
+    used = watt_hours(opened[alone] + rise[alone], by) - watt_hours(opened[alone], by)
+    singles = Energies(series[alone], last[alone], used, actual[alone])
+    gap = good & (first < last)
+    shared = _share(series[gap], first[gap], last[gap], opened[gap], rise[gap], singles, multipliers)
+    order = np.argsort(_key(np.r_[singles.series, shared.series], np.r_[singles.day, shared.day]), kind="stable")
+    columns = [
+        np.r_[getattr(singles, name), getattr(shared, name)][order] for name in ("series", "day", "energy", "actual")
+    ]
+    return Energies(*columns), broken
+
+
+def _share(
+    series: Int, first: Int, last: Int, opened: Int, rise: Int, singles: Energies, multipliers: Multipliers
+) -> Energies:
+    """The days of gaps. All (g,): a gap is `first .. last`, opened at an index, and rises in all by so much."""
+    length = last - first + 1
+    gap = np.repeat(np.arange(len(series)), length)
+    starts = np.cumsum(length) - length
+    day = first[gap] + np.arange(len(gap)) - starts[gap]
+    weight = like_days(series[gap], day, first[gap] - 1, singles)
+    whole = np.add.reduceat(np.maximum(weight, 0), starts) if len(starts) else weight
+    flat = (np.minimum.reduceat(weight, starts) < 0) | (whole == 0) if len(starts) else np.zeros(0, np.bool_)
+    weight = np.where(flat[gap], 1, weight)
+    whole = np.where(flat, length, whole)
+    running = np.cumsum(weight)
+    before = np.r_[0, running][starts]
+    at = opened[gap] + scaled(rise[gap], running - before[gap], whole[gap])
+    since = np.r_[0, at[:-1]] if len(at) else at
+    since[starts] = opened
+    by = multipliers.at(series[gap], day)
+    return Energies(series[gap], day, watt_hours(at, by) - watt_hours(since, by), np.zeros(len(gap), np.bool_))
+
+
+def like_days(series: Int, day: Int, before: Int, singles: Energies) -> Int:
+    """What each day of a gap is weighed by: the energy of the latest same weekday up to the day `before` the gap.
+
+    All (m,). Only days between reads of neighbouring midnights count, of at most `LIKE_WEEKS` weeks before the day;
+    -1 where there is none.
+    """
+    out = np.full(len(day), -1, np.int64)
+    if len(singles.series) == 0:
+        return out
+    keys = _key(singles.series, singles.day)
+    for weeks in range(1, LIKE_WEEKS + 1):
+        wanted = np.flatnonzero((out < 0) & (day - 7 * weeks <= before))
+        key = _key(series[wanted], day[wanted] - 7 * weeks)
+        at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+        hit = keys[at] == key
+        out[wanted[hit]] = singles.energy[at[hit]]
+    return out
+
+
+def scaled(amount: Int, part: Int, whole: Int) -> Int:
+    """`amount * part // whole`, exact also where the product passes int64. All (m,), not negative; whole > 0.
+
+    >>> scaled(np.array([10, 2**50]), np.array([2, 2**40]), np.array([3, 2**41])).tolist()
+    [6, 562949953421312]
+    """
+    fits = (part == 0) | (amount <= _FITS // np.maximum(part, 1))
+    out = np.zeros(len(amount), np.int64)
+    out[fits] = amount[fits] * part[fits] // whole[fits]
+    large = np.flatnonzero(~fits)
+    if len(large):  # Python's own integers: seldom, a gap at a large customer
+        out[large] = amount[large].astype(object) * part[large].astype(object) // whole[large].astype(object)
+    return out
