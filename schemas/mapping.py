@@ -24,8 +24,8 @@ from pydantic import (
 from schemas.dateformat import date_pattern
 from schemas.document import MISSING, fault_line
 from schemas.errors import ConfigError
-from schemas.fields import Column
-from schemas.inbound import SOURCES
+from schemas.fields import TEXT, WH, Column
+from schemas.inbound import INDEX_LIMIT, REGISTERS, SOURCES
 from schemas.kafka import Topic
 
 UNITS: dict[str, dict[str, int]] = {
@@ -56,6 +56,16 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "register_readings": {"quality": "actual"},
 }
 """Required columns that a mapping may leave out all the same, and the value they then have."""
+
+LONG: dict[str, tuple[Column, Column]] = {
+    "register_readings": (
+        Column("register", TEXT, "Which register the row is of; empty: one that is not wanted", nullable=True,
+               values=REGISTERS),
+        Column("index", WH, "Index as read, before the multiplier", "thousandths of a Wh", minimum=0,
+               maximum=INDEX_LIMIT - 1),
+    ),
+}  # fmt: skip
+"""Columns of sources that may be delivered one value a row: they stand for `index_total`, `index_peak` and so on."""
 
 EVENT_DAYS = ("service_date", "event_date")
 REFERENCE_DAYS = ("valid_from", "opened_on", "closed_on", "installed_on", "removed_on")
@@ -94,7 +104,7 @@ class ColumnMapping(_Model):
     constant: str | int | bool | date | None = None
     unit: str | None = None
     format: str | None = None
-    map: dict[str, str | bool] | None = None
+    map: dict[str, str | bool | None] | None = None
     empty: tuple[str, ...] = ()
     shift_days: int = Field(default=0, ge=-36_525, le=36_525)
     time_of_day: Literal["midnight", "drop"] = "midnight"
@@ -266,16 +276,22 @@ class SourceMapping(_Model):
 
     @model_validator(mode="after")
     def _columns_fit_the_schema(self) -> Self:
-        relation = SOURCES[self.source]
-        names = [column.name for column in relation.columns if column.name != "revision"]
+        delivered = {column.name: column for column in self.delivered}
+        names = [name for name in delivered if name != "revision"]
         for name, mapped in self.columns.items():
             if name == "revision":
                 raise Refused("columns.revision", mapped.column, "say it as `revision: {column: NAME}` of the source")
             if name not in names:
                 raise Refused(f"columns.{name}", name, f"{self.source} has the columns {', '.join(names)}")
-            _check_column(relation[name], mapped)
-        defaults = DEFAULTS.get(self.source, {})
-        missing = [n for n in names if n not in self.columns and n not in defaults and not relation[n].nullable]
+            _check_column(delivered[name], mapped)
+        defaults, one_a_row = DEFAULTS.get(self.source, {}), [column.name for column in LONG.get(self.source, ())]
+        missing = [
+            n for n, column in delivered.items()
+            if n != "revision" and n not in self.columns and n not in defaults
+            and (n in one_a_row or not column.nullable)
+        ]  # fmt: skip
+        if one_a_row and not any(name.startswith("index") for name in self.columns):
+            missing.append("index_total, or register and index,")
         if missing:
             raise Refused("columns", sorted(self.columns), f"{self.source} also needs {', '.join(missing)}")
         return self
@@ -307,6 +323,19 @@ class SourceMapping(_Model):
             if any(other.startswith(f"{field}.") for other in fields):
                 raise Refused(f"columns.{name}", field, "is an object in the messages, as another field is inside it")
 
+    @property
+    def delivered(self) -> tuple[Column, ...]:
+        """The columns that a row is read into: those of the schema, or where it holds one value a row, that one."""
+        columns, long = SOURCES[self.source].columns, LONG.get(self.source, ())
+        if any(column.name in self.columns for column in long):
+            return (*(column for column in columns if not column.name.startswith("index_")), *long)
+        return columns
+
+    def target(self, name: str) -> Column:
+        """What the values of a delivered column are read as."""
+        (found,) = (column for column in self.delivered if column.name == name)
+        return found
+
     def column(self, name: str) -> ColumnMapping | None:
         """Origin of a schema column; None where the mapping leaves a nullable column out, or for the revision."""
         if name == "revision":
@@ -327,7 +356,7 @@ class SourceMapping(_Model):
     def scale(self, name: str) -> int:
         """Power of ten from the delivered unit of a number column to the schema's integer unit."""
         mapped = self.column(name)
-        units = UNITS.get(SOURCES[self.source][name].unit, {})
+        units = UNITS.get(self.target(name).unit, {})
         return units[mapped.unit] if mapped and mapped.unit else 0
 
 
@@ -347,6 +376,8 @@ def _check_column(column: Column, mapped: ColumnMapping) -> None:
         )
     targets = (True, False) if kind == "flag" else column.values
     for code, target in (mapped.map or {}).items():
+        if target is None and column.nullable and kind == "code":
+            continue  # a code that stands for nothing
         if (targets and target not in targets) or isinstance(target, bool) != (kind == "flag"):
             allowed = ", ".join(str(value).lower() for value in targets) or "text"
             raise Refused(f"{path}.map.{code}", target, f"must be {allowed}")

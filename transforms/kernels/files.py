@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from schemas.dateformat import date_pattern
 from schemas.errors import FileFault
-from schemas.inbound import SOURCES
 from schemas.mapping import Kind, SourceMapping, kind_of, zone
 from transforms.kernels.parse import Broken, Decoded, Delivery, decode_block
 
@@ -128,7 +127,7 @@ def delivery_known_at(mapping: SourceMapping, uri: str, modified: datetime | Non
 def source_columns(mapping: SourceMapping) -> dict[str, list[str]]:
     """Source column -> the schema columns that are read from it."""
     wanted: dict[str, list[str]] = {}
-    for column in SOURCES[mapping.source].columns:
+    for column in mapping.delivered:
         mapped = mapping.column(column.name)
         if mapped and mapped.column is not None:
             wanted.setdefault(mapped.column, []).append(column.name)
@@ -387,7 +386,7 @@ def _parquet_blocks(uri: str, file: Any, mapping: SourceMapping, block_rows: int
         raise _no_column(uri, missing, schema.names, _mend(missing, wanted, mapping))
     for name, columns in wanted.items():
         for column in columns:
-            _check_type(uri, name, schema.field(name).type, kind_of(SOURCES[mapping.source][column]))
+            _check_type(uri, name, schema.field(name).type, kind_of(mapping.target(column)))
     first = 1
     for batch in parquet.iter_batches(block_rows, columns=list(wanted), use_threads=False):
         row = np.arange(first, first + batch.num_rows, dtype=np.int64)

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from msgspec import Raw
 from numpy.typing import NDArray
 
-from schemas.inbound import SOURCES
 from schemas.mapping import Kind, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from transforms.kernels.dates import EPOCH
@@ -238,7 +237,7 @@ def _json_records(
         if bad.any():
             found.refuse(bad, columns[0], fields[name].text, "malformed_message")
             good &= ~bad
-        if mapping.decimal != "." and any(kind_of(SOURCES[mapping.source][column]) == "number" for column in columns):
+        if mapping.decimal != "." and any(kind_of(mapping.target(column)) == "number" for column in columns):
             text, quoted = fields[name].text, pa.array(fields[name].quoted)
             found.columns[name] = pc.if_else(quoted, text, pc.replace_substring(text, ".", mapping.decimal))
     found.keep(good)
@@ -425,7 +424,7 @@ def _read_stream(message: bytes, mapping: SourceMapping) -> pa.Table:
         found = table[name] if name in table.column_names else pa.chunked_array([pa.nulls(table.num_rows, pa.string())])
         columns[name] = _plain(found)
         for column in readable.get(name, ()):
-            _check_type(name, columns[name].type, kind_of(SOURCES[mapping.source][column]))
+            _check_type(name, columns[name].type, kind_of(mapping.target(column)))
     return pa.table(columns) if columns else table.select([])
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
-from schemas.inbound import SOURCES, STAMP
+from schemas.inbound import REGISTERS, SOURCES, STAMP
 from schemas.mapping import ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
@@ -94,11 +94,13 @@ def decode_block(
         column.name: _decode_column(delivery, mapping, column, columns, len(row))
         if column.name != "revision" or revision is None
         else Parsed(_repeat(revision, len(row), column.type), no_faults(len(row)))
-        for column in relation.columns
+        for column in mapping.delivered
     }
     if mapping.source == "ledger_events":
         parsed |= _ledger_rules(parsed)
-    reason, at = first_faults([parsed[column.name].faults for column in relation.columns])
+    if mapping.source == "register_readings":
+        parsed |= _register_rules(parsed)
+    reason, at = first_faults([parsed[column.name].faults for column in mapping.delivered])
     good = reason == 0
     stamps = [_repeat(delivery.seq, len(row), STAMP[0].type), pa.array(row, STAMP[1].type)]
     arrays = [parsed[column.name].values for column in relation.columns] + stamps
@@ -229,6 +231,30 @@ def _ledger_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
     }
 
 
+def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
+    """Rules between the columns of a register reading: a row of one value is spread over the registers' columns.
+
+    A row without any index is `missing_value`, but for one of a register that is not wanted: it is accepted, and says nothing.
+    """
+    names = [f"index_{name}" for name in REGISTERS]
+    if "register" not in parsed:
+        empty = np.logical_and.reduce([mask_of(parsed[name].values.is_null()) for name in names])
+        faults = parsed["index_total"].faults.copy()
+        blame(faults, empty, "missing_value")
+        return {"index_total": Parsed(parsed["index_total"].values, faults)}
+    register, index = parsed["register"], parsed["index"]
+    faults = index.faults.copy()
+    faults[mask_of(register.values.is_null())] = 0
+    nothing = pa.scalar(None, index.values.type)
+    spread = {
+        name: Parsed(
+            pc.if_else(pc.equal(register.values, of).fill_null(False), index.values, nothing), no_faults(len(faults))
+        )
+        for name, of in zip(names, REGISTERS, strict=True)
+    }
+    return {**spread, "index": Parsed(index.values, faults)}
+
+
 def _rejects(
     delivery: Delivery,
     mapping: SourceMapping,
@@ -247,7 +273,7 @@ def _rejects(
         "reason": _repeat("column_count", len(broken), pa.string()),
     }
     pieces = [pa.table(whole_rows)]
-    for number, column in enumerate(SOURCES[mapping.source].columns):
+    for number, column in enumerate(mapping.delivered):
         hit = np.flatnonzero((reason != 0) & (at == number))
         mapped = mapping.column(column.name)
         raw = columns[mapped.column].take(pa.array(hit)) if mapped and mapped.column else pa.nulls(len(hit))
