@@ -9,26 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.coders import StrUtf8Coder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.utils.timestamp import Timestamp
 
-from pipelines.landing import discover
+from pipelines.landing import discover, keep_below
 from pipelines.warehouse import DELIVERIES_SCHEMA
 from schemas.mapping import SourceMapping
 from transforms.blocks import Keyed, fact, kind_of
 from transforms.epochs import parcels
-from transforms.inbox import Cut, Stretches, cut_path
-from transforms.read_files import delivery_to_json
+from transforms.inbox import Cut, Stretches, cut_path, landed_folder
+from transforms.parts import file_part
+from transforms.read_files import delivery_to_json, faulty
 from transforms.shards import Place
 
 NO_LIMIT = 1 << 20
@@ -167,18 +169,22 @@ class CutEpochs(beam.DoFn):
             uri = f"{part}:{begins[part]}-{ends[part]}"
             sha = hashlib.sha256(uri.encode()).hexdigest()
             rows.append([seq, self.inputs.topics[part], uri, sha, 0, 0, known_at])
+        aside: tuple[str, ...] = ()
         if self.inputs.landing is not None:
             register = self._register(heard)
-            landed = discover(self.inputs.landing, self.mappings, register, seq)
+            keep = keep_below(self.place.store(), landed_folder(self.place.folder))
+            landed = discover(self.inputs.landing, self.mappings, register, seq, keep)
+            aside = landed.aside
             deliveries = [delivery_to_json(d) for d in landed.deliveries]
             rows += [list(row.values()) for row in landed.register.slice(register.num_rows).to_pylist()]
             for delivery in landed.deliveries:
-                part = f"file:{delivery.seq}"
+                part = file_part(delivery.seq)
                 begins[part], ends[part], seqs[part] = 0, 1, delivery.seq
         through = self._through(heard)
         if not rows and through == heard.through:
             return None
-        return Cut(heard.number + 1, begins, ends, seqs, known_at, tuple(deliveries), through, tuple(map(tuple, rows)))
+        register_of = tuple(map(tuple, rows))
+        return Cut(heard.number + 1, begins, ends, seqs, known_at, tuple(deliveries), through, register_of, aside)
 
     def _through(self, heard: Heard) -> int | None:
         """Last service day that may close: what the slowest partition of readings has passed."""
@@ -215,7 +221,10 @@ class CutEpochs(beam.DoFn):
             yield beam.pvalue.TaggedOutput("deliveries", (cut.number, text))
 
     def _register(self, heard: Heard) -> pa.Table:
-        """The file register: as the stream found it, and what was cut since. Each cut is read once in a process."""
+        """The file register: as the stream found it, and what was cut since. Each cut is read once in a process.
+
+        Files that turned out to have a fault were not delivered: the same content counts when it lands as another file.
+        """
         store = self.place.store()
         if self._known is None:
             self._known = 0, store.open_blocks(self.inputs.register).read_all()
@@ -224,10 +233,16 @@ class CutEpochs(beam.DoFn):
             row for n in range(number + 1, heard.number + 1) for row in Cut.read(store, self.place.folder, n).register
         ]
         self._known = max(number, heard.number), pa.concat_tables([register, register_rows(rows)])
-        return self._known[1]
+        return without_content(self._known[1], faulty(store, self.place.folder))
 
 
 def register_rows(rows: Any) -> pa.Table:
     """Rows of a cut as the file register has them."""
     columns = [pa.array([row[i] for row in rows], f.type) for i, f in enumerate(DELIVERIES_SCHEMA)]
     return pa.table(columns, schema=DELIVERIES_SCHEMA)
+
+
+def without_content(register: pa.Table, seqs: Iterable[int]) -> pa.Table:
+    """The register with nothing known of what some deliveries held."""
+    gone = pc.is_in(register["seq"], value_set=pa.array(seqs, pa.int32()))
+    return register.set_column(3, DELIVERIES_SCHEMA.field("sha256"), pc.if_else(gone, "", register["sha256"]))

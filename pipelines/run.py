@@ -106,15 +106,7 @@ class _Run:
         self.steps = 0
         self.counts = RowCounts()
         self.restate: list[int] = []
-        self._check_shards()
-
-    def _check_shards(self) -> None:
-        held, asked = self.standing.header.get("shards"), self.config.settings.shards
-        if held is not None and held != asked:
-            raise StateError(
-                f"{self.warehouse.root} is kept in {held} shards, the configuration says {asked}. Set `shards: {held}`, or "
-                "run into a new warehouse: results do not depend on it."
-            )
+        warehouse.check_shards(self.standing, config.settings.shards)
 
     def go(self, through: date | None, audit: bool, overrides: frozenset[str]) -> RunReport:
         landed = discover(self.config.landing, self.config.sources, self.standing.deliveries)

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Config
@@ -26,7 +25,9 @@ from schemas.errors import ConfigError, StateError
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.epochs import write_entries
 from transforms.kernels.windows import day_of
+from transforms.parts import partition_of
 from transforms.shards import Place
+from transforms.storage import as_file
 from transforms.tick_stages import CUTOFFS_BEFORE
 
 if TYPE_CHECKING:
@@ -50,10 +51,7 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
 
     standing = warehouse.load()
     shards = config.settings.shards
-    if standing.header.get("shards", shards) != shards:
-        raise StateError(
-            f"{warehouse.root} is kept in {standing.header['shards']} shards, the configuration says {shards}."
-        )
+    warehouse.check_shards(standing, shards)
     offsets = standing.header.get("stream", {}).get("offsets", {})
     partitions = list_parts(config, offsets)
     landing = config.landing if any(mapping.files for mapping in config.sources.values()) else None
@@ -62,13 +60,14 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     folder = f"data/{standing.number + 1:06d}-stream-{uuid.uuid4().hex[:8]}"
     write_snapshot(warehouse, standing, f"{folder}/snapshot", shards)
     register = f"{folder}/snapshot-deliveries.arrow"
-    warehouse.store.write_bytes(register, _as_file(standing.deliveries))
+    warehouse.store.write_bytes(register, as_file(standing.deliveries))
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {"folder": folder, "generation": standing.number, "started_at": started}
+    begins = {p.part: p.start for p in partitions}
+    facts = {"folder": folder, "generation": standing.number, "started_at": started, "offsets": begins}
     warehouse.store.write_json(f"{folder}/{STREAM}", facts)
     warehouse.store.write_json(STREAM, facts)
     inputs = Inputs(
-        {p.part: p.source for p in partitions}, {p.part: p.start for p in partitions}, landing,
+        {p.part: p.source for p in partitions}, begins, landing,
         pc.max(standing.deliveries["seq"]).as_py() or 0, register,
     )  # fmt: skip
     return Session(Place(warehouse.root, folder, shards), f"{folder}/snapshot", inputs, tuple(partitions))
@@ -82,10 +81,7 @@ def list_parts(config: Config, offsets: dict[str, int]) -> list[Partition]:
         raise ConfigError(f"{config.path}: sources name `topics`, but there is no `kafka:` to say where the broker is")
     from transforms.kafka_partitions import list_partitions
 
-    starts = {}
-    for part, offset in offsets.items():
-        topic, partition = part.removeprefix("kafka:").rsplit("/", 1)
-        starts[topic, int(partition)] = offset
+    starts = {partition_of(part): offset for part, offset in offsets.items()}
     return list_partitions(config.settings.kafka, config.sources, starts)
 
 
@@ -151,16 +147,10 @@ def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = No
     return changes
 
 
-def _as_file(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
 @dataclass(frozen=True)
 class StreamSettings:
     """How `wattier stream` goes. until: stop once this service day is published; attach: submit nothing, only publish.
+    publish_seconds: how long what closes no day waits for its publication.
     flink: URL of the Flink cluster's page, to stop the job there: Beam's job server forgets a job, but does not stop it.
     """
 
@@ -171,7 +161,7 @@ class StreamSettings:
     audit: bool = True
     overrides: frozenset[str] = frozenset()
     flink: str | None = None
-    publish_seconds: float = 30.0
+    publish_seconds: float = 60.0
 
 
 POLL_SECONDS = 0.2
@@ -263,12 +253,9 @@ def pump(
         took = publisher.take()
         if took:
             yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())
-        # Changes for which no days were made yet stay with the stream: a publication would forget them.
-        waited = (
-            publisher.since.epochs and not publisher.undecided and time.monotonic() - last > settings.publish_seconds
-        )
-        again = took or not told or time.monotonic() - last > settings.publish_seconds
-        if (publisher.since.days and again) or waited:
+        waited = time.monotonic() - last > settings.publish_seconds
+        due = waited or (publisher.since.days and (took or not told))
+        if due and publisher.since.epochs and not publisher.undecided:
             published = publisher.publish()
             if published.held is None or published.held != told:
                 yield published

@@ -20,17 +20,19 @@ from pipelines.generations import RowCounts, make_generation
 from pipelines.plan import Decision
 from pipelines.publish import Publisher
 from pipelines.tier_changes import TABLE, EarlyFiles, tell
-from pipelines.warehouse import Draft, Generation, Warehouse, commit_point
+from pipelines.warehouse import DELIVERIES_SCHEMA, Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
 from transforms.epochs import epoch_folder, tick_folder
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.inbox import Cut, cut_path
 from transforms.kernels.windows import date_of
+from transforms.parts import is_file
 from transforms.provisional import reach
-from transforms.read_files import read_faults
+from transforms.read_files import fault_path
 from transforms.storage import Commit
 from transforms.tick_stages import Tick
 
+REGISTERED_CONTENT = DELIVERIES_SCHEMA.get_field_index("sha256")
 EPOCH_STAGES = ("reference", "meters", "days", "inbox", "read")
 
 
@@ -41,6 +43,7 @@ class Since:
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: RowCounts = field(default_factory=RowCounts)
     files: Counter[str] = field(default_factory=Counter)
+    redelivered: Counter[str] = field(default_factory=Counter)
     first: int | None = None
     restate: int | None = None
     days: int = 0
@@ -70,7 +73,10 @@ class Published:
 class StreamPublisher:
     """Publishes what one stream writes. The caller holds the warehouse's lock.
 
-    within: how far the epochs taken up reach; made: how far those whose service days were made.
+    within: how far the epochs taken up reach; made: how far those whose service days were made. undecided: whether days
+    that are published may have changed and were not made anew, because it is not known yet how far days may close, or no
+    day is complete any more. That is not published: the marts would not be those of the accepted rows, and who goes on
+    from them would not know. Changes of later days alone are: these are made in any case.
     """
 
     def __init__(
@@ -90,7 +96,8 @@ class StreamPublisher:
                 "run has published since. Stop the job, and start the stream anew; it goes on from what is published."
             )
         self.epoch: int = stream["epoch"] if mine else 0
-        self.offsets: dict[str, int] = dict(stream.get("offsets", {}))
+        # Also of partitions that had no message yet: by the next start the earliest may be a later one.
+        self.offsets: dict[str, int] = dict(stream["offsets"] if mine else began.get("offsets", {}))
         self.within = dict(stream.get("within", self.offsets))
         self.made: dict[str, int] = dict(stream.get("made", {}))
         self.early = EarlyFiles(self.warehouse.store, folder, self.standing.tables.get("provisional_tiers"), self.made)
@@ -99,6 +106,7 @@ class StreamPublisher:
         self.end = self.standing.through
         self.since = Since()
         self.undecided = False
+        self._faults: list[str] = []
         self._tell()
 
     # --- epochs --------------------------------------------------------------------------------------------------------
@@ -108,19 +116,24 @@ class StreamPublisher:
         if found is None:
             return False
         cut, commits, plan, ticks = found
+        store, faults = self.warehouse.store, self._faulty(cut)
+        told = [store.read_json(fault_path(self.folder, seq))["message"] for seq in faults]
+        self._faults = [*cut.aside, *told]
         since = self.since
         self.draft.apply(commits)
         since.counts.take(commits)
         since.epochs += 1
-        self.register = pa.concat_tables([self.register, register_rows(cut.register)])
-        self.offsets |= {part: end for part, end in cut.ends.items() if not part.startswith("file:")}
+        # What was left aside is not registered: it is looked at again by the next run or stream, mended or not.
+        rows = [row for row in cut.register if row[REGISTERED_CONTENT] and row[0] not in faults]
+        self.register = pa.concat_tables([self.register, register_rows(rows)])
+        self.offsets |= {part: end for part, end in cut.ends.items() if not is_file(part)}
         self.within = reach(self.within, cut.ends)
-        since.files.update(row[1] for row in cut.register if row[0])
+        since.files.update(row[1] for row in rows if row[0])
+        since.redelivered.update(row[1] for row in rows if not row[0])
         restate = [c.restate_from for c in commits if c.restate_from is not None]
         since.restate = min([*restate, *([since.restate] if since.restate is not None else [])], default=None)
         decision = plan["decision"]
-        waits = decision is None or (not decision["spans"] and (decision["end"] is None or plan["restate"] is not None))
-        self.undecided = waits
+        self.undecided = self.end is not None and (decision is None or decision["end"] is None)
         if decision:
             self._decided(Decision(**{**decision, "spans": tuple(map(tuple, decision["spans"]))}), ticks)
         self.epoch += 1
@@ -146,8 +159,7 @@ class StreamPublisher:
         cut = Cut.read(store, self.folder, epoch)
         plan = store.read_json(f"{folder}/plan.json")
         shards = self.config.settings.shards
-        faults = len(read_faults(store, folder)) if cut.deliveries else 0
-        wanted = dict.fromkeys(EPOCH_STAGES, shards) | {"read": len(cut.deliveries) - faults}
+        wanted = dict.fromkeys(EPOCH_STAGES, shards) | {"read": len(cut.deliveries) - len(self._faulty(cut))}
         commits = self._commits(folder, wanted)
         ticks: list[tuple[Tick, list[Commit]]] = []
         for text in plan["ticks"] if commits is not None else ():
@@ -160,6 +172,11 @@ class StreamPublisher:
             ticks.append((tick, made))
         return None if commits is None else (cut, commits, plan, ticks)
 
+    def _faulty(self, cut: Cut) -> list[int]:
+        """Numbers of an epoch's landed files that could not be read."""
+        seqs = [seq for part, seq in cut.seqs.items() if is_file(part)]
+        return [seq for seq in seqs if self.warehouse.store.exists(fault_path(self.folder, seq))]
+
     def _commits(self, folder: str, wanted: dict[str, int]) -> list[Commit] | None:
         commits = list(Commit.read_all(self.warehouse.store, folder))
         got = Counter(commit.stage for commit in commits)
@@ -171,7 +188,7 @@ class StreamPublisher:
     def publish(self) -> Published:
         """Audit and publish what was taken up. Where the audit says no, the last publication stands, and more is waited for."""
         since, before = self.since, self.standing
-        counts = since.counts.balance(since.files, {})
+        counts = since.counts.balance(since.files, since.redelivered)
         tables = [self.warehouse.store.read_table(e) for e in self.draft.entries if e.kind == "calendar"]
         calendar = Calendar.of(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *tables]))
         held = calendar.held(self.config.policy, self.end) if calendar else None
@@ -221,6 +238,5 @@ class StreamPublisher:
             tell(kafka, kafka.tier_changes_topic, changes)
 
     def faults(self) -> list[str]:
-        """Landed files that could not be read, of the epoch taken up last."""
-        found = read_faults(self.warehouse.store, epoch_folder(self.folder, self.epoch))
-        return [fault["message"] for fault in found]
+        """What is wrong with the landed files that were left aside in the epoch taken up last."""
+        return self._faults

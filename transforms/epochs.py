@@ -29,9 +29,8 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, tag, with_facts
-from transforms.checkpoints import BY_DAY
 from transforms.shards import STATE_LIST, Place, state_block
-from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch
+from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch, taken_up
 
 NOTHING = tag(pa.record_batch([], schema=pa.schema([])), "nothing")
 """What a sender sends that has nothing for a bucket."""
@@ -172,13 +171,11 @@ def bucket_of(name: str, shards: int) -> int:
 
 
 def kept(entries: Sequence[Entry], commits: Iterable[Commit], kinds: Sequence[str]) -> list[Entry]:
-    """State entries of some kinds after what was reported. The rule is the publisher's (`pipelines.warehouse.Draft`)."""
+    """State entries of some kinds after what was reported."""
     out = list(entries)
     for commit in commits:
-        days = {(e.kind, e.first) for e in commit.entries if e.kind in BY_DAY}
-        out = [e for e in out if e.kind not in commit.replaces and (e.kind, e.first) not in days]
-        out += [e for e in commit.entries if e.kind in kinds]
-    return out
+        out = taken_up(out, commit)
+    return [entry for entry in out if entry.kind in kinds]
 
 
 class EpochFold(beam.DoFn):
