@@ -158,6 +158,9 @@ def stream(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the graph and Beam's options, and stop.")] = False,
     cut_seconds: Annotated[float, typer.Option(help="Seconds from one epoch to the next.", min=0.1)] = 5.0,
     cut_rows: Annotated[int, typer.Option(help="Rows after which an epoch ends early.", min=1)] = 1_000_000,
+    publish_seconds: Annotated[
+        float, typer.Option(help="Seconds after which also what closes no day is published.", min=0)
+    ] = 900.0,
     flink: Annotated[
         str | None, typer.Option(help="URL of the Flink cluster's page: the job is stopped there in the end.")
     ] = None,
@@ -175,8 +178,9 @@ def stream(
 
     loaded = _load(config)
     settings = StreamSettings(
-        until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink
-    )
+        until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink,
+        publish_seconds,
+    )  # fmt: skip
     if dry_run:
         for line in describe(loaded, context.args, settings):
             print(line)

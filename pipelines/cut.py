@@ -29,7 +29,7 @@ from schemas.mapping import SourceMapping
 from transforms.blocks import Keyed, fact, kind_of
 from transforms.epochs import parcels
 from transforms.inbox import Cut, Stretches, cut_path, landed_folder
-from transforms.parts import file_part
+from transforms.parts import file_part, is_partition
 from transforms.read_files import delivery_to_json, faulty
 from transforms.shards import Place
 
@@ -224,14 +224,14 @@ class CutEpochs(beam.DoFn):
         """The file register: as the stream found it, and what was cut since. Each cut is read once in a process.
 
         Files that turned out to have a fault were not delivered: the same content counts when it lands as another file.
+        Stretches of topics are of no interest here.
         """
         store = self.place.store()
         if self._known is None:
             self._known = 0, store.open_blocks(self.inputs.register).read_all()
         number, register = self._known
-        rows = [
-            row for n in range(number + 1, heard.number + 1) for row in Cut.read(store, self.place.folder, n).register
-        ]
+        cuts = (Cut.read(store, self.place.folder, n) for n in range(number + 1, heard.number + 1))
+        rows = [row for cut in cuts for row in cut.register if not is_partition(row[2])]
         self._known = max(number, heard.number), pa.concat_tables([register, register_rows(rows)])
         return without_content(self._known[1], faulty(store, self.place.folder))
 

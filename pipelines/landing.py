@@ -55,9 +55,7 @@ def discover(
     in the register that has no content and no number, until its size or time of modification is another.
     Raises FileFault where nothing is kept; ConfigError.
     """
-    fs, base = pafs.FileSystem.from_uri(landing) if "://" in landing else (pafs.LocalFileSystem(), landing)
-    if fs.get_file_info(base).type != pafs.FileType.Directory:
-        raise ConfigError(f"{landing}: the landing folder is not there. Make it, or set `landing` in wattier.yaml.")
+    fs, base = open_landing(landing)
     infos = sorted(
         (i for i in fs.get_file_info(pafs.FileSelector(base, recursive=True)) if i.type == pafs.FileType.File),
         key=lambda info: str(info.path),
@@ -104,6 +102,14 @@ def discover(
     new = pa.table(columns, schema=DELIVERIES_SCHEMA)
     told = tuple(str(fault) for fault, *_ in aside)
     return Landed(deliveries, sizes, redelivered, pa.concat_tables([register, new]), unmatched, told)
+
+
+def open_landing(landing: str) -> tuple[pafs.FileSystem, str]:
+    """The landing folder's file system, and its path there. Raises ConfigError."""
+    fs, base = pafs.FileSystem.from_uri(landing) if "://" in landing else (pafs.LocalFileSystem(), landing)
+    if fs.get_file_info(base).type != pafs.FileType.Directory:
+        raise ConfigError(f"{landing}: the landing folder is not there. Make it, or set `landing` in wattier.yaml.")
+    return fs, base
 
 
 def _not_looked_at(

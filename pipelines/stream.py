@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
-
 from pipelines.config import Config
+from pipelines.landing import open_landing
+from pipelines.plan import made_under
 from pipelines.publish import Publisher
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
@@ -57,6 +57,8 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     landing = config.landing if any(mapping.files for mapping in config.sources.values()) else None
     if not partitions and landing is None:
         raise ConfigError(f"{config.path}: no source names `topics` or `files`: there is nothing to stream")
+    if landing is not None:
+        open_landing(landing)
     folder = f"data/{standing.number + 1:06d}-stream-{uuid.uuid4().hex[:8]}"
     write_snapshot(warehouse, standing, f"{folder}/snapshot", shards)
     register = f"{folder}/snapshot-deliveries.arrow"
@@ -64,11 +66,12 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     begins = {p.part: p.start for p in partitions}
     facts = {"folder": folder, "generation": standing.number, "started_at": started, "offsets": begins}
+    facts |= {"shards": shards, **made_under(config.policy)}
     warehouse.store.write_json(f"{folder}/{STREAM}", facts)
     warehouse.store.write_json(STREAM, facts)
     inputs = Inputs(
         {p.part: p.source for p in partitions}, begins, landing,
-        pc.max(standing.deliveries["seq"]).as_py() or 0, register,
+        standing.last_delivery, register,
     )  # fmt: skip
     return Session(Place(warehouse.root, folder, shards), f"{folder}/snapshot", inputs, tuple(partitions))
 
@@ -150,7 +153,8 @@ def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = No
 @dataclass(frozen=True)
 class StreamSettings:
     """How `wattier stream` goes. until: stop once this service day is published; attach: submit nothing, only publish.
-    publish_seconds: how long what closes no day waits for its publication.
+    publish_seconds: how long what closes no day waits for its publication. Each publication has rows of its own in the marts
+    that tell of runs, so it is not to come every minute; but Kafka's retention must be longer, by far.
     flink: URL of the Flink cluster's page, to stop the job there: Beam's job server forgets a job, but does not stop it.
     """
 
@@ -161,7 +165,7 @@ class StreamSettings:
     audit: bool = True
     overrides: frozenset[str] = frozenset()
     flink: str | None = None
-    publish_seconds: float = 60.0
+    publish_seconds: float = 900.0
 
 
 POLL_SECONDS = 0.2

@@ -17,19 +17,22 @@ from pipelines.calendar import Calendar
 from pipelines.config import Config
 from pipelines.cut import register_rows
 from pipelines.generations import RowCounts, make_generation
-from pipelines.plan import Decision
+from pipelines.plan import Decision, made_under
 from pipelines.publish import Publisher
 from pipelines.tier_changes import TABLE, EarlyFiles, tell
-from pipelines.warehouse import DELIVERIES_SCHEMA, Draft, Generation, Warehouse, commit_point
+from pipelines.warehouse import DELIVERIES_SCHEMA, TAKEN_IN, Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
+from transforms.checkpoints import METER_STATE
 from transforms.epochs import epoch_folder, tick_folder
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.inbox import Cut, cut_path
 from transforms.kernels.windows import date_of
-from transforms.parts import is_file
+from transforms.logs import merge, to_merge
+from transforms.parts import is_file, is_partition
 from transforms.provisional import reach
 from transforms.read_files import fault_path
-from transforms.storage import Commit
+from transforms.shards import Place
+from transforms.storage import Commit, Entry
 from transforms.tick_stages import Tick
 
 REGISTERED_CONTENT = DELIVERIES_SCHEMA.get_field_index("sha256")
@@ -38,12 +41,15 @@ EPOCH_STAGES = ("reference", "meters", "days", "inbox", "read")
 
 @dataclass
 class Since:
-    """What came since the last publication. first: first day made anew; restate: first day that deliveries changed."""
+    """What came since the last publication. stretches: of topics, as the register has deliveries. first: first day made
+    anew; restate: first day that deliveries changed.
+    """
 
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: RowCounts = field(default_factory=RowCounts)
     files: Counter[str] = field(default_factory=Counter)
     redelivered: Counter[str] = field(default_factory=Counter)
+    stretches: list[tuple[Any, ...]] = field(default_factory=list)
     first: int | None = None
     restate: int | None = None
     days: int = 0
@@ -95,6 +101,12 @@ class StreamPublisher:
                 f"the stream in {folder} began with generation {began['generation']}, but {self.standing.number} stands: another "
                 "run has published since. Stop the job, and start the stream anew; it goes on from what is published."
             )
+        now = {"shards": config.settings.shards, **made_under(config.policy)}
+        if changed := [name for name, value in now.items() if began.get(name, value) != value]:
+            raise StateError(
+                f"the stream in {folder} makes its days by another {' and '.join(changed)} than the configuration says now. Stop "
+                "the job, and start the stream anew; it goes on from what is published."
+            )
         self.epoch: int = stream["epoch"] if mine else 0
         # Also of partitions that had no message yet: by the next start the earliest may be a later one.
         self.offsets: dict[str, int] = dict(stream["offsets"] if mine else began.get("offsets", {}))
@@ -102,7 +114,7 @@ class StreamPublisher:
         self.made: dict[str, int] = dict(stream.get("made", {}))
         self.early = EarlyFiles(self.warehouse.store, folder, self.standing.tables.get("provisional_tiers"), self.made)
         self.draft = Draft(list(self.standing.entries))
-        self.register = self.standing.deliveries
+        self.register, self.last_delivery = self.standing.deliveries, self.standing.last_delivery
         self.end = self.standing.through
         self.since = Since()
         self.undecided = False
@@ -125,7 +137,11 @@ class StreamPublisher:
         since.epochs += 1
         # What was left aside is not registered: it is looked at again by the next run or stream, mended or not.
         rows = [row for row in cut.register if row[REGISTERED_CONTENT] and row[0] not in faults]
-        self.register = pa.concat_tables([self.register, register_rows(rows)])
+        self.register = pa.concat_tables(
+            [self.register, register_rows([row for row in rows if not is_partition(row[2])])]
+        )
+        since.stretches += [row for row in rows if is_partition(row[2])]
+        self.last_delivery = max([self.last_delivery, *(row[0] for row in cut.register)])
         self.offsets |= {part: end for part, end in cut.ends.items() if not is_file(part)}
         self.within = reach(self.within, cut.ends)
         since.files.update(row[1] for row in rows if row[0])
@@ -195,9 +211,10 @@ class StreamPublisher:
         stream = {
             "folder": self.folder, "epoch": self.epoch, "offsets": self.offsets, "within": self.within, "made": self.made,
         }  # fmt: skip
+        stretches = self._stretches(before.number + 1)
         generation = make_generation(
             before,
-            self.draft.entries,
+            [*self.draft.entries, *stretches],
             self.config,
             since.started,
             self.register,
@@ -205,6 +222,7 @@ class StreamPublisher:
             self.end,
             counts,
             held,
+            self.last_delivery,
             stream,
         )
         again = before.through is not None and since.first is not None and since.first <= before.through
@@ -216,8 +234,37 @@ class StreamPublisher:
         except AuditFailed as error:
             return Published(**{**vars(out), "generation": before.number, "held": str(error)})
         self.standing, self.since = self.warehouse.load(), Since()
+        self.draft.entries += stretches
+        self.draft.fresh.clear()
+        self._merge()
         self._tell()
         return out
+
+    def _place(self) -> Place:
+        """Where the publisher writes."""
+        return Place(self.warehouse.root, epoch_folder(self.folder, self.epoch), self.config.settings.shards)
+
+    def _stretches(self, generation: int) -> list[Entry]:
+        """A file of the stretches of topics that were taken in."""
+        rows, kind = self.since.stretches, "log:deliveries"
+        if not rows:
+            return []
+        path = self._place().path(kind, generation, "parquet")
+        return [self.warehouse.store.write_parquet(path, kind, -1, register_rows(rows))]
+
+    def _merge(self) -> None:
+        """Make larger files of small ones, of what no stage of the stream keeps; the next publication has them."""
+        store, number = self.warehouse.store, self.standing.number
+        files: dict[tuple[str, int], list[Entry]] = {}
+        for entry in self.draft.entries:
+            if entry.kind.startswith(TAKEN_IN) and entry.kind not in METER_STATE:
+                files.setdefault((entry.kind, entry.shard), []).append(entry)
+        for (kind, shard), some in files.items():
+            if small := to_merge(some):
+                path = self._place().path(f"merged:{kind}-{number:06d}", shard, "parquet")
+                gone = {entry.path for entry in small}
+                kept = [entry for entry in self.draft.entries if entry.path not in gone]
+                self.draft.entries = [*kept, merge(store, path, small)]
 
     def _publish(self, before: Generation, generation: Generation, counts: Any, restated: int | None) -> None:
         commit_point("after_tick")
@@ -227,7 +274,7 @@ class StreamPublisher:
             restated_from=date_of(restated) if restated is not None else None,
             corrected_from=date_of(self.since.restate) if self.since.restate is not None else None,
             facts={source: (c["read"], c["rejected"]) for source, c in counts.items()}, audit=self.audit,
-            overrides=self.overrides, progress=lambda what, done, of: None, early=early,
+            overrides=self.overrides, progress=lambda what, done, of: None, fresh=self.draft.fresh, early=early,
         )  # fmt: skip
         self.early.settle(early, self.made)
 

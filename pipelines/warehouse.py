@@ -20,12 +20,13 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.errors import Locked, StateError
 from transforms.checkpoints import CHECKPOINT, kept_checkpoints
@@ -38,6 +39,9 @@ TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
+
+TAKEN_IN = ("log:", "mart:rejects")
+"""Kinds of files that hold rows as they were taken in."""
 
 STREAM = "stream.json"
 """Names the folder of the stream that was begun last."""
@@ -60,7 +64,11 @@ DELIVERIES_SCHEMA = pa.schema(
         ("modified", pa.int64()), ("known_at", pa.string()),
     ]
 )  # fmt: skip
-"""The file register. `seq` is 0 for a file whose content had been delivered before."""
+"""The file register. `seq` is 0 for a file whose content had been delivered before.
+
+Stretches of topics are deliveries, too; there are many, and nobody looks among them for a file: they are in files of kind
+`log:deliveries`, of the same columns.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,11 @@ class Generation:
         through: int | None = self.header.get("through")
         return through
 
+    @property
+    def last_delivery(self) -> int:
+        """The highest number that was given to a delivery."""
+        return int(max(self.header.get("last_delivery", 0), pc.max(self.deliveries["seq"]).as_py() or 0))
+
     def of(self, *kinds: str) -> list[Entry]:
         """Entries of some kinds."""
         return [entry for entry in self.entries if entry.kind in kinds]
@@ -91,14 +104,16 @@ class Generation:
 
 @dataclass
 class Draft:
-    """The entries a run is putting together."""
+    """The entries a run is putting together. fresh: files of rows taken in since the last publication, as they came."""
 
     entries: list[Entry]
+    fresh: list[Entry] = field(default_factory=list)
 
     def apply(self, commits: Iterable[Commit]) -> None:
         """Take up what stages report, in the order of the stages."""
         for commit in commits:
             self.entries = taken_up(self.entries, commit)
+            self.fresh += [entry for entry in commit.entries if entry.kind.startswith(TAKEN_IN)]
 
     def drop_from(self, day: int) -> None:
         """Drop what was published, and every checkpoint, from a service day on: it will be made anew."""

@@ -20,8 +20,10 @@ from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split,
 from transforms.fold_reference import STAMP_FIELDS, TO_METER_SHARD, marked, touched
 from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
 from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, order_by
+from transforms.logs import merge as merge_files
+from transforms.logs import to_merge
 from transforms.shards import Place, Slots, State, numpy
-from transforms.storage import Commit
+from transforms.storage import Commit, Entry
 
 READINGS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METER_READINGS.schema] + STAMP_FIELDS)
 HELD_SCHEMA = pa.schema([*TO_METER_SHARD, pa.field("slot", pa.int32())])
@@ -267,10 +269,7 @@ class FoldMetersShard(beam.DoFn):
                 block = [(-1, one_batch(result))] if result.num_rows else []
                 entries += store.write_blocks(path(kind, shard, "arrow"), kind, shard, block)
                 replaces.append(kind)
-        if rows.num_rows:
-            seen, kind = numpy(rows["service_date"]), "log:meter_readings"
-            span = (int(seen.min()), int(seen.max()))
-            entries.append(store.write_parquet(path(kind, shard, "parquet"), kind, shard, rows, span))
+        log, small, merged = self._log(state, shard, rows) if rows.num_rows else ([], [], [])
         counts = {
             "meter_readings": {
                 "accepted": done.accepted, "superseded": done.superseded, "pending": pending.num_rows,
@@ -278,7 +277,9 @@ class FoldMetersShard(beam.DoFn):
             },
             "meters": {"accepted": update.accepted, "superseded": update.superseded},
         }  # fmt: skip
-        self.place.report(Commit("meters", shard, tuple(entries), tuple(replaces), counts))
+        written, drops = tuple(entries + log), tuple(entry.path for entry in small)
+        commit = Commit("meters", shard, written, tuple(replaces), counts, merged=tuple(merged), drops=drops)
+        self.place.report(commit)
         yield from done.difference_blocks()
         expected = [
             pa.array(c)
@@ -288,6 +289,14 @@ class FoldMetersShard(beam.DoFn):
             pa.record_batch(expected, schema=EXPECTED_SCHEMA), (update.account >> 32).astype(np.int32)
         ):
             yield key, tag(block, "expected")
+
+    def _log(self, state: State, shard: int, rows: pa.Table) -> tuple[list[Entry], list[Entry], list[Entry]]:
+        """Rows to the accepted log: their file; small files of earlier rows, and the one that takes their place."""
+        store, days, kind = state.store, numpy(rows["service_date"]), "log:meter_readings"
+        path, span = self.place.path(kind, shard, "parquet"), (int(days.min()), int(days.max()))
+        small = to_merge(state.entries.get(kind, []))
+        merged = [merge_files(store, self.place.path(f"merged:{kind}", shard, "parquet"), small)] if small else []
+        return [store.write_parquet(path, kind, shard, rows, span)], small, merged
 
     def _take_back(self, state: State, slots: Slots, lost: list[tuple[int, Int]]) -> pa.Table:
         """The logged rows of meter-days that counted before and no longer do: they are pending again."""

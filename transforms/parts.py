@@ -29,6 +29,15 @@ def partition_part(topic: str, partition: int) -> str:
     return f"{TOPICS}{topic}/{partition}"
 
 
+def is_partition(uri: str) -> bool:
+    """Whether a delivery is a stretch of a partition.
+
+    >>> is_partition("kafka:readings/0:100-200"), is_partition("/landing/readings.csv")
+    (True, False)
+    """
+    return uri.startswith(TOPICS)
+
+
 def partition_of(part: str) -> tuple[str, int]:
     """The inverse of `partition_part`."""
     topic, partition = part.removeprefix(TOPICS).rsplit("/", 1)

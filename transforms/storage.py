@@ -272,7 +272,8 @@ class Commit:
 
     replaces: kinds (with this shard) whose earlier entries the new ones take the place of, all of them;
     a kind not named there is only added to. counts: source -> outcome -> rows. restate_from: earliest service day
-    whose published figures may change, or None. process: the worker that did it.
+    whose published figures may change, or None. merged: files that hold what those of the paths `drops` held. process: the
+    worker that did it.
     """
 
     stage: str
@@ -281,12 +282,15 @@ class Commit:
     replaces: tuple[str, ...] = ()
     counts: dict[str, dict[str, int]] | None = None
     restate_from: int | None = None
+    merged: tuple[Entry, ...] = ()
+    drops: tuple[str, ...] = ()
     process: int = field(default_factory=os.getpid)
 
     def write(self, store: Store, folder: str) -> None:
         """Write the commit record; a stage that runs again overwrites it."""
         value = asdict(self)
-        value["entries"] = [list(asdict(entry).values()) for entry in self.entries]
+        for name in ("entries", "merged"):
+            value[name] = [list(asdict(entry).values()) for entry in getattr(self, name)]
         store.write_json(commit_path(folder, self.stage, self.shard), value)
 
     @classmethod
@@ -294,19 +298,21 @@ class Commit:
         """All commit records below a run's folder."""
         for info in sorted(store.files(f"{folder}/commits"), key=lambda info: info.path):
             value = json.loads(store.fs.open_input_stream(info.path).read())
-            value["entries"] = tuple(Entry(*fields) for fields in value["entries"])
-            value["replaces"] = tuple(value["replaces"])
+            for name in ("entries", "merged"):
+                value[name] = tuple(Entry(*fields) for fields in value.get(name, ()))
+            value["replaces"], value["drops"] = tuple(value["replaces"]), tuple(value.get("drops", ()))
             yield cls(**value)
 
 
 def taken_up(entries: Sequence[Entry], commit: Commit) -> list[Entry]:
     """Entries after what a stage reports: its own replace those of its shard, by service day or by kind, or are added."""
-    days = {(e.kind, e.first) for e in commit.entries if e.kind in BY_DAY}
+    days, drops = {(e.kind, e.first) for e in commit.entries if e.kind in BY_DAY}, set(commit.drops)
     kept = list(entries)
-    if days or commit.replaces:
+    if days or commit.replaces or drops:
         kept = [
             e
             for e in entries
-            if e.shard != commit.shard or not (e.kind in commit.replaces or (e.kind, e.first) in days)
+            if e.shard != commit.shard
+            or not (e.kind in commit.replaces or (e.kind, e.first) in days or e.path in drops)
         ]
-    return [*kept, *commit.entries]
+    return [*kept, *commit.merged, *commit.entries]

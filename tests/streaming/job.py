@@ -76,7 +76,8 @@ class Stream:
     def start(self, *options: str) -> None:
         """Start the process, with another log for each time."""
         command = [sys.executable, "-P", "-m", "pipelines", "stream", "--config", str(self.folder / "wattier.yaml")]
-        command += ["--no-audit", "--json", "--cut-seconds", "1", "--flink", self.flink.about["page"], *options]
+        command += ["--no-audit", "--json", "--cut-seconds", "1", "--publish-seconds", "30"]
+        command += ["--flink", self.flink.about["page"], *options]
         beam = ["--", *self.flink.options(streaming=True), "--parallelism=2", "--sdk_worker_parallelism=2"]
         with (self.folder / f"stream-{uuid.uuid4().hex[:4]}.log").open("wb") as log:
             self.process = subprocess.Popen([*command, *beam], stdout=log, stderr=subprocess.STDOUT)
