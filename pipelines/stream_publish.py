@@ -236,8 +236,8 @@ class StreamPublisher:
         self.standing, self.since = self.warehouse.load(), Since()
         self.draft.entries += stretches
         self.draft.fresh.clear()
-        self._merge()
         self._tell()
+        self._merge()
         return out
 
     def _place(self) -> Place:

@@ -250,10 +250,14 @@ class Warehouse:
         """Remove what neither the standing generation nor the `keep - 1` before it need. Returns (files, bytes).
 
         Of the stream that was begun last, files stay for a day: its job may go back to a checkpoint that knows them. What
-        it started from stays as long as it is the last: without a checkpoint the job begins there again.
+        it started from stays, too: without a checkpoint the job begins there again. A stream that may not publish any more,
+        because a run has published since, keeps nothing.
         """
         standing = self.load()
+        stream = standing.header.get("stream", {})
         begun = self.store.read_json(STREAM) if self.store.exists(STREAM) else None
+        if begun and begun["folder"] != stream.get("folder") and begun["generation"] != standing.number:
+            begun = None
         numbers = {*range(max(1, standing.number - keep + 1), standing.number + 1)}
         numbers |= {begun["generation"]} - {0} if begun else set()
         kept = [standing if n == standing.number else self._if_there(n) for n in numbers]
@@ -262,7 +266,6 @@ class Warehouse:
         base, files, size = self.store.base.rstrip("/") + "/", 0, 0
         live = begun["folder"] + "/" if begun else None
         lately = datetime.now(UTC) - STREAM_FILES_STAY
-        stream = standing.header.get("stream", {})
         published = stream.get("epoch", 0) if begun and stream.get("folder") == begun["folder"] else 0
         taken_in = frozenset(standing.deliveries["sha256"].to_pylist())
         for info in self.store.files(""):

@@ -206,3 +206,14 @@ def test_copies_of_landed_files_go_once_they_are_published(bureau, monkeypatch):
     epochs.publish()
     epochs.warehouse.collect_garbage(1)
     assert epochs.warehouse.store.files(kept) == []
+
+
+def test_a_stream_that_may_not_publish_any_more_keeps_nothing(bureau):
+    epochs = Epochs(bureau)
+    bureau.land_all(used(4, 4))
+    epochs.cut()
+    epochs.run()
+    bureau.run()
+    epochs.warehouse.collect_garbage(1)
+    assert epochs.warehouse.store.files(epochs.session.place.folder) == []
+    bureau.check()
