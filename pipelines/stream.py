@@ -119,14 +119,15 @@ def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = No
 
     from pipelines.cut import CutEpochs
     from pipelines.graph import Inbound, stream
-    from transforms.begin import Begin
+    from transforms.begin import START, Begin
     from transforms.inbox import RouteDelivery, RouteRows
     from transforms.read_kafka import ReadKafka
     from transforms.tier_changes import ToDeadLetters, ToTierChanges
     from transforms.write_kafka import WriteMessages
 
     place, rows, kafka = session.place, [], config.settings.kafka
-    marks = [p | "Begin" >> Begin()]
+    start = beam.Create([START], reshuffle=False) if session.partitions else Begin()
+    marks = [p | "Start" >> start]
     if session.partitions:
         assert kafka is not None
         read = p | "ReadKafka" >> (source or ReadKafka(kafka, config.sources, list(session.partitions)))

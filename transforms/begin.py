@@ -11,6 +11,9 @@ from transforms.blocks import Keyed, tag
 from transforms.epochs import NOTHING
 from transforms.read_kafka import NO_DAY, Span, SpanProvider
 
+START: Keyed = (0, tag(NOTHING, "start"))
+"""What tells the cutter to begin."""
+
 
 class OnceProvider(SpanProvider):
     """One offset to give, and one to come back for."""
@@ -22,10 +25,10 @@ class OnceProvider(SpanProvider):
 
 @beam.typehints.with_output_types(Keyed)
 class BeginOnce(beam.DoFn):
-    """Any one element -> (0, block of kind start), after which it gives way once.
+    """Any one element -> START, after which it gives way once.
 
     Prism hands elements to a stateful step when its watermark has moved, and the cutter's timer holds that back; or once
-    any step of the job has given way in the middle of its work (Beam issue 39446). Partitions do; landed files do not.
+    any step of the job has given way in the middle of its work (Beam issue 39446). Those that read partitions do so.
     """
 
     @beam.DoFn.unbounded_per_element()
@@ -38,12 +41,12 @@ class BeginOnce(beam.DoFn):
         (position, _), _ = tracker.current_restriction()
         tracker.try_claim((position, NO_DAY))
         if position == 0:
-            yield 0, tag(NOTHING, "start")
+            yield START
             tracker.defer_remainder()
 
 
 class Begin(beam.PTransform):
-    """Nothing -> (0, block of kind start)."""
+    """Nothing -> START, in a stream that reads no partitions."""
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Keyed]:
         """An impulse, and the one that gives way."""
