@@ -185,10 +185,11 @@ def stream(
         for line in describe(loaded, context.args, settings):
             print(line)
         return
-    stopped = Event()
+    stopped, asked = Event(), Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())  # a publication under way is finished first
-    for published in go(loaded, context.args, settings, stopped.is_set):
+    signal.signal(signal.SIGUSR1, lambda *_: asked.set())
+    for published in go(loaded, context.args, settings, stopped.is_set, asked):
         print(json.dumps(vars(published)) if as_json else published, flush=True)
 
 

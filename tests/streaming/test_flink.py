@@ -14,20 +14,6 @@ from tests.streaming.job import Stream, Utility
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def streams(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
-    """Makes streams; whatever still runs of them in the end is killed."""
-    made: list[Stream] = []
-
-    def make(utility: Utility, **settings: object) -> Stream:
-        made.append(Stream(tmp_path / f"stream{len(made)}", utility, flink_cluster, kafka_broker, **settings))
-        return made[-1]
-
-    yield make
-    for stream in made:
-        stream.end()
-
-
 def test_a_week_of_20_000_accounts(tmp_path, streams):
     utility = Utility(tmp_path / "bounded", 20_000, 7)
     stream = streams(utility)
