@@ -273,9 +273,10 @@ def test_a_provisional_change_as_a_message():
     row = {"account_id": "A1", "as_of": day(4), "tier": "high", "from_tier": "low_risk", "credit_grade": "A", "rule": "big",
            "policy_version": "1", "event_id": "p1", "source_part": PART, "source_offset": 8, "append_ms": 17,
            "base_date": day(3)}  # fmt: skip
-    block = pa.RecordBatch.from_pylist([row], schema=PROVISIONAL_TIERS.schema)
+    again = {**row, "as_of": day(5), "base_date": day(4)}  # after a failure, from the next base
+    block = pa.RecordBatch.from_pylist([row, again], schema=PROVISIONAL_TIERS.schema)
     ((_, messages),) = ToTierChanges().process((0, block))
-    assert messages.column("key").to_pylist() == [f"A1|{day(4)}|provisional|p1|{PART}:8"]
+    assert messages.column("key").to_pylist() == [f"A1|provisional|p1|{PART}:8"] * 2
     said = json.loads(messages.column("value")[0].as_py())
     assert {name: said[name] for name in ("schema", "status", "service_date", "from_tier", "to_tier", "append_ms")} == {
         "schema": "wattier.tier_change/1", "status": "provisional", "service_date": f"{day(4)}",
