@@ -37,11 +37,12 @@ STREAMS_INTRODUCTION = f"""\
 What a stream writes to Kafka, where `kafka.tier_changes_topic` and `kafka.dead_letter_topic` name topics. Each message is a
 JSON object in UTF-8 with the fields below; days are written as `2025-01-31`. Fields are only ever added within a major version.
 
-Messages come at least once. The key tells repetitions; of several messages with one key the last counts.
+Messages come at least once. The key tells repetitions; of several messages with one key the last counts. After a failure a
+provisional change may be told again with another `service_date` and `base_date`; its key is the same.
 
 | Topic | Key |
 | --- | --- |
-| tier changes, `provisional` | `ACCOUNT\\|SERVICE_DATE\\|provisional\\|EVENT_ID\\|PART:OFFSET` |
+| tier changes, `provisional` | `ACCOUNT\\|provisional\\|EVENT_ID\\|PART:OFFSET` |
 | tier changes, `final` and `restated` | `ACCOUNT\\|SERVICE_DATE\\|STATUS\\|GENERATION` |
 | dead letters | `PART:OFFSET`, where the part is `kafka:TOPIC/PARTITION` |
 
