@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.publish import Publisher
+from pipelines.stalls import StallWatch
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError
@@ -162,6 +163,7 @@ def _as_file(table: pa.Table) -> pa.Buffer:
 class StreamSettings:
     """How `wattier stream` goes. until: stop once this service day is published; attach: submit nothing, only publish.
     flink: URL of the Flink cluster's page, to stop the job there: Beam's job server forgets a job, but does not stop it.
+    stalled_seconds: a partition that is waited for so long is told of.
     """
 
     until: date | None = None
@@ -172,9 +174,11 @@ class StreamSettings:
     overrides: frozenset[str] = frozenset()
     flink: str | None = None
     publish_seconds: float = 30.0
+    stalled_seconds: float = 60.0
 
 
 POLL_SECONDS = 0.2
+LOOK_SECONDS = 5.0
 FINISH = "--finish_bundle_before_checkpointing"
 
 
@@ -216,8 +220,9 @@ class Notice:
 def _pace(config: Config, settings: StreamSettings) -> Pace:
     from pipelines.cut import Pace
 
-    lag = config.settings.kafka.out_of_order_days if config.settings.kafka else 0
-    return Pace(settings.cut_seconds, settings.cut_rows, lag)
+    kafka = config.settings.kafka
+    lag, idle = (kafka.out_of_order_days, kafka.idle_timeout_seconds) if kafka else (0, 0)
+    return Pace(settings.cut_seconds, settings.cut_rows, lag, idle)
 
 
 def _submit(config: Config, session: Session, beam_options: Sequence[str], settings: StreamSettings) -> Any:
@@ -256,11 +261,15 @@ def pump(
     """Publish whenever a day closes, and every so often what else came in, for as long as the job lives."""
     from apache_beam.runners.runner import PipelineState
 
-    last, told = time.monotonic(), ""
+    last, told, looked = time.monotonic(), "", 0.0
+    watch = StallWatch(publisher.warehouse.store, publisher.folder, settings.stalled_seconds)
     until = day_of(settings.until) if settings.until else None
     while not stopped():
         lives = job is None or not PipelineState.is_terminal(job.state)
         took = publisher.take()
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked = time.monotonic()
+            yield from map(Notice, watch.look(time.time()))
         if took:
             yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())
         # Changes for which no days were made yet stay with the stream: a publication would forget them.

@@ -19,7 +19,6 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from schemas.mapping import SourceMapping
@@ -28,6 +27,7 @@ from transforms.blocks import BlockCoder, Keyed, fact, kind_of, split_by_id, tag
 from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
 from transforms.kernels.keys import SHARD_KEY
 from transforms.kernels.messages import OFFSET
+from transforms.metrics import metric
 from transforms.read_files import ReadDelivery, delivery_from_json, fault_path
 from transforms.shards import Place, numpy
 from transforms.storage import Commit, Store
@@ -192,7 +192,7 @@ class Inbox(beam.DoFn):
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.rows = Metrics.counter("stream", "rows_taken")
+        self.rows = metric("rows_taken")
 
     def process(
         self,
