@@ -221,10 +221,10 @@ class EpochFold(beam.DoFn):
             before = (state.read() or self.initial(bucket)) if ordered else NOTHING
             began = time.monotonic()
             after = yield from self.fold(bucket, epoch, number(mine[0], "prev"), mine, before)
-            self.fold_ms.update(int(1000 * (time.monotonic() - began)))
+            self.fold_ms.inc(int(1000 * (time.monotonic() - began)))
             if ordered:
                 state.write(after)
-                self.state_bytes.update(after.nbytes)
+                self.state_bytes.set(after.nbytes)
             heard.finish(epoch)
             self.epochs.inc()
             epoch = heard.ready(self.stage.senders, ordered=ordered)

@@ -71,6 +71,9 @@ FILL_SECONDS = 0.02
 DELAY_SECONDS = 0.1
 """After all that was there has been handed over, the partition is looked at again so much later."""
 
+NAMED_SECONDS = 86_400
+"""Whoever names partitions looks up so seldom, as each pause stays in checkpoints."""
+
 _READERS = Readers()
 
 
@@ -217,6 +220,27 @@ class PartitionReads(beam.DoFn):
             metric("watermark_lag_days_{topic}_{partition}", **of).set(lag)
 
 
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(tuple[int, str])
+class NamePartition(beam.DoFn):
+    """Names a partition once, and then has no end: else the runner would take its readers for done, and stop their timers."""
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        element: str,
+        tracker: Any = beam.DoFn.RestrictionParam(SpanProvider()),  # noqa: B008
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(DayWatermarkProvider()),  # noqa: B008
+    ) -> Iterator[Any]:
+        """element: a partition as JSON."""
+        partition, position = Partition.from_json(element), tracker.current_restriction()[0][0]
+        if position == partition.start:
+            if not tracker.try_claim((position, NO_DAY)):
+                return
+            yield TimestampedValue((partition.index, element), MIN_TIMESTAMP)
+        tracker.defer_remainder(Duration(NAMED_SECONDS))
+
+
 @beam.typehints.with_input_types(tuple[int, str])
 @beam.typehints.with_output_types(Keyed)
 class PollPartition(PartitionReads):
@@ -325,8 +349,8 @@ class ReadKafka(beam.PTransform):
         """List, then read. The runner spreads what is keyed, and what a splittable DoFn reads."""
         listed = [one.to_json() for one in self.partitions]
         given = self.settings, self.mappings, self.consumers
+        partitions = begin | "Partitions" >> beam.Create(listed, reshuffle=False)
         if self.settings.splittable:
-            partitions = begin | "Partitions" >> beam.Create(listed, reshuffle=False)
             return partitions | "ReadPartition" >> beam.ParDo(ReadPartition(*given))
-        keyed = begin | "Partitions" >> beam.Create(list(enumerate(listed)), reshuffle=False)
-        return keyed | "PollPartition" >> beam.ParDo(PollPartition(*given))
+        named = partitions | "NamePartition" >> beam.ParDo(NamePartition())
+        return named | "PollPartition" >> beam.ParDo(PollPartition(*given))
