@@ -170,6 +170,9 @@ def stream(
     no_audit: Annotated[
         bool, typer.Option("--no-audit", help="Publish without the audit. Meant for measurements.")
     ] = False,
+    stalled_seconds: Annotated[
+        float, typer.Option(help="Seconds after which a partition that is waited for is told of.", min=1)
+    ] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Take in topics and landed files as they come, and publish each day as it closes. Options after -- go to Beam."""
@@ -179,7 +182,7 @@ def stream(
     loaded = _load(config)
     settings = StreamSettings(
         until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink,
-        publish_seconds,
+        publish_seconds, stalled_seconds,
     )  # fmt: skip
     if dry_run:
         for line in describe(loaded, context.args, settings):

@@ -20,6 +20,7 @@ from pipelines.config import Config
 from pipelines.landing import open_landing
 from pipelines.plan import made_under
 from pipelines.publish import Publisher
+from pipelines.stalls import StallWatch
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError
@@ -157,6 +158,7 @@ class StreamSettings:
     publish_seconds: how long what closes no day waits for its publication. Each publication has rows of its own in the marts
     that tell of runs, so it is not to come every minute; but Kafka's retention must be longer, by far.
     flink: URL of the Flink cluster's page, to stop the job there: Beam's job server forgets a job, but does not stop it.
+    stalled_seconds: a partition that is waited for so long is told of.
     """
 
     until: date | None = None
@@ -167,9 +169,11 @@ class StreamSettings:
     overrides: frozenset[str] = frozenset()
     flink: str | None = None
     publish_seconds: float = 900.0
+    stalled_seconds: float = 60.0
 
 
 POLL_SECONDS = 0.2
+LOOK_SECONDS = 5.0
 JOB = "job.json"
 """File in a stream's folder that says what its job is named."""
 
@@ -223,8 +227,9 @@ class Notice:
 def _pace(config: Config, settings: StreamSettings) -> Pace:
     from pipelines.cut import Pace
 
-    lag = config.settings.kafka.out_of_order_days if config.settings.kafka else 0
-    return Pace(settings.cut_seconds, settings.cut_rows, lag)
+    kafka = config.settings.kafka
+    lag, idle = (kafka.out_of_order_days, kafka.idle_timeout_seconds) if kafka else (0, 0)
+    return Pace(settings.cut_seconds, settings.cut_rows, lag, idle)
 
 
 def _pipeline(beam_options: Sequence[str]) -> Any:
@@ -289,12 +294,16 @@ def pump(
     """
     from apache_beam.runners.runner import PipelineState
 
-    last, told = time.monotonic(), ""
+    last, told, looked = time.monotonic(), "", 0.0
+    watch = StallWatch(publisher.warehouse.store, publisher.folder, settings.stalled_seconds)
     until = day_of(settings.until) if settings.until else None
     stops = False
     while not stops:
         stops, took = stopped(), False
         lives = job is None or not PipelineState.is_terminal(job.state)
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked = time.monotonic()
+            yield from map(Notice, watch.look(time.time()))
         while publisher.take():
             took = True
             yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())

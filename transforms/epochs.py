@@ -17,6 +17,7 @@ has the whole epoch, and hands it to the bounded fold.
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +26,10 @@ from typing import Any, Literal
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, tag, with_facts
+from transforms.metrics import metric
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch, taken_up
 
@@ -187,8 +188,9 @@ class EpochFold(beam.DoFn):
 
     def __init__(self, stage: Stage, place: Place, bootstrap: str | None = None) -> None:
         self.stage, self.place, self.bootstrap = stage, place, bootstrap
-        self.epochs = Metrics.counter("stream", f"epochs_{stage.name}")
-        self.state_bytes = Metrics.distribution("stream", f"state_bytes_{stage.name}")
+        self.epochs = metric("epochs_{stage}", stage=stage.name)
+        self.state_bytes = metric("state_bytes_{stage}", stage=stage.name)
+        self.fold_ms = metric("fold_ms_{stage}", stage=stage.name)
 
     def process(
         self,
@@ -214,10 +216,12 @@ class EpochFold(beam.DoFn):
             held = [b for b in held if number(b, "epoch") != epoch]
             mine.sort(key=lambda b: (fact(b, "from"), number(b, "nth")))
             before = (state.read() or self.initial(bucket)) if ordered else NOTHING
+            began = time.monotonic()
             after = yield from self.fold(bucket, epoch, number(mine[0], "prev"), mine, before)
+            self.fold_ms.inc(int(1000 * (time.monotonic() - began)))
             if ordered:
                 state.write(after)
-                self.state_bytes.update(after.nbytes)
+                self.state_bytes.set(after.nbytes)
             heard.finish(epoch)
             self.epochs.inc()
             epoch = heard.ready(self.stage.senders, ordered=ordered)
@@ -244,6 +248,7 @@ class EpochFold(beam.DoFn):
             if route.output == STATE_AFTER:
                 out.blocks[route.name][bucket] = [state_block(after)]
         yield from out.send(f"{self.stage.name}-{bucket:04d}", epoch, prev)
+        count_rows(place.reported)
         if self.stage.reports:
             yield from report(place.reported, self.stage.name, bucket, epoch, prev)
         return state_block(after)
@@ -334,6 +339,15 @@ def report(
         blocks.append(block)
     for parcel in parcels({0: blocks}, [0], f"{stage}-{bucket:04d}", epoch, prev):
         yield beam.pvalue.TaggedOutput(REPORT, parcel)
+
+
+def count_rows(commits: Iterable[Commit]) -> None:
+    """Tell what the folds made of their rows."""
+    for commit in commits:
+        for source, counts in (commit.counts or {}).items():
+            for outcome in ("accepted", "superseded", "pending"):
+                if rows := counts.get(outcome, 0):
+                    metric(f"events_{outcome}_{{source}}", source=source).inc(rows)
 
 
 def number(block: pa.RecordBatch, name: str) -> int:

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from schemas.errors import FileFault, StateError
@@ -33,6 +32,7 @@ from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
 from transforms.kernels.keys import SHARD_KEY
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.parse import Delivery
+from transforms.metrics import metric
 from transforms.parts import file_part, is_file
 from transforms.read_files import ReadDelivery, delivery_from_json, fault_path, write_fault
 from transforms.shards import Place, numpy
@@ -232,7 +232,7 @@ class Inbox(beam.DoFn):
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.rows = Metrics.counter("stream", "rows_taken")
+        self.rows = metric("rows_taken")
 
     def process(
         self,

@@ -22,7 +22,6 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from schemas.policy import Policy
@@ -30,6 +29,7 @@ from transforms.blocks import BlockCoder, Keyed, fact, kind_of, with_facts
 from transforms.epochs import TICKS, number, read_entries
 from transforms.inbox import Cut
 from transforms.kernels.messages import OFFSET
+from transforms.metrics import metric
 from transforms.provisional_view import Made, View, answer, load_view
 from transforms.shards import Place, numpy, state_block
 from transforms.tick_stages import BASE_STATE, Tick
@@ -171,8 +171,8 @@ class ProvisionalTiers(beam.DoFn):
 
     def __init__(self, place: Place, policy: Policy, bootstrap: str) -> None:
         self.place, self.policy, self.bootstrap = place, policy, bootstrap
-        self.changes = Metrics.counter("stream", "provisional_changes")
-        self.lag = Metrics.distribution("stream", "provisional_lag_ms")
+        self.changes = metric("provisional_changes")
+        self.lag = metric("provisional_lag_ms")
 
     def process(
         self,
