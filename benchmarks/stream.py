@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,11 +28,15 @@ import yaml
 from tick import machine, work_folder
 from world import World, say, settle_in, simulate_stock
 
+from infra.processes import Run
+
 CHECKOUT = over.CHECKOUT
 CLUSTER = CHECKOUT / "infra" / "flink" / "cluster.py"
 BROKER = CHECKOUT / "infra" / "kafka" / "broker.py"
 FLOWING_BYTES = 1 << 20
 """Once so much has gone from task to task, a job has begun to read."""
+
+OVER = ("CANCELED", "FAILED", "FINISHED")
 
 LABELS = {
     "sql": "Flink SQL, 30-day window, RocksDB",
@@ -43,13 +48,16 @@ LABELS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one contender did. start: seconds from its command to its first read; seconds: from there to its last day."""
+    """What one contender did. start: seconds from its command to its first read; seconds, cpu: from there to its last day,
+    by the clock and of the processors, in all processes but the broker.
+    """
 
     contender: str
     parallelism: int
     readings: int
     start: float
     seconds: float
+    cpu: float
 
     @property
     def payload(self) -> str:
@@ -60,6 +68,37 @@ class Outcome:
     def rate(self) -> float:
         """Readings a second."""
         return self.readings / self.seconds
+
+    @property
+    def rate_of_cpu(self) -> float:
+        """Readings a second of one processor. On a machine that does other things too, this tells more."""
+        return self.readings / self.cpu
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a run: by the clock, and the processor seconds of each process until then."""
+
+    at: float
+    cpu: dict[int, float]
+
+    @classmethod
+    def now(cls, pids: Iterable[int]) -> Moment:
+        """This one."""
+        return cls(time.time(), {pid: seconds for pid in pids if (seconds := cpu_seconds(pid)) is not None})
+
+    def cpu_since(self, before: Moment) -> float:
+        """Processor seconds between two moments. A process that began in between counts in full."""
+        return sum(seconds - before.cpu.get(pid, 0.0) for pid, seconds in self.cpu.items())
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Processor seconds of a process, None where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,18 +176,30 @@ class Bench:
         with urllib.request.urlopen(self.flink["page"] + path, timeout=30) as answer:
             return json.load(answer)
 
-    def jobs(self) -> list[str]:
-        """Jobs that are not over."""
-        over = ("CANCELED", "FAILED", "FINISHED")
-        return [job["jid"] for job in self.rest("/jobs/overview")["jobs"] if job["state"] not in over]
+    def jobs(self) -> list[dict[str, Any]]:
+        """All jobs that the cluster remembers."""
+        found: list[dict[str, Any]] = self.rest("/jobs/overview")["jobs"]
+        return found
 
-    def flows_from(self) -> tuple[str, float]:
-        """Wait for the one job of the cluster to read; its id, and when that was."""
+    def quiet(self) -> set[str]:
+        """Wait until no job runs; the ids of those that have."""
+        while any(job["state"] not in OVER for job in self.jobs()):
+            time.sleep(0.2)
+        return {job["jid"] for job in self.jobs()}
+
+    def moment(self, *more: int) -> Moment:
+        """Now, for all processes of the cluster, and some more."""
+        return Moment.now([*Run(Path(self.arguments.flink)).members(), *more])
+
+    def flows(self, known: set[str], *more: int) -> tuple[str, Moment]:
+        """Wait for a job beside the known ones to read; its id, and when that was."""
+        enough = min(FLOWING_BYTES, 20 * self.readings(self.world.stocked))
         while True:
             for job in self.jobs():
-                sent = [vertex["metrics"]["write-bytes"] for vertex in self.rest(f"/jobs/{job}")["vertices"]]
-                if sum(sent) >= FLOWING_BYTES:
-                    return job, time.time()
+                if job["jid"] not in known:
+                    sent = [v["metrics"]["write-bytes"] for v in self.rest(f"/jobs/{job['jid']}")["vertices"]]
+                    if sum(sent) >= enough or job["state"] in OVER:
+                        return job["jid"], self.moment(*more)
             time.sleep(0.1)
 
 
@@ -161,15 +212,15 @@ def flink_sql(bench: Bench, name: str, parallelism: int) -> Outcome:
     state = "hashmap" if name.endswith("heap") else "rocksdb"
     began = time.time()
     config = {"pipeline.name": folder.name, "parallelism.default": parallelism, "state.backend.type": state}
-    topic = bench.topic("readings", "json")
+    topic, known = bench.topic("readings", "json"), bench.quiet()
     over.submit(Path(bench.arguments.flink), folder, config, topic=topic, address=bench.address)
-    job, flows = bench.flows_from()
-    while (found := bench.rest(f"/jobs/{job}"))["state"] not in ("FINISHED", "FAILED", "CANCELED"):
+    job, flows = bench.flows(known)
+    while (found := bench.rest(f"/jobs/{job}"))["state"] not in OVER:
         time.sleep(0.2)
     if found["state"] != "FINISHED":
         raise SystemExit(f"{folder.name}: {found['state']}: {bench.rest(f'/jobs/{job}/exceptions')}"[:3000])
-    ended = found["end-time"] / 1000
-    return Outcome(name, parallelism, bench.readings(bench.world.stocked), flows - began, ended - flows)
+    seconds, cpu = found["end-time"] / 1000 - flows.at, bench.moment().cpu_since(flows)
+    return Outcome(name, parallelism, bench.readings(bench.world.stocked), flows.at - began, seconds, cpu)
 
 
 def wattier(bench: Bench, name: str, parallelism: int) -> Outcome:
@@ -181,28 +232,31 @@ def wattier(bench: Bench, name: str, parallelism: int) -> Outcome:
     command += [] if bench.arguments.audit else ["--no-audit"]
     beam = [o for o in bench.flink["options"] if not o.startswith(("--parallelism", "--sdk_worker_parallelism"))]
     beam += [f"--parallelism={parallelism}", f"--sdk_worker_parallelism={parallelism}"]
-    began, published = time.time(), 0.0
-    flowing: list[float] = []
+    known = bench.quiet()
+    began, published = time.time(), None
+    flowing: list[Moment] = []
     with (config.parent / "stream.log").open("w") as log:
         process = subprocess.Popen(
             [*command, "--", *beam, *bench.flink["streaming_options"], *bench.arguments.beam],
             stdout=subprocess.PIPE, stderr=log, text=True, cwd=config.parent,
         )  # fmt: skip
-        watch = threading.Thread(target=lambda: flowing.append(bench.flows_from()[1]), daemon=True)
+        watch = threading.Thread(target=lambda: flowing.append(bench.flows(known, process.pid)[1]), daemon=True)
         watch.start()
         try:
             assert process.stdout is not None
             for line in process.stdout:
                 print(f"{time.time():.2f} {line.rstrip()}", file=log, flush=True)
                 if json.loads(line).get("through") is not None:
-                    published = time.time()
+                    published = bench.moment(process.pid)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(120)
     if process.returncode or not published or not flowing:
         raise SystemExit(f"{run} ended with code {process.returncode}: {log.name}")
-    return Outcome(name, parallelism, bench.readings(bench.world.days), flowing[0] - began, published - flowing[0])
+    flows = flowing[0]
+    seconds, cpu = published.at - flows.at, published.cpu_since(flows)
+    return Outcome(name, parallelism, bench.readings(bench.world.days), flows.at - began, seconds, cpu)
 
 
 CONTENDERS: dict[str, Callable[[Bench, str, int], Outcome]] = {
@@ -220,7 +274,6 @@ def _bench(arguments: argparse.Namespace, bench: Bench) -> int:
         for name in arguments.only:
             outcomes.append(CONTENDERS[name](bench, name, parallelism))
             say(f"{LABELS[name]}, parallelism {parallelism}: {outcomes[-1].rate:,.0f} readings/s")
-            _quiet(bench)
     peers = [o for o in outcomes if o.contender.startswith("sql")]
     ours = [o for o in outcomes if o not in peers]
     pairs = [(own, peers[0]) for own in ours] + [(ours[0], peer) for peer in peers[1:]] if ours and peers else []
@@ -237,26 +290,22 @@ def _bench(arguments: argparse.Namespace, bench: Bench) -> int:
     return 1 if any(found["differing"] or not found["rows"] for found in compared.values()) else 0
 
 
-def _quiet(bench: Bench) -> None:
-    """Wait until the cluster has nothing left of a contender."""
-    while bench.jobs():
-        time.sleep(0.2)
-
-
 def table(bench: Bench, outcomes: Sequence[Outcome], compared: dict[str, dict[str, int]]) -> str:
     """What was measured, as text."""
     world = bench.world
     lines = [
         f"{world.accounts:,} accounts, {world.days} days, {bench.readings(world.stocked):,} readings in 2 partitions; "
         f"{world.shards} shards; {machine()}",
-        f"{'':<46}{'parallelism':>12}{'payload':>9}{'start s':>9}{'seconds':>9}{'readings/s':>12}{'ratio':>7}",
+        f"{'':<46}{'parallelism':>12}{'payload':>9}{'start s':>9}{'seconds':>9}{'readings/s':>12}{'ratio':>7}"
+        f"{'CPU s':>8}{'readings/CPU s':>16}{'ratio':>7}",
     ]
     for o in outcomes:
-        peers = [p.rate for p in outcomes if p.contender.startswith("sql") and p.parallelism == o.parallelism]
-        ratio = f"{o.rate / max(peers):.2f}" if peers else ""
+        peers = [p for p in outcomes if p.contender.startswith("sql") and p.parallelism == o.parallelism]
+        ratio = f"{o.rate / max(p.rate for p in peers):.2f}" if peers else ""
+        ratio_of_cpu = f"{o.rate_of_cpu / max(p.rate_of_cpu for p in peers):.2f}" if peers else ""
         lines.append(
             f"{LABELS[o.contender]:<46}{o.parallelism:>12}{o.payload:>9}{o.start:>9.1f}{o.seconds:>9.1f}"
-            f"{o.rate:>12,.0f}{ratio:>7}"
+            f"{o.rate:>12,.0f}{ratio:>7}{o.cpu:>8.1f}{o.rate_of_cpu:>16,.0f}{ratio_of_cpu:>7}"
         )
     for sides, found in compared.items():
         verdict = f"{found['differing']:,} DIFFER" if found["differing"] or not found["rows"] else "all equal"
@@ -296,7 +345,8 @@ def part(script: Path, folder: str, start: Sequence[object], *stop: str) -> Iter
         said: dict[str, Any] = json.loads(done.stdout)
         return said
 
-    about = call("up", *start)
+    run = Run(Path(folder))
+    about = run.saved()[1] | {"already_up": True} if run.members() else call("up", *start)
     try:
         yield about
     finally:
