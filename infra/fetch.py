@@ -104,6 +104,13 @@ def job_server_jars(cache: Path) -> Path:
     return _maven(cache, name, [f"org.apache.beam:beam-runners-flink-{series}:{beam}"])
 
 
+def sql_connector(cache: Path) -> Path:
+    """The jar of Flink SQL's connector to Kafka, with what it needs inside."""
+    version = versions()["flink"]["kafka_connector"]
+    folder = _maven(cache, f"flink-sql-kafka-{version}", [f"org.apache.flink:flink-sql-connector-kafka:{version}"])
+    return folder / f"flink-sql-connector-kafka-{version}.jar"
+
+
 def kafka_jars(cache: Path) -> Path:
     """A folder of jars: a Kafka broker with its tools."""
     kafka = versions()["kafka"]

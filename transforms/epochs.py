@@ -29,6 +29,7 @@ from apache_beam.coders import StrUtf8Coder
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, tag, with_facts
+from transforms.kernels.key_groups import shard_of_key, stream_keys
 from transforms.metrics import metric
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch, taken_up
@@ -200,7 +201,7 @@ class EpochFold(beam.DoFn):
         state: Any = beam.DoFn.StateParam(STATE),  # noqa: B008
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         """element: a parcel."""
-        bucket, block = element
+        bucket, block = shard_of_key(element[0]), element[1]
         heard = Progress.from_json(progress.read())
         heard.note(number(block, "epoch"), number(block, "prev"), number(block, "sent"))
         ordered = bool(self.stage.keeps)
@@ -373,6 +374,19 @@ def tick_folder(base: str, tick: int) -> str:
     return f"{base}/{tick // TICKS:08d}-{tick % TICKS:04d}"
 
 
+@beam.typehints.with_input_types(Keyed)
+@beam.typehints.with_output_types(Keyed)
+class SpreadKeys(beam.DoFn):
+    """Blocks by bucket -> the same by keys that a runner spreads evenly."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def process(self, element: Keyed) -> Iterator[Keyed]:
+        """element: (bucket, block)."""
+        yield stream_keys(self.place.shards)[element[0]], element[1]
+
+
 class RunEpochs(beam.PTransform):
     """Parcels of several senders -> the outputs of a stage, by name."""
 
@@ -381,7 +395,13 @@ class RunEpochs(beam.PTransform):
         self.fold = fold
 
     def expand(self, senders: Sequence[beam.PCollection]) -> beam.pvalue.DoOutputsTuple:
-        """Flatten, and one stateful DoFn."""
+        """Flatten, spread, and one stateful DoFn."""
         outputs = [route.name for route in self.fold.stage.routes] + [REPORT] * self.fold.stage.reports
         fold = beam.ParDo(self.fold.with_output_types(Keyed, **dict.fromkeys(outputs, Keyed)))
-        return senders | beam.Flatten() | "Fold" >> (fold.with_outputs(*outputs) if outputs else fold)
+        spread = beam.ParDo(SpreadKeys(self.fold.place))
+        return (
+            senders
+            | beam.Flatten()
+            | "SpreadKeys" >> spread
+            | "Fold" >> (fold.with_outputs(*outputs) if outputs else fold)
+        )

@@ -29,6 +29,7 @@ from schemas.mapping import SourceMapping
 from schemas.marts import REJECTS
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, split_by_id, tag, with_facts
 from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
+from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.keys import SHARD_KEY
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.parse import Delivery
@@ -241,7 +242,7 @@ class Inbox(beam.DoFn):
         progress: Any = beam.DoFn.StateParam(PROGRESS),  # noqa: B008
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         """element: a stretch, or an epoch."""
-        bucket, block = element
+        bucket, block = shard_of_key(element[0]), element[1]
         state = _InboxState.from_json(progress.read())
         if kind_of(block) == "epoch":
             cut = Cut.from_block(block)

@@ -28,6 +28,7 @@ from schemas.policy import Policy
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, with_facts
 from transforms.epochs import TICKS, number, read_entries
 from transforms.inbox import Cut
+from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.messages import OFFSET
 from transforms.metrics import metric
 from transforms.provisional_view import Made, View, answer, load_view
@@ -183,7 +184,7 @@ class ProvisionalTiers(beam.DoFn):
         told: Any = beam.DoFn.StateParam(TOLD),  # noqa: B008
     ) -> Iterator[Keyed]:
         """element: (bucket, a base or events)."""
-        bucket, block = element
+        bucket, block = shard_of_key(element[0]), element[1]
         if kind_of(block) not in ("state", "ledger_events"):
             return
         held = head.read()
