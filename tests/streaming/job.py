@@ -146,7 +146,7 @@ class Stream:
         """Ask the process to stop; the job ends with it, or else is stopped by Flink."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.wait(120)
 
     def end(self) -> None:
         """Kill the process and cancel the jobs, if a test left them."""

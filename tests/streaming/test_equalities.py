@@ -171,7 +171,7 @@ def test_flink_as_a_stream_of_topics(days, equal, streams):
     stream.start()
     for paths in days.days.values():
         stream.feed(paths)
-    stream.wait()
-    stream.wait_through(LAST)
+    stream.wait(600)
+    stream.wait_through(LAST, 600)
     stream.stop()
     equal("Flink, stream of topics", stream.marts)

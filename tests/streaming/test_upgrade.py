@@ -20,7 +20,7 @@ def test_a_changed_job_goes_on_from_the_snapshot(tmp_path, streams):
     stream.start(parallelism=1, beam=("--job_name=before",))
     landed = list(utility.days.values())
     stream.feed([path for paths in landed[:4] for path in paths])
-    stream.wait_through(date(2025, 1, 3))
+    stream.wait_through(date(2025, 1, 3), 600)
     stream.feed(landed[4])
     stream.stop()
     eventually(lambda: stream.jobs == [], 60, "the job, which has a name of its own, to end")
@@ -32,8 +32,8 @@ def test_a_changed_job_goes_on_from_the_snapshot(tmp_path, streams):
     stream.start(parallelism=2)
     for paths in landed[5:]:
         stream.feed(paths)
-    stream.wait()
-    stream.wait_through(date(2025, 1, 8))
+    stream.wait(600)
+    stream.wait_through(date(2025, 1, 8), 600)
     stream.stop()
     assert stream.standing.number > before
     assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
