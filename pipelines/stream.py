@@ -312,7 +312,7 @@ def pump(
         if not publisher.since.epochs:
             asked.clear()  # what stands is all there is
         due = asked.is_set() or stops or time.monotonic() - last > settings.publish_seconds
-        due = due or (publisher.since.days and (took or not told))
+        due = due or (publisher.since.days > 0 and (took or not told))
         if due and publisher.since.epochs and not publisher.undecided:
             published = publisher.publish()
             asked.clear()

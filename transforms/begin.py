@@ -9,7 +9,7 @@ import apache_beam as beam
 
 from transforms.blocks import Keyed, tag
 from transforms.epochs import NOTHING
-from transforms.read_kafka import NO_DAY, Span, SpanProvider
+from transforms.kafka_spans import NO_DAY, Span, SpanProvider
 
 START: Keyed = (0, tag(NOTHING, "start"))
 """What tells the cutter to begin."""
