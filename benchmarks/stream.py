@@ -311,7 +311,7 @@ def table(bench: Bench, outcomes: Sequence[Outcome], compared: dict[str, dict[st
         verdict = f"{found['differing']:,} DIFFER" if found["differing"] or not found["rows"] else "all equal"
         lines.append(
             f"answers of {sides}: {verdict}; {found['rows']:,} rows of {found['days']} days compared, "
-            f"{found['silent']:,} left out"
+            f"{found['left_out']:,} left out"
         )
     return "\n".join(lines)
 
@@ -325,8 +325,9 @@ def infra(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[dict[str,
     arguments.flink = str(Path(arguments.flink or work / "flink").absolute())
     arguments.kafka = str(Path(arguments.kafka or work / "kafka").absolute())
     base = arguments.port_base
-    # Flink's page is asked when a job begins to read, so its figures have to be fresh.
-    flink = ["--slots", max(2, *arguments.parallelism), "--config", "metrics.fetcher.update-interval=500"]
+    # Flink's page is asked when a job begins to read, so its figures have to be fresh. A busy machine answers late.
+    flink = ["--slots", max(arguments.parallelism), "--config", "metrics.fetcher.update-interval=500"]
+    flink += ["--config", "pekko.ask.timeout=60s"]
     flink += ["--task-manager-memory", arguments.task_manager_memory, *(["--port-base", base] if base else [])]
     kafka = ["--port", arguments.kafka_port] if arguments.kafka_port else []
     with part(CLUSTER, arguments.flink, flink) as cluster, part(BROKER, arguments.kafka, kafka, "--wipe") as broker:
