@@ -73,9 +73,10 @@ def growth(arguments: argparse.Namespace, work: Path) -> str:
     made.home.mkdir(parents=True, exist_ok=True)
     world.settle_in(made)
     world.simulate_stock(made)
+    names = ("history", "a day", "in D-455", "checkpoints", "ledger", "other", "log", "register rows")
     lines = [
-        f"{arguments.accounts:,} accounts in {shards} shards; bytes for each account, files for each shard",
-        f"{'day':>5}{'history':>10}{'a day':>8}{'within D-455':>14}{'other state':>13}{'files':>8}{'log':>10}{'register rows':>15}",
+        f"{arguments.accounts:,} accounts in {shards} shards; bytes for each account",
+        f"{'day':>5}" + "".join(f"{name:>14}" for name in names),
     ]
     for last in [*range(arguments.step, days, arguments.step), days]:
         world.backfill(made, last)
@@ -89,18 +90,30 @@ def weigh(made: World, day: int, accounts: int, shards: int) -> str:
 
     standing = Warehouse(str(made.warehouse)).load()
     size: Counter[str] = Counter()
-    for entry in standing.entries:
-        part = entry.kind.partition(":")[0]
-        kind = part if part in ("log", "mart") else "history" if entry.kind in HISTORY else "state"
-        size[kind] += entry.bytes
-        size["files"] += kind == "state"
-        if kind == "history" and entry.first > standing.through - LONGEST:
-            size["recent"] += entry.bytes
-    per = {name: count / accounts for name, count in size.items()}
-    return (
-        f"{day:>5}{per['history']:>10,.0f}{per['history'] / day:>8.1f}{per['recent']:>14,.0f}{per['state']:>13,.0f}"
-        f"{size['files'] / shards:>8,.0f}{per['log']:>10,.0f}{standing.deliveries.num_rows:>15,}"
-    )
+    for entry, length in weights(standing.entries):
+        size[kind_of(entry)] += length
+        if kind_of(entry) == "history" and entry.first > standing.through - LONGEST:
+            size["recent"] += length
+    per = {name: size[name] / accounts for name in ("history", "recent", "checkpoint", "ledger", "state", "log")}
+    history, *rest = per.values()
+    shown = [f"{history:,.0f}", f"{history / day:,.1f}", *(f"{value:,.0f}" for value in rest)]
+    return f"{day:>5}" + "".join(f"{value:>14}" for value in [*shown, f"{standing.deliveries.num_rows:,}"])
+
+
+def kind_of(entry: Any) -> str:
+    """What an entry is to these tables: log, mart, history, checkpoint, ledger or other state."""
+    from transforms.checkpoints import CHECKPOINT
+
+    head = entry.kind.partition(":")[0]
+    of = {**dict.fromkeys(HISTORY, "history"), **dict.fromkeys(CHECKPOINT, "checkpoint")}
+    return head if head in ("log", "mart", "ledger") else of.get(entry.kind, "state")
+
+
+def weights(entries: Sequence[Any]) -> Iterator[tuple[Any, float]]:
+    """Each entry with its bytes: an entry may be one part of a file, and then has its share of the file's."""
+    parts = Counter(entry.path for entry in entries)
+    for entry in entries:
+        yield entry, entry.bytes / parts[entry.path]
 
 
 # ---- stream ---------------------------------------------------------------------------------------------------------
@@ -147,7 +160,7 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
         for number in range(arguments.history + 1, arguments.history + arguments.days + 1):
             started = time.monotonic()
             rows = _feed_day(made, number, address, prefix)
-            wanted = day_of(made.date_of(number - 1))  # a day closes once its partitions have come a day further
+            wanted = day_of(made.date_of(number))  # it closes once its partitions are idle
             while (warehouse.load().through or 0) < wanted:
                 if process.poll() is not None or time.monotonic() - started > 1200:
                     raise RuntimeError(f"the stream does not go on: see {here / 'stream.log'}")
@@ -155,12 +168,13 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
             new = [entry for entry in warehouse.load().entries if entry.path not in seen]
             seen |= {entry.path for entry in new}
             size: Counter[str] = Counter()
-            for path, kind, length in {(e.path, e.kind.partition(":")[0], e.bytes) for e in new}:
-                size[kind if kind in ("log", "mart") else "state"] += length * bool(path)
-            per = {kind: count / arguments.accounts for kind, count in size.items()}
+            for entry, length in weights(new):
+                size[kind_of(entry)] += length
+            size["state"] += size.pop("checkpoint", 0) + size.pop("ledger", 0)
+            per = {kind: size[kind] / arguments.accounts for kind in ("history", "state", "log", "mart")}
             lines.append(
                 f"day {number}: {rows:,} rows in {time.monotonic() - started:.0f} s; bytes written per account: "
-                f"state {per.get('state', 0):,.0f}, log {per.get('log', 0):,.0f}, marts {per.get('mart', 0):,.0f}; "
+                f"history {per['history']:,.1f}, other state {per['state']:,.1f}, log {per['log']:,.1f}, marts {per['mart']:,.1f}; "
                 f"checkpoint {_checkpoint(rest)}"
             )
             say(lines[-1])
@@ -168,7 +182,7 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
         process.terminate()
         process.wait(120)
     standing = warehouse.load()
-    state = sum(entry.bytes for entry in standing.entries if entry.kind.partition(":")[0] not in ("log", "mart"))
+    state = sum(length for entry, length in weights(standing.entries) if kind_of(entry) not in ("log", "mart"))
     head = [
         f"{arguments.accounts:,} accounts in {shards} shards, {arguments.history} days loaded, {arguments.days} streamed",
         f"state files: {state / arguments.accounts:,.0f} bytes for each account, {state / (1 << 20):,.1f} MiB",
@@ -227,9 +241,8 @@ def _create_topics(address: str, prefix: str) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic
 
     counts = {"accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2}
-    made = AdminClient({"bootstrap.servers": address}).create_topics(
-        [NewTopic(prefix + n, c, 1) for n, c in counts.items()]
-    )
+    admin = AdminClient({"bootstrap.servers": address})
+    made = admin.create_topics([NewTopic(prefix + n, c, 1) for n, c in counts.items()])
     for topic in made.values():
         topic.result()
 
