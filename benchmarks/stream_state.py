@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, default=40, help="growth: days from one publication to the next")
     parser.add_argument("--shards", type=int)
     parser.add_argument(
+        "--watch", type=int, default=120, help="stream: seconds to watch checkpoints, idle and trickling"
+    )
+    parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE", help="stream: a Flink setting")
+    parser.add_argument(
         "--port-base", type=int, default=24000, help="stream: ports of the cluster; the broker takes +50"
     )
     parser.add_argument("--work", type=Path, help="folder that keeps the world; default: a temporary one")
@@ -126,10 +130,11 @@ def stream(arguments: argparse.Namespace, work: Path) -> str:
     made = World(work, arguments.accounts, arguments.history, shards, stocked)
     world.prepare(made)
     cluster, broker, run = ROOT / "infra/flink/cluster.py", ROOT / "infra/kafka/broker.py", work / "run"
+    settings = [f"--config={pair}" for pair in arguments.config]
     with ExitStack() as at_end:
         at_end.callback(_call, broker, "down", "--run-dir", run / "kafka", "--wipe")
         at_end.callback(_call, cluster, "down", "--run-dir", run / "flink")
-        flink = _call(cluster, "up", "--run-dir", run / "flink", "--port-base", arguments.port_base)
+        flink = _call(cluster, "up", "--run-dir", run / "flink", "--port-base", arguments.port_base, *settings)
         kafka = _call(broker, "up", "--run-dir", run / "kafka", "--port", arguments.port_base + 50)
         return _measure(arguments, made, flink, kafka["address"], shards)
 
@@ -178,6 +183,9 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
                 f"checkpoint {_checkpoint(rest)}"
             )
             say(lines[-1])
+        for events in (0, 10):
+            lines.append(watch(rest, arguments.watch, events, address, prefix))
+            say(lines[-1])
     finally:
         process.terminate()
         process.wait(120)
@@ -188,6 +196,35 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
         f"state files: {state / arguments.accounts:,.0f} bytes for each account, {state / (1 << 20):,.1f} MiB",
     ]
     return "\n".join([*head, *lines])
+
+
+def watch(page: str, seconds: int, events: int, address: str, prefix: str) -> str:
+    """How checkpoints grow under so many events a second, as text."""
+    from confluent_kafka import Producer
+
+    producer, until = Producer({"bootstrap.servers": address}), time.monotonic() + seconds
+    sizes: dict[float, int] = {}
+    while time.monotonic() < until:
+        for number in range(events):
+            row = {"account_id": "nobody", "event_id": f"{time.time()}-{number}", "event_type": "payment"}
+            producer.produce(f"{prefix}ledger-events", json.dumps(row))
+        producer.flush()
+        last = _latest(page)
+        sizes[last["latest_ack_timestamp"] / 1000] = last["state_size"]
+        time.sleep(1)
+    seen, half = list(sizes.items()), len(sizes) // 2  # compactions move sizes up and down: the means of halves tell
+    (before, small), (after, large) = (
+        [sum(column) / len(column) for column in zip(*some, strict=True)] for some in (seen[:half], seen[half:])
+    )
+    growth = (large - small) / (after - before) * 3600 / 1e6
+    return (
+        f"{events} events/s: {len(seen)} checkpoints in {seconds} s, of {large:,.0f} bytes, {growth:+,.1f} MB an hour"
+    )
+
+
+def _latest(page: str) -> Any:
+    (job,) = (j["jid"] for j in _get(f"{page}/jobs/overview")["jobs"] if j["state"] == "RUNNING")
+    return _get(f"{page}/jobs/{job}/checkpoints")["latest"]["completed"]
 
 
 def _checkpoint(page: str) -> str:
