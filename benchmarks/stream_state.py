@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, default=40, help="growth: days from one publication to the next")
     parser.add_argument("--shards", type=int)
     parser.add_argument(
+        "--watch", type=int, default=120, help="stream: seconds to watch checkpoints, idle and trickling"
+    )
+    parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE", help="stream: a Flink setting")
+    parser.add_argument(
         "--port-base", type=int, default=24000, help="stream: ports of the cluster; the broker takes +50"
     )
     parser.add_argument("--work", type=Path, help="folder that keeps the world; default: a temporary one")
@@ -73,9 +77,10 @@ def growth(arguments: argparse.Namespace, work: Path) -> str:
     made.home.mkdir(parents=True, exist_ok=True)
     world.settle_in(made)
     world.simulate_stock(made)
+    names = ("history", "a day", "in D-455", "checkpoints", "ledger", "other", "log", "register rows")
     lines = [
-        f"{arguments.accounts:,} accounts in {shards} shards; bytes for each account, files for each shard",
-        f"{'day':>5}{'history':>10}{'a day':>8}{'within D-455':>14}{'other state':>13}{'files':>8}{'log':>10}{'register rows':>15}",
+        f"{arguments.accounts:,} accounts in {shards} shards; bytes for each account",
+        f"{'day':>5}" + "".join(f"{name:>14}" for name in names),
     ]
     for last in [*range(arguments.step, days, arguments.step), days]:
         world.backfill(made, last)
@@ -89,18 +94,30 @@ def weigh(made: World, day: int, accounts: int, shards: int) -> str:
 
     standing = Warehouse(str(made.warehouse)).load()
     size: Counter[str] = Counter()
-    for entry in standing.entries:
-        part = entry.kind.partition(":")[0]
-        kind = part if part in ("log", "mart") else "history" if entry.kind in HISTORY else "state"
-        size[kind] += entry.bytes
-        size["files"] += kind == "state"
-        if kind == "history" and entry.first > standing.through - LONGEST:
-            size["recent"] += entry.bytes
-    per = {name: count / accounts for name, count in size.items()}
-    return (
-        f"{day:>5}{per['history']:>10,.0f}{per['history'] / day:>8.1f}{per['recent']:>14,.0f}{per['state']:>13,.0f}"
-        f"{size['files'] / shards:>8,.0f}{per['log']:>10,.0f}{standing.deliveries.num_rows:>15,}"
-    )
+    for entry, length in weights(standing.entries):
+        size[kind_of(entry)] += length
+        if kind_of(entry) == "history" and entry.first > standing.through - LONGEST:
+            size["recent"] += length
+    per = {name: size[name] / accounts for name in ("history", "recent", "checkpoint", "ledger", "state", "log")}
+    history, *rest = per.values()
+    shown = [f"{history:,.0f}", f"{history / day:,.1f}", *(f"{value:,.0f}" for value in rest)]
+    return f"{day:>5}" + "".join(f"{value:>14}" for value in [*shown, f"{standing.deliveries.num_rows:,}"])
+
+
+def kind_of(entry: Any) -> str:
+    """What an entry is to these tables: log, mart, history, checkpoint, ledger or other state."""
+    from transforms.checkpoints import CHECKPOINT
+
+    head = entry.kind.partition(":")[0]
+    of = {**dict.fromkeys(HISTORY, "history"), **dict.fromkeys(CHECKPOINT, "checkpoint")}
+    return head if head in ("log", "mart", "ledger") else of.get(entry.kind, "state")
+
+
+def weights(entries: Sequence[Any]) -> Iterator[tuple[Any, float]]:
+    """Each entry with its bytes: an entry may be one part of a file, and then has its share of the file's."""
+    parts = Counter(entry.path for entry in entries)
+    for entry in entries:
+        yield entry, entry.bytes / parts[entry.path]
 
 
 # ---- stream ---------------------------------------------------------------------------------------------------------
@@ -113,10 +130,11 @@ def stream(arguments: argparse.Namespace, work: Path) -> str:
     made = World(work, arguments.accounts, arguments.history, shards, stocked)
     world.prepare(made)
     cluster, broker, run = ROOT / "infra/flink/cluster.py", ROOT / "infra/kafka/broker.py", work / "run"
+    settings = [f"--config={pair}" for pair in arguments.config]
     with ExitStack() as at_end:
         at_end.callback(_call, broker, "down", "--run-dir", run / "kafka", "--wipe")
         at_end.callback(_call, cluster, "down", "--run-dir", run / "flink")
-        flink = _call(cluster, "up", "--run-dir", run / "flink", "--port-base", arguments.port_base)
+        flink = _call(cluster, "up", "--run-dir", run / "flink", "--port-base", arguments.port_base, *settings)
         kafka = _call(broker, "up", "--run-dir", run / "kafka", "--port", arguments.port_base + 50)
         return _measure(arguments, made, flink, kafka["address"], shards)
 
@@ -147,7 +165,7 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
         for number in range(arguments.history + 1, arguments.history + arguments.days + 1):
             started = time.monotonic()
             rows = _feed_day(made, number, address, prefix)
-            wanted = day_of(made.date_of(number - 1))  # a day closes once its partitions have come a day further
+            wanted = day_of(made.date_of(number))  # it closes once its partitions are idle
             while (warehouse.load().through or 0) < wanted:
                 if process.poll() is not None or time.monotonic() - started > 1200:
                     raise RuntimeError(f"the stream does not go on: see {here / 'stream.log'}")
@@ -155,25 +173,58 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
             new = [entry for entry in warehouse.load().entries if entry.path not in seen]
             seen |= {entry.path for entry in new}
             size: Counter[str] = Counter()
-            for path, kind, length in {(e.path, e.kind.partition(":")[0], e.bytes) for e in new}:
-                size[kind if kind in ("log", "mart") else "state"] += length * bool(path)
-            per = {kind: count / arguments.accounts for kind, count in size.items()}
+            for entry, length in weights(new):
+                size[kind_of(entry)] += length
+            size["state"] += size.pop("checkpoint", 0) + size.pop("ledger", 0)
+            per = {kind: size[kind] / arguments.accounts for kind in ("history", "state", "log", "mart")}
             lines.append(
                 f"day {number}: {rows:,} rows in {time.monotonic() - started:.0f} s; bytes written per account: "
-                f"state {per.get('state', 0):,.0f}, log {per.get('log', 0):,.0f}, marts {per.get('mart', 0):,.0f}; "
+                f"history {per['history']:,.1f}, other state {per['state']:,.1f}, log {per['log']:,.1f}, marts {per['mart']:,.1f}; "
                 f"checkpoint {_checkpoint(rest)}"
             )
+            say(lines[-1])
+        for events in (0, 10):
+            lines.append(watch(rest, arguments.watch, events, address, prefix))
             say(lines[-1])
     finally:
         process.terminate()
         process.wait(120)
     standing = warehouse.load()
-    state = sum(entry.bytes for entry in standing.entries if entry.kind.partition(":")[0] not in ("log", "mart"))
+    state = sum(length for entry, length in weights(standing.entries) if kind_of(entry) not in ("log", "mart"))
     head = [
         f"{arguments.accounts:,} accounts in {shards} shards, {arguments.history} days loaded, {arguments.days} streamed",
         f"state files: {state / arguments.accounts:,.0f} bytes for each account, {state / (1 << 20):,.1f} MiB",
     ]
     return "\n".join([*head, *lines])
+
+
+def watch(page: str, seconds: int, events: int, address: str, prefix: str) -> str:
+    """How checkpoints grow under so many events a second, as text."""
+    from confluent_kafka import Producer
+
+    producer, until = Producer({"bootstrap.servers": address}), time.monotonic() + seconds
+    sizes: dict[float, int] = {}
+    while time.monotonic() < until:
+        for number in range(events):
+            row = {"account_id": "nobody", "event_id": f"{time.time()}-{number}", "event_type": "payment"}
+            producer.produce(f"{prefix}ledger-events", json.dumps(row))
+        producer.flush()
+        last = _latest(page)
+        sizes[last["latest_ack_timestamp"] / 1000] = last["state_size"]
+        time.sleep(1)
+    seen, half = list(sizes.items()), len(sizes) // 2  # compactions move sizes up and down: the means of halves tell
+    (before, small), (after, large) = (
+        [sum(column) / len(column) for column in zip(*some, strict=True)] for some in (seen[:half], seen[half:])
+    )
+    growth = (large - small) / (after - before) * 3600 / 1e6
+    return (
+        f"{events} events/s: {len(seen)} checkpoints in {seconds} s, of {large:,.0f} bytes, {growth:+,.1f} MB an hour"
+    )
+
+
+def _latest(page: str) -> Any:
+    (job,) = (j["jid"] for j in _get(f"{page}/jobs/overview")["jobs"] if j["state"] == "RUNNING")
+    return _get(f"{page}/jobs/{job}/checkpoints")["latest"]["completed"]
 
 
 def _checkpoint(page: str) -> str:
@@ -227,9 +278,8 @@ def _create_topics(address: str, prefix: str) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic
 
     counts = {"accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2}
-    made = AdminClient({"bootstrap.servers": address}).create_topics(
-        [NewTopic(prefix + n, c, 1) for n, c in counts.items()]
-    )
+    admin = AdminClient({"bootstrap.servers": address})
+    made = admin.create_topics([NewTopic(prefix + n, c, 1) for n, c in counts.items()])
     for topic in made.values():
         topic.result()
 

@@ -58,7 +58,7 @@ Why a delivered row was rejected: the codes of `reason` in the mart `rejects`, a
 
 METRICS_INTRODUCTION = f"""\
 What `wattier stream` tells of itself while it runs, as Beam metrics in the namespace `{NAMESPACE}`. Flink shows them at the step
-that counts: by REST as `SUBTASK.STEP.{NAMESPACE}.NAME` (`/jobs/JOB/vertices/VERTEX/metrics`), and as Prometheus text, at the
+that counts: by REST as `SUBTASK.STEP.{NAMESPACE}_NAME` (`/jobs/JOB/vertices/VERTEX/metrics`), and as Prometheus text, at the
 addresses that `infra/flink/cluster.py status` gives under `metrics`, as `flink_taskmanager_job_task_operator_{NAMESPACE}_NAME`.
 A counter counts from the start of the job, in each subtask; a gauge is the last value told; of a distribution REST gives count,
 sum, mean, least and most, but Prometheus text gives 0. Size and duration of checkpoints are Flink's own: `/jobs/JOB/checkpoints`.
