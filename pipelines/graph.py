@@ -25,7 +25,7 @@ from schemas.policy import Policy
 from transforms.blocks import Keyed, group
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.cutoffs import CutOff, ExtractOf, FindBracketsOf, LocateOf, ResolveOf, WriteCutoffsOf
-from transforms.epochs import STATE_AFTER, EpochFold, Route, RunEpochs, Stage, every, own
+from transforms.epochs import STATE_AFTER, EpochFold, Route, RunEpochs, SpreadKeys, Stage, every, own
 from transforms.fold_days import FoldDays, FoldDaysShard
 from transforms.fold_features import FoldFeatures, Plan
 from transforms.fold_meters import FoldMeters, FoldMetersShard
@@ -99,7 +99,12 @@ def stream(
         return EpochFold(Stage(name, senders, make, routes, **more), place, snapshot)
 
     waiting = beam.ParDo(Inbox(place)).with_outputs("reference", "meters")
-    inbox = [*inputs.rows, inputs.cuts] | "Inbox/Flatten" >> beam.Flatten() | "Inbox" >> waiting
+    inbox = (
+        [*inputs.rows, inputs.cuts]
+        | "Inbox/Flatten" >> beam.Flatten()
+        | "Inbox/SpreadKeys" >> beam.ParDo(SpreadKeys(place))
+        | "Inbox" >> waiting
+    )
 
     to_meters, to_days, to_features = every("to_meters"), own("state", "to_days"), own(STATE_AFTER, "to_features")
     fold = stage(
@@ -145,6 +150,9 @@ def stream(
     events = [rows | f"LedgerEvents{at}" >> beam.ParDo(LedgerEvents()) for at, rows in enumerate(inputs.rows)]
     early = beam.ParDo(ProvisionalTiers(place, policy, snapshot))
     changes: PCollection[Keyed] = (
-        [*events, after] | "ProvisionalTiers/Flatten" >> beam.Flatten() | "ProvisionalTiers" >> early
+        [*events, after]
+        | "ProvisionalTiers/Flatten" >> beam.Flatten()
+        | "ProvisionalTiers/SpreadKeys" >> beam.ParDo(SpreadKeys(place))
+        | "ProvisionalTiers" >> early
     )
     return changes

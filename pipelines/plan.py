@@ -94,6 +94,11 @@ def policy_state(policy: Policy) -> list[list[Any]]:
     return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]
 
 
+def made_under(policy: Policy) -> dict[str, Any]:
+    """Of a policy, what service days are made by: the audit is the publisher's."""
+    return {"policy": policy_state(policy), "day_close": policy.day_close.model_dump()}
+
+
 def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
     """First day on which another rule is in force than was published under; None where all is as it was."""
     if held is None:

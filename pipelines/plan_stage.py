@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipelines.calendar import Calendar
 from pipelines.config import Retention
 from pipelines.cut import NO_LIMIT
-from pipelines.plan import Standing, decide, policy_state
+from pipelines.plan import Decision, Standing, decide, policy_state
 from schemas.policy import Policy
 from transforms.blocks import fact, kind_of, tag, with_facts
 from transforms.checkpoints import kept_checkpoints
@@ -21,6 +21,7 @@ from transforms.epochs import REPORT, TICKS, EpochFold, Outbox, Stage
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.inbox import Cut
+from transforms.metrics import metric
 from transforms.shards import Place
 from transforms.storage import Entry, entries_from_batch, entries_to_batch
 from transforms.tick_stages import Tick, ticks_block
@@ -49,6 +50,8 @@ class PlanStage(EpochFold):
     def __init__(self, stage: Stage, place: Place, bootstrap: str | None, policy: Policy, retention: Retention) -> None:
         super().__init__(stage, place, bootstrap)
         self.policy, self.retention = policy, retention
+        self.made, self.anew = metric("days_made"), metric("days_restated")
+        self.restatements = metric("restatements")
 
     def initial(self, bucket: int) -> pa.RecordBatch:
         """From the snapshot: the calendar of all shards, and what stands."""
@@ -99,6 +102,7 @@ class PlanStage(EpochFold):
                 held.checkpoints = tuple(sorted(kept_checkpoints([*kept, last])))
             if decision.spans:
                 assert calendar is not None
+                self._count(decision, held.through)
                 held.restate, held.through, held.first = None, decision.end, calendar.first
                 held.policy = policy_state(self.policy)
         plan = {
@@ -107,6 +111,14 @@ class PlanStage(EpochFold):
         }  # fmt: skip
         store.write_json(f"{self.place_of(cut.number).folder}/plan.json", plan)
         return ticks
+
+    def _count(self, decision: Decision, before: int | None) -> None:
+        """Tell of the days that are made, and of those made anew. before: last day made so far."""
+        days = [day for first, last in decision.spans for day in range(max(first, decision.first), last + 1)]
+        anew = sum(before is not None and day <= before for day in days)
+        self.made.inc(len(days))
+        self.anew.inc(anew)
+        self.restatements.inc(anew > 0)
 
 
 def _block(entries: Sequence[Entry], held: PlanState) -> pa.RecordBatch:

@@ -6,7 +6,7 @@ has moved nothing has happened; after it, `recover` derives what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.marts import Publication, derive, migration_matrix
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
-from pipelines.warehouse import Generation, Warehouse, commit_point, stack
+from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
 from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
 from transforms.kernels.windows import date_of, day_of
@@ -70,11 +70,12 @@ class Publisher:
     def publish(
         self, before: Generation, draft: Generation, config: Config, started: datetime, *, restated_from: date | None,
         corrected_from: date | None, facts: Mapping[str, tuple[int, int]], audit: bool, overrides: frozenset[str],
-        progress: Callable[[str, int, int], None], early: Early | None = None,
+        progress: Callable[[str, int, int], None], fresh: Sequence[Entry], early: Early | None = None,
     ) -> None:  # fmt: skip
         """Audit the draft's new rows, then move the pointer to it. Raises AuditFailed; nothing has moved then.
 
         restated_from: first day published before that was made anew; corrected_from: first day that deliveries changed.
+        fresh: files of the rows taken in; the draft may hold these rows in larger files, with others.
         early: a stream's provisional changes; the generation then keeps what there is to tell.
         """
         progress("audit", 0, 1)
@@ -89,7 +90,7 @@ class Publisher:
         if early is not None:
             tables[TABLE] = published_changes(self.warehouse, before, replace(draft, tables=tables), early)
         if audit:
-            results = self._audit(before, draft, config, facts, overrides)
+            results = self._audit(before, draft, config, facts, fresh, overrides)
             tables["data_quality_results"] = stack(tables.get("data_quality_results"), results)
         commit_point("after_audit")
         progress("publish", 0, 1)
@@ -108,14 +109,16 @@ class Publisher:
 
     def _audit(
         self, before: Generation, draft: Generation, config: Config, facts: Mapping[str, tuple[int, int]],
-        overrides: frozenset[str],
+        fresh: Sequence[Entry], overrides: frozenset[str],
     ) -> pa.Table:  # fmt: skip
         from pipelines.audit import Facts, audit
 
         old = {entry.path for entry in before.entries}
         staging = {
             relation: [
-                self._full(e) for e in draft.of(kind) if e.path not in old or relation == "customer_tiers_current"
+                self._full(e)
+                for e in (fresh if kind.startswith(TAKEN_IN) else draft.entries)
+                if e.kind == kind and (e.path not in old or relation == "customer_tiers_current")
             ]
             for relation, kind in AUDITED.items()
         }
@@ -125,7 +128,7 @@ class Publisher:
         docs = Path(self.warehouse.root) / "data_docs"
         result = audit(staging, config.policy, draft.number, docs, seen, overrides - {TAKEN_BACK})
         if result.blocked:
-            rejects = [self._full(e) for e in draft.of("mart:rejects") if e.path not in old]
+            rejects = [self._full(e) for e in fresh if e.kind == "mart:rejects"]
             raise AuditFailed(result.message + reject_summary(rejects))
         return result.rows
 

@@ -106,18 +106,11 @@ class _Run:
         self.steps = 0
         self.counts = RowCounts()
         self.restate: list[int] = []
-        self._check_shards()
-
-    def _check_shards(self) -> None:
-        held, asked = self.standing.header.get("shards"), self.config.settings.shards
-        if held is not None and held != asked:
-            raise StateError(
-                f"{self.warehouse.root} is kept in {held} shards, the configuration says {asked}. Set `shards: {held}`, or "
-                "run into a new warehouse: results do not depend on it."
-            )
+        warehouse.check_shards(self.standing, config.settings.shards)
 
     def go(self, through: date | None, audit: bool, overrides: frozenset[str]) -> RunReport:
-        landed = discover(self.config.landing, self.config.sources, self.standing.deliveries)
+        last = self.standing.last_delivery
+        landed = discover(self.config.landing, self.config.sources, self.standing.deliveries, last)
         with _Clock() as clock:
             self._take_in(landed)
         seconds = {"take_in": clock.seconds}
@@ -164,13 +157,14 @@ class _Run:
             end,
             counts,
             report.held,
+            max([last, *(delivery.seq for delivery in landed.deliveries)]),
         )
         with _Clock() as clock:
             facts = {source: (c["read"], c["rejected"]) for source, c in counts.items()}
             self.publisher.publish(
                 self.standing, generation, self.config, self.started, restated_from=report.restated_from,
                 corrected_from=date_of(min(self.restate)) if self.restate else None, facts=facts, audit=audit,
-                overrides=overrides, progress=self.progress,
+                overrides=overrides, progress=self.progress, fresh=self.draft.fresh,
             )  # fmt: skip
         seconds["publish"] = clock.seconds
         report.restated_tiers = self._restated_tiers(generation.number)

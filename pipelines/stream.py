@@ -13,20 +13,23 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pipelines.config import Config
+from pipelines.landing import open_landing
+from pipelines.plan import made_under
 from pipelines.publish import Publisher
+from pipelines.stalls import StallWatch
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.epochs import write_entries
 from transforms.kernels.windows import day_of
+from transforms.parts import partition_of
 from transforms.shards import Place
+from transforms.storage import as_file
 from transforms.tick_stages import CUTOFFS_BEFORE
 
 if TYPE_CHECKING:
@@ -50,26 +53,27 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
 
     standing = warehouse.load()
     shards = config.settings.shards
-    if standing.header.get("shards", shards) != shards:
-        raise StateError(
-            f"{warehouse.root} is kept in {standing.header['shards']} shards, the configuration says {shards}."
-        )
+    warehouse.check_shards(standing, shards)
     offsets = standing.header.get("stream", {}).get("offsets", {})
     partitions = list_parts(config, offsets)
     landing = config.landing if any(mapping.files for mapping in config.sources.values()) else None
     if not partitions and landing is None:
         raise ConfigError(f"{config.path}: no source names `topics` or `files`: there is nothing to stream")
+    if landing is not None:
+        open_landing(landing)
     folder = f"data/{standing.number + 1:06d}-stream-{uuid.uuid4().hex[:8]}"
     write_snapshot(warehouse, standing, f"{folder}/snapshot", shards)
     register = f"{folder}/snapshot-deliveries.arrow"
-    warehouse.store.write_bytes(register, _as_file(standing.deliveries))
+    warehouse.store.write_bytes(register, as_file(standing.deliveries))
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {"folder": folder, "generation": standing.number, "started_at": started}
+    begins = {p.part: p.start for p in partitions}
+    facts = {"folder": folder, "generation": standing.number, "started_at": started, "offsets": begins}
+    facts |= {"shards": shards, **made_under(config.policy)}
     warehouse.store.write_json(f"{folder}/{STREAM}", facts)
     warehouse.store.write_json(STREAM, facts)
     inputs = Inputs(
-        {p.part: p.source for p in partitions}, {p.part: p.start for p in partitions}, landing,
-        pc.max(standing.deliveries["seq"]).as_py() or 0, register,
+        {p.part: p.source for p in partitions}, begins, landing,
+        standing.last_delivery, register,
     )  # fmt: skip
     return Session(Place(warehouse.root, folder, shards), f"{folder}/snapshot", inputs, tuple(partitions))
 
@@ -82,10 +86,7 @@ def list_parts(config: Config, offsets: dict[str, int]) -> list[Partition]:
         raise ConfigError(f"{config.path}: sources name `topics`, but there is no `kafka:` to say where the broker is")
     from transforms.kafka_partitions import list_partitions
 
-    starts = {}
-    for part, offset in offsets.items():
-        topic, partition = part.removeprefix("kafka:").rsplit("/", 1)
-        starts[topic, int(partition)] = offset
+    starts = {partition_of(part): offset for part, offset in offsets.items()}
     return list_partitions(config.settings.kafka, config.sources, starts)
 
 
@@ -118,15 +119,15 @@ def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = No
 
     from pipelines.cut import CutEpochs
     from pipelines.graph import Inbound, stream
-    from transforms.blocks import tag
-    from transforms.epochs import NOTHING
+    from transforms.begin import START, Begin
     from transforms.inbox import RouteDelivery, RouteRows
     from transforms.read_kafka import ReadKafka
     from transforms.tier_changes import ToDeadLetters, ToTierChanges
     from transforms.write_kafka import WriteMessages
 
     place, rows, kafka = session.place, [], config.settings.kafka
-    marks = [p | "Start" >> beam.Create([(0, tag(NOTHING, "start"))], reshuffle=False)]
+    start = beam.Create([START], reshuffle=False) if session.partitions else Begin()
+    marks = [p | "Start" >> start]
     if session.partitions:
         assert kafka is not None
         read = p | "ReadKafka" >> (source or ReadKafka(kafka, config.sources, list(session.partitions)))
@@ -151,17 +152,13 @@ def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = No
     return changes
 
 
-def _as_file(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
 @dataclass(frozen=True)
 class StreamSettings:
     """How `wattier stream` goes. until: stop once this service day is published; attach: submit nothing, only publish.
+    publish_seconds: how long what closes no day waits for its publication. Each publication has rows of its own in the marts
+    that tell of runs, so it is not to come every minute; but Kafka's retention must be longer, by far.
     flink: URL of the Flink cluster's page, to stop the job there: Beam's job server forgets a job, but does not stop it.
+    stalled_seconds: a partition that is waited for so long is told of.
     """
 
     until: date | None = None
@@ -171,19 +168,32 @@ class StreamSettings:
     audit: bool = True
     overrides: frozenset[str] = frozenset()
     flink: str | None = None
-    publish_seconds: float = 30.0
+    publish_seconds: float = 900.0
+    stalled_seconds: float = 60.0
 
 
 POLL_SECONDS = 0.2
+LOOK_SECONDS = 5.0
+JOB = "job.json"
+"""File in a stream's folder that says what its job is named."""
+
+UNSPLIT = "prism_disable_sdf_split"
+"""Experiment of Beam's Prism runner."""
+
 FINISH = "--finish_bundle_before_checkpointing"
 
 
 def stream(
-    config: Config, beam_options: Sequence[str], settings: StreamSettings, stopped: Callable[[], bool] = lambda: False
+    config: Config,
+    beam_options: Sequence[str],
+    settings: StreamSettings,
+    stopped: Callable[[], bool] = lambda: False,
+    asked: Event | None = None,
 ) -> Iterator[Published | Notice]:
     """Run a stream until `stopped` says so; yields what is published. Raises WattierError.
 
-    The job ends with it; what it had not published is taken in again by the next run or stream.
+    The job ends with it; what it had not published is taken in again by the next run or stream. asked: set to have a
+    publication now; cleared when there was one.
     """
     warehouse = Warehouse(config.warehouse)
     with warehouse.lock():
@@ -191,16 +201,17 @@ def stream(
         if settings.attach:
             folder, job = live_folder(warehouse), None
         else:
+            p = _pipeline(beam_options)
             session = begin(config, warehouse)
-            folder, job = session.place.folder, _submit(config, session, beam_options, settings)
+            folder, job = session.place.folder, _submit(p, config, warehouse, session, settings)
             yield Notice(f"Submitted; it writes to {folder}.")
             if any(o.startswith("--checkpointing_interval") for o in beam_options) and FINISH not in beam_options:
                 yield Notice(f"Warning: without {FINISH} the last day before a pause may wait for the next message.")
         publisher = StreamPublisher(config, folder, audit=settings.audit, overrides=settings.overrides)
         try:
-            yield from pump(publisher, job, settings, stopped)
+            yield from pump(publisher, job, settings, stopped, asked or Event())
         finally:
-            _cancel(job, folder, settings.flink)
+            _cancel(job, warehouse, folder, settings.flink)
 
 
 @dataclass(frozen=True)
@@ -216,24 +227,44 @@ class Notice:
 def _pace(config: Config, settings: StreamSettings) -> Pace:
     from pipelines.cut import Pace
 
-    lag = config.settings.kafka.out_of_order_days if config.settings.kafka else 0
-    return Pace(settings.cut_seconds, settings.cut_rows, lag)
+    kafka = config.settings.kafka
+    lag, idle = (kafka.out_of_order_days, kafka.idle_timeout_seconds) if kafka else (0, 0)
+    return Pace(settings.cut_seconds, settings.cut_rows, lag, idle)
 
 
-def _submit(config: Config, session: Session, beam_options: Sequence[str], settings: StreamSettings) -> Any:
+def _pipeline(beam_options: Sequence[str]) -> Any:
+    """An empty streaming pipeline. Raises ConfigError where it would go wrong on its runner."""
+    from apache_beam.options.pipeline_options import DebugOptions
+
     from pipelines.runner import new_pipeline
 
-    named = [] if any(option.startswith("--job_name") for option in beam_options) else [_job_name(session.place.folder)]
-    p = new_pipeline([*beam_options, *named, "--streaming"])
+    p = new_pipeline([*beam_options, "--streaming"])
+    experiments = p.options.view_as(DebugOptions).experiments or ()
+    if type(p.runner).__name__ == "PrismRunner" and UNSPLIT not in experiments:
+        raise ConfigError(
+            f"add --experiments={UNSPLIT}: else Prism splits the elements of one key between bundles that run at the same "
+            "time, and what one of them keeps is lost"
+        )
+    return p
+
+
+def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, settings: StreamSettings) -> Any:
+    """Submit the job, and write down its name. Raises ConfigError."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    folder = session.place.folder
+    named = p.options.view_as(GoogleCloudOptions)  # where Beam keeps the name of a job of any runner
+    named.job_name = named.job_name or "wattier-" + folder.rsplit("-", 1)[1]
+    if settings.flink and _running(settings.flink, named.job_name):
+        raise ConfigError(
+            f"a job named {named.job_name} runs on {settings.flink}: stop it there, or give another --job_name"
+        )
+    warehouse.store.write_json(f"{folder}/{JOB}", {"name": named.job_name})
     build(p, config, session, _pace(config, settings))
     return p.run()
 
 
-def _job_name(folder: str) -> str:
-    return "--job_name=wattier-" + folder.rsplit("-", 1)[1]
-
-
-def _cancel(job: Any, folder: str, flink: str | None) -> None:
+def _cancel(job: Any, warehouse: Warehouse, folder: str, flink: str | None) -> None:
     """Stop the job, also where Beam's job server only lets go of it."""
     from apache_beam.runners.runner import PipelineState
 
@@ -241,42 +272,57 @@ def _cancel(job: Any, folder: str, flink: str | None) -> None:
         job.cancel()
     if flink is None:
         return
-    name = _job_name(folder).removeprefix("--job_name=")
+    for found in _running(flink, warehouse.store.read_json(f"{folder}/{JOB}")["name"]):
+        url = f"{flink.rstrip('/')}/jobs/{found}?mode=cancel"
+        urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
+
+
+def _running(flink: str, name: str) -> list[str]:
+    """Ids of the jobs of a name that have not ended."""
     with urllib.request.urlopen(f"{flink.rstrip('/')}/jobs/overview", timeout=30) as answer:
         jobs = json.load(answer)["jobs"]
-    for found in jobs:
-        if found["name"].startswith(name) and found["state"] not in ("CANCELED", "FAILED", "FINISHED"):
-            url = f"{flink.rstrip('/')}/jobs/{found['jid']}?mode=cancel"
-            urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
+    ended = ("CANCELED", "FAILED", "FINISHED")
+    return [found["jid"] for found in jobs if found["name"] == name and found["state"] not in ended]
 
 
 def pump(
-    publisher: StreamPublisher, job: Any, settings: StreamSettings, stopped: Callable[[], bool]
+    publisher: StreamPublisher, job: Any, settings: StreamSettings, stopped: Callable[[], bool], asked: Event
 ) -> Iterator[Published | Notice]:
-    """Publish whenever a day closes, and every so often what else came in, for as long as the job lives."""
+    """Publish whenever a day closes, when asked to, and every so often what else came in, for as long as the job lives.
+
+    A stop publishes what the job has written so far.
+    """
     from apache_beam.runners.runner import PipelineState
 
-    last, told = time.monotonic(), ""
+    last, told, looked = time.monotonic(), "", 0.0
+    watch = StallWatch(publisher.warehouse.store, publisher.folder, settings.stalled_seconds)
     until = day_of(settings.until) if settings.until else None
-    while not stopped():
+    stops = False
+    while not stops:
+        stops, took = stopped(), False
         lives = job is None or not PipelineState.is_terminal(job.state)
-        took = publisher.take()
-        if took:
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked = time.monotonic()
+            yield from map(Notice, watch.look(time.time()))
+        while publisher.take():
+            took = True
             yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())
-        # Changes for which no days were made yet stay with the stream: a publication would forget them.
-        waited = (
-            publisher.since.epochs and not publisher.undecided and time.monotonic() - last > settings.publish_seconds
-        )
-        again = took or not told or time.monotonic() - last > settings.publish_seconds
-        if (publisher.since.days and again) or waited:
+            if not stops:
+                break
+        if not publisher.since.epochs:
+            asked.clear()  # what stands is all there is
+        due = asked.is_set() or stops or time.monotonic() - last > settings.publish_seconds
+        due = due or (publisher.since.days > 0 and (took or not told))
+        if due and publisher.since.epochs and not publisher.undecided:
             published = publisher.publish()
+            asked.clear()
             if published.held is None or published.held != told:
                 yield published
             told, last = published.held or "", time.monotonic()
         through = publisher.standing.through
         if until is not None and through is not None and through >= until:
             return
-        if not took:
+        if not took and not stops:
             if not lives:
                 raise StateError(f"the job has ended: {job.state}. See the runner's log; what is published stands.")
             time.sleep(POLL_SECONDS)
@@ -287,7 +333,6 @@ def describe(config: Config, beam_options: Sequence[str], settings: StreamSettin
     from apache_beam.pipeline import PipelineVisitor
 
     from pipelines.cut import Inputs
-    from pipelines.runner import new_pipeline
 
     class Labels(PipelineVisitor):
         def __init__(self) -> None:
@@ -301,7 +346,7 @@ def describe(config: Config, beam_options: Sequence[str], settings: StreamSettin
         {p.part: p.source for p in partitions}, {p.part: p.start for p in partitions}, config.landing, 0, ""
     )
     session = Session(Place(config.warehouse, "data/dry-run", config.settings.shards), "", inputs, tuple(partitions))
-    p = new_pipeline([*beam_options, "--streaming"])
+    p = _pipeline(beam_options)
     build(p, config, session, _pace(config, settings))
     labels = Labels()
     p.visit(labels)

@@ -20,16 +20,17 @@ import signal
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.errors import Locked, StateError
-from transforms.checkpoints import BY_DAY, CHECKPOINT, kept_checkpoints
-from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch
+from transforms.checkpoints import CHECKPOINT, kept_checkpoints
+from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
 FORMAT = 1
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
@@ -38,6 +39,9 @@ TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
+
+TAKEN_IN = ("log:", "mart:rejects")
+"""Kinds of files that hold rows as they were taken in."""
 
 STREAM = "stream.json"
 """Names the folder of the stream that was begun last."""
@@ -60,7 +64,11 @@ DELIVERIES_SCHEMA = pa.schema(
         ("modified", pa.int64()), ("known_at", pa.string()),
     ]
 )  # fmt: skip
-"""The file register. `seq` is 0 for a file whose content had been delivered before."""
+"""The file register. `seq` is 0 for a file whose content had been delivered before.
+
+Stretches of topics are deliveries, too; there are many, and nobody looks among them for a file: they are in files of kind
+`log:deliveries`, of the same columns.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,11 @@ class Generation:
         through: int | None = self.header.get("through")
         return through
 
+    @property
+    def last_delivery(self) -> int:
+        """The highest number that was given to a delivery."""
+        return int(max(self.header.get("last_delivery", 0), pc.max(self.deliveries["seq"]).as_py() or 0))
+
     def of(self, *kinds: str) -> list[Entry]:
         """Entries of some kinds."""
         return [entry for entry in self.entries if entry.kind in kinds]
@@ -91,22 +104,16 @@ class Generation:
 
 @dataclass
 class Draft:
-    """The entries a run is putting together."""
+    """The entries a run is putting together. fresh: files of rows taken in since the last publication, as they came."""
 
     entries: list[Entry]
+    fresh: list[Entry] = field(default_factory=list)
 
     def apply(self, commits: Iterable[Commit]) -> None:
-        """Take up what stages report, in the order of the stages: entries replace, by day or by kind, or are added."""
+        """Take up what stages report, in the order of the stages."""
         for commit in commits:
-            new_days = {(e.kind, e.shard, e.first) for e in commit.entries if e.kind in BY_DAY}
-            if new_days or commit.replaces:
-                self.entries = [
-                    e
-                    for e in self.entries
-                    if e.shard != commit.shard
-                    or not (e.kind in commit.replaces or (e.kind, e.shard, e.first) in new_days)
-                ]
-            self.entries += commit.entries
+            self.entries = taken_up(self.entries, commit)
+            self.fresh += [entry for entry in commit.entries if entry.kind.startswith(TAKEN_IN)]
 
     def drop_from(self, day: int) -> None:
         """Drop what was published, and every checkpoint, from a service day on: it will be made anew."""
@@ -171,6 +178,15 @@ class Warehouse:
             file.flush()
             yield
 
+    def check_shards(self, standing: Generation, asked: int) -> None:
+        """Hold the number of shards that a configuration asks for against what is kept. Raises StateError."""
+        held = standing.header.get("shards", asked)
+        if held != asked:
+            raise StateError(
+                f"{self.root} is kept in {held} shards, the configuration says {asked}. Set `shards: {held}`, or run into a "
+                "new warehouse: results do not depend on it."
+            )
+
     def load(self) -> Generation:
         """The generation the pointer names; `Generation.none()` before the first. Raises StateError."""
         try:
@@ -214,10 +230,7 @@ class Warehouse:
             "deliveries": generation.deliveries,
         }
         for name, table in tables.items():
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            data = sink.getvalue()
+            data = as_file(table)
             self.store.write_bytes(f"{folder}/{name}.arrow", data)
             digests[name] = hashlib.sha256(data).hexdigest()
         raw = json.dumps({**generation.header, "format": FORMAT, "tables": digests}, sort_keys=True, indent=1).encode()
@@ -236,21 +249,31 @@ class Warehouse:
     def collect_garbage(self, keep: int) -> tuple[int, int]:
         """Remove what neither the standing generation nor the `keep - 1` before it need. Returns (files, bytes).
 
-        Of the stream that was begun last, files stay for a day: its job may go back to a checkpoint that knows them.
+        Of the stream that was begun last, files stay for a day: its job may go back to a checkpoint that knows them. What
+        it started from stays, too: without a checkpoint the job begins there again. A stream that may not publish any more,
+        because a run has published since, keeps nothing.
         """
         standing = self.load()
-        numbers = range(max(1, standing.number - keep + 1), standing.number + 1)
+        stream = standing.header.get("stream", {})
+        begun = self.store.read_json(STREAM) if self.store.exists(STREAM) else None
+        if begun and begun["folder"] != stream.get("folder") and begun["generation"] != standing.number:
+            begun = None
+        numbers = {*range(max(1, standing.number - keep + 1), standing.number + 1)}
+        numbers |= {begun["generation"]} - {0} if begun else set()
         kept = [standing if n == standing.number else self._if_there(n) for n in numbers]
         needed = {entry.path for generation in kept if generation for entry in generation.entries}
         folders = {self.folder(n) for n in numbers}
         base, files, size = self.store.base.rstrip("/") + "/", 0, 0
-        live = self.store.read_json(STREAM)["folder"] + "/" if self.store.exists(STREAM) else None
+        live = begun["folder"] + "/" if begun else None
         lately = datetime.now(UTC) - STREAM_FILES_STAY
-        published = standing.header.get("stream", {}).get("epoch", 0)
+        published = stream.get("epoch", 0) if begun and stream.get("folder") == begun["folder"] else 0
+        taken_in = frozenset(standing.deliveries["sha256"].to_pylist())
         for info in self.store.files(""):
             path = str(info.path).removeprefix(base)
-            if live and path.startswith(live) and (info.mtime > lately or _lasts(path.removeprefix(live), published)):
-                continue
+            if live and path.startswith(live):
+                mine = path.removeprefix(live)
+                if info.mtime > lately or (_lasts(mine, published) and mine.removeprefix("landed/") not in taken_in):
+                    continue
             ours = path.startswith(("data/", "generations/", "current.json."))  # the last: of a write that was stopped
             if ours and path not in needed and (path.endswith(".tmp") or path.rsplit("/", 1)[0] not in folders):
                 self.store.fs.delete_file(info.path)

@@ -60,6 +60,7 @@ class KafkaSettings(BaseModel):
     max_message_bytes: int = Field(default=10_000_000, ge=1_000, le=50_000_000)
     tier_changes_topic: Topic | None = None
     dead_letter_topic: Topic | None = None
+    splittable: bool = False
 
     def client_options(self, environment: Mapping[str, str]) -> dict[str, str]:
         """What the client is started with, variables filled in. Raises ConfigError naming one that is not set."""

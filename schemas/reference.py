@@ -13,6 +13,7 @@ from pathlib import Path
 from schemas.fields import Column, Relation
 from schemas.inbound import SOURCES, STAMP
 from schemas.marts import MARTS
+from schemas.metrics import METRICS, NAMESPACE
 from schemas.topics import TIER_CHANGE_SCHEMA, TOPICS
 
 try:
@@ -37,11 +38,12 @@ STREAMS_INTRODUCTION = f"""\
 What a stream writes to Kafka, where `kafka.tier_changes_topic` and `kafka.dead_letter_topic` name topics. Each message is a
 JSON object in UTF-8 with the fields below; days are written as `2025-01-31`. Fields are only ever added within a major version.
 
-Messages come at least once. The key tells repetitions; of several messages with one key the last counts.
+Messages come at least once. The key tells repetitions; of several messages with one key the last counts. After a failure a
+provisional change may be told again with another `service_date` and `base_date`; its key is the same.
 
 | Topic | Key |
 | --- | --- |
-| tier changes, `provisional` | `ACCOUNT\\|SERVICE_DATE\\|provisional\\|EVENT_ID\\|PART:OFFSET` |
+| tier changes, `provisional` | `ACCOUNT\\|provisional\\|EVENT_ID\\|PART:OFFSET` |
 | tier changes, `final` and `restated` | `ACCOUNT\\|SERVICE_DATE\\|STATUS\\|GENERATION` |
 | dead letters | `PART:OFFSET`, where the part is `kafka:TOPIC/PARTITION` |
 
@@ -52,6 +54,17 @@ published tier is another one in the end, gets a `final` message with the cause 
 
 REASONS_INTRODUCTION = """\
 Why a delivered row was rejected: the codes of `reason` in the mart `rejects`, and what to do."""
+
+
+METRICS_INTRODUCTION = f"""\
+What `wattier stream` tells of itself while it runs, as Beam metrics in the namespace `{NAMESPACE}`. Flink shows them at the step
+that counts: by REST as `SUBTASK.STEP.{NAMESPACE}_NAME` (`/jobs/JOB/vertices/VERTEX/metrics`), and as Prometheus text, at the
+addresses that `infra/flink/cluster.py status` gives under `metrics`, as `flink_taskmanager_job_task_operator_{NAMESPACE}_NAME`.
+A counter counts from the start of the job, in each subtask; a gauge is the last value told; of a distribution REST gives count,
+sum, mean, least and most, but Prometheus text gives 0. Size and duration of checkpoints are Flink's own: `/jobs/JOB/checkpoints`.
+
+`held_open_seconds` above 0 for long, or `watermark_day` that stands while `events_in_...` grows: a partition has stalled.
+`wattier stream` itself then names the partition, after `--stalled-seconds`."""
 
 
 def bounds(column: Column) -> str:
@@ -121,13 +134,24 @@ def reasons_page() -> str:
     return _page("Reject reasons", REASONS_INTRODUCTION, [table(("Code", "Meaning"), rows)])
 
 
+def metrics_page() -> str:
+    """docs/reference/metrics.md."""
+    rows = ((f"`{one.name}`", one.kind, one.unit, one.meaning.rstrip(".") + ".") for one in METRICS)
+    return _page("Metrics of a stream", METRICS_INTRODUCTION, [table(("Name", "Kind", "Unit", "Meaning"), rows)])
+
+
 def _page(title: str, introduction: str, sections: Iterable[str]) -> str:
     return "\n\n".join([NOTICE, f"# {title}", introduction, *sections]) + "\n"
 
 
 def pages() -> dict[str, str]:
     """Every generated page: file name below docs/reference -> its text."""
-    result = {"marts.md": marts_page(), "sources.md": sources_page(), "streams.md": streams_page()}
+    result = {
+        "marts.md": marts_page(),
+        "metrics.md": metrics_page(),
+        "sources.md": sources_page(),
+        "streams.md": streams_page(),
+    }
     if REASONS:
         result["reject-reasons.md"] = reasons_page()
     return result

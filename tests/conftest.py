@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Here alone: a fixture that two conftests import is two fixtures, with a cluster each.
@@ -15,3 +16,22 @@ __all__ = ["flink_cluster", "kafka_broker"]
 settings.register_profile("local", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of `tests/streaming/test_equalities.py`: runners, and the rows that the marts of each have in common."""
+    found = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "equalities"
+    ]
+    if not found:
+        return
+    marts = list(found[0][1])
+    terminalreporter.section("sixty real days: rows of each mart, equal row for row to those of the first line")
+    width = max(len(runner) for runner, _ in found)
+    terminalreporter.write_line(" " * width + "  " + "  ".join(marts))
+    for runner, rows in found:
+        numbers = (f"{rows[mart]:>{len(mart)},}" for mart in marts)
+        terminalreporter.write_line(f"{runner:<{width}}  " + "  ".join(numbers))

@@ -12,8 +12,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 FOLDERS = {"accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "readings": "meter-readings"}
-KEYS = {"accounts": "account_id", "meters": "meter_id", "ledger": "account_id", "readings": "meter_id"}
-NUMBERS = {"energy_kwh", "amount_yuan", "revision", "capacity_kva"}
+NUMBERS = {"energy_kwh", "amount_yuan", "revision", "capacity_kva", "power_consumption", "amount"}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 
@@ -41,16 +40,16 @@ def rows_of(path: Path) -> Iterator[dict[str, str]]:
 
 
 def feed(paths: Iterable[Path], address: str, prefix: str = "") -> int:
-    """Send the rows of files to their topics, as of the day in each file's name. Returns how many."""
+    """Send the rows of files to their topics, by their first column, as of the day in each file's name. Returns how many."""
     producer = Producer({"bootstrap.servers": address, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
     sent = 0
     for path in sorted(paths, key=lambda path: (list(FOLDERS).index(path.parent.name), path.name)):
         day = datetime.strptime(path.stem.rsplit("-", 1)[1], "%Y%m%d").replace(tzinfo=UTC)
-        at, topic, key = int(day.timestamp() * 1000), prefix + FOLDERS[path.parent.name], KEYS[path.parent.name]
+        at, topic = int(day.timestamp() * 1000), prefix + FOLDERS[path.parent.name]
         for row in rows_of(path):
             while True:
                 try:
-                    producer.produce(topic, message(row), key=row.get(key, ""), timestamp=at)
+                    producer.produce(topic, message(row), key=next(iter(row.values())), timestamp=at)
                     break
                 except BufferError:
                     producer.poll(0.1)

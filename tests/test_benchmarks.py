@@ -67,3 +67,16 @@ def test_growth_runs_and_gives_a_ratio(tmp_path):
     code, printed, errors = run("growth.py", *options, f"--work={tmp_path}")
     assert code == 0, errors
     assert printed.splitlines()[-1].startswith("ratio: ")
+
+
+def test_a_stream_and_flink_sql_give_the_same_windows(tmp_path, flink_cluster, kafka_broker):
+    infra = [f"--flink={flink_cluster.folder}", f"--kafka={kafka_broker.folder}"]
+    world = ["--accounts=300", "--days=5", "--shards=2", "--parallelism=2", "--only=sql-heap", "--only=wattier"]
+    code, printed, errors = run("stream.py", *world, *infra, f"--work={tmp_path}", "--json")
+    assert code == 0, errors
+    said = json.loads(printed)
+    assert [outcome["contender"] for outcome in said["outcomes"]] == ["sql-heap", "wattier"]
+    assert all(outcome["readings"] > 0 for outcome in said["outcomes"])
+    ((_, found),) = said["compared"].items()
+    assert (found["differing"], found["days"]) == (0, 5)
+    assert found["rows"] > 1_000

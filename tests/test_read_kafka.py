@@ -39,19 +39,9 @@ from transforms.kafka_partitions import (
     list_partitions,
     open_consumer,
 )
+from transforms.kafka_spans import END, NO_DAY, DayWatermark, DayWatermarkProvider, Span, SpanProvider, SpanTracker
 from transforms.kernels.parse import accepted_schema
-from transforms.read_kafka import (
-    END,
-    NO_DAY,
-    DayWatermark,
-    DayWatermarkProvider,
-    ReadKafka,
-    ReadPartition,
-    Span,
-    SpanProvider,
-    SpanTracker,
-    pieces,
-)
+from transforms.read_kafka import NamePartition, PollPartition, ReadKafka, ReadPartition, pieces
 from transforms.write_kafka import KEY, VALUE, WriteMessages
 
 NOW = datetime(2026, 2, 10, 6, tzinfo=UTC).timestamp()
@@ -179,6 +169,37 @@ class Reading:
         return [block for _, block in self.bundle()]
 
 
+class Cell:
+    """A state cell, and a timer."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+    def read(self) -> Any:
+        return self.value
+
+    def write(self, value: Any) -> None:
+        self.value = value
+
+    set = write
+
+
+class Polling(Reading):
+    """A runner that wakes the reader of a partition."""
+
+    def __init__(self, broker: Broker, settings: KafkaSettings = SETTINGS, partition: Partition = PARTITION) -> None:
+        super().__init__(broker, settings, partition)
+        self.fn, self.at, self.alarm = PollPartition(settings, mappings(), broker), Cell(), Cell()
+        self.fn.setup()
+        self.fn.process((partition.index, self.element), self.at, self.alarm)
+
+    def bundle(self, cut_after: int | None = None) -> list[tuple[Timestamp, pa.RecordBatch]]:
+        assert self.alarm.value <= Timestamp(NOW + 3600)
+        out = [(value.timestamp, value.value[1]) for value in self.fn.on_poll(self.at, self.alarm)]
+        self.delay = float(self.alarm.value) - NOW
+        return out
+
+
 def through(provider: SpanProvider, span: Span) -> Any:
     """A span as the runner gives it back."""
     coder = provider.restriction_coder()
@@ -284,6 +305,39 @@ def test_large_messages_go_in_blocks_of_their_own() -> None:
     messages = [Message(at, b"x" * size) for at, size in enumerate(sizes)]
     assert [[len(message) for message in piece] for piece in pieces(messages, 10)] == [[5, 4], [3], [20], [1, 1]]
     assert list(pieces([], 10)) == []
+
+
+def test_a_timer_reads_what_a_splittable_dofn_reads() -> None:
+    log = {10: reading(7), 11: reading(0), 13: reading(9), 14: reading(8), 17: reading(9)}
+    for bundles in zip(
+        *([run.bundle() for _ in range(3)] for run in (Polling(Broker(log)), Reading(Broker(log)))), strict=True
+    ):
+        timer, splittable = bundles
+        assert [at for at, _ in timer] == [at for at, _ in splittable]
+        assert all(a.equals(b, check_metadata=True) for (_, a), (_, b) in zip(timer, splittable, strict=True))
+    broker = Broker(log)
+    first, second = Polling(broker), Polling(broker)
+    assert len(first.blocks()) == 3
+    assert first.delay == pytest.approx(read_kafka.DELAY_SECONDS, abs=1e-4)
+    second.at = first.at
+    assert second.blocks() == [], "another process goes on from the state cell"
+    broker.log[18], broker.high = reading(9), 19
+    assert [facts(block, "first", "next") for block in second.blocks()] == [("18", "19")]
+
+
+def test_a_partition_is_named_once_and_never_done() -> None:
+    provider = SpanProvider()
+    span: Any = provider.initial_restriction(PARTITION.to_json())
+    named = []
+    for _ in range(3):
+        tracker = ThreadsafeRestrictionTracker(provider.create_tracker(through(provider, span)))
+        named += [
+            value.value for value in NamePartition().process(PARTITION.to_json(), RestrictionTrackerView(tracker), None)
+        ]
+        tracker.check_done()
+        span, delay = tracker.deferred_status()
+        assert delay.micros >= 3600_000_000
+    assert named == [(PARTITION.index, PARTITION.to_json())]
 
 
 # --- time ---------------------------------------------------------------------------------------------------------
@@ -442,9 +496,11 @@ def test_one_consumer_stays_where_it_is_and_the_last_dofn_closes_it() -> None:
     assert broker.closed == 1
 
 
-def test_nothing_is_pickled_between_steps() -> None:
+@pytest.mark.parametrize("splittable", [False, True])
+def test_nothing_is_pickled_between_steps(splittable: bool) -> None:
     p = beam.Pipeline()
-    read = p | "ReadKafka" >> ReadKafka(SETTINGS, mappings(), [PARTITION, Partition("meters", "meters", 0, 0, 1)])
+    settings = SETTINGS.model_copy(update={"splittable": splittable})
+    read = p | "ReadKafka" >> ReadKafka(settings, mappings(), [PARTITION, Partition("meters", "meters", 0, 0, 1)])
     assert not read.is_bounded
     coders = {coder.spec.urn for coder in p.to_runner_api().components.coders.values()}
     assert not [urn for urn in coders if "pickle" in urn or "python" in urn]

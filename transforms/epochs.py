@@ -17,6 +17,7 @@ has the whole epoch, and hands it to the bounded fold.
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,13 +26,13 @@ from typing import Any, Literal
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, tag, with_facts
-from transforms.checkpoints import BY_DAY
+from transforms.kernels.key_groups import shard_of_key, stream_keys
+from transforms.metrics import metric
 from transforms.shards import STATE_LIST, Place, state_block
-from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch
+from transforms.storage import Commit, Entry, Store, entries_from_batch, entries_to_batch, taken_up
 
 NOTHING = tag(pa.record_batch([], schema=pa.schema([])), "nothing")
 """What a sender sends that has nothing for a bucket."""
@@ -172,13 +173,11 @@ def bucket_of(name: str, shards: int) -> int:
 
 
 def kept(entries: Sequence[Entry], commits: Iterable[Commit], kinds: Sequence[str]) -> list[Entry]:
-    """State entries of some kinds after what was reported. The rule is the publisher's (`pipelines.warehouse.Draft`)."""
+    """State entries of some kinds after what was reported."""
     out = list(entries)
     for commit in commits:
-        days = {(e.kind, e.first) for e in commit.entries if e.kind in BY_DAY}
-        out = [e for e in out if e.kind not in commit.replaces and (e.kind, e.first) not in days]
-        out += [e for e in commit.entries if e.kind in kinds]
-    return out
+        out = taken_up(out, commit)
+    return [entry for entry in out if entry.kind in kinds]
 
 
 class EpochFold(beam.DoFn):
@@ -190,8 +189,9 @@ class EpochFold(beam.DoFn):
 
     def __init__(self, stage: Stage, place: Place, bootstrap: str | None = None) -> None:
         self.stage, self.place, self.bootstrap = stage, place, bootstrap
-        self.epochs = Metrics.counter("stream", f"epochs_{stage.name}")
-        self.state_bytes = Metrics.distribution("stream", f"state_bytes_{stage.name}")
+        self.epochs = metric("epochs_{stage}", stage=stage.name)
+        self.state_bytes = metric("state_bytes_{stage}", stage=stage.name)
+        self.fold_ms = metric("fold_ms_{stage}", stage=stage.name)
 
     def process(
         self,
@@ -201,7 +201,7 @@ class EpochFold(beam.DoFn):
         state: Any = beam.DoFn.StateParam(STATE),  # noqa: B008
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         """element: a parcel."""
-        bucket, block = element
+        bucket, block = shard_of_key(element[0]), element[1]
         heard = Progress.from_json(progress.read())
         heard.note(number(block, "epoch"), number(block, "prev"), number(block, "sent"))
         ordered = bool(self.stage.keeps)
@@ -217,10 +217,12 @@ class EpochFold(beam.DoFn):
             held = [b for b in held if number(b, "epoch") != epoch]
             mine.sort(key=lambda b: (fact(b, "from"), number(b, "nth")))
             before = (state.read() or self.initial(bucket)) if ordered else NOTHING
+            began = time.monotonic()
             after = yield from self.fold(bucket, epoch, number(mine[0], "prev"), mine, before)
+            self.fold_ms.inc(int(1000 * (time.monotonic() - began)))
             if ordered:
                 state.write(after)
-                self.state_bytes.update(after.nbytes)
+                self.state_bytes.set(after.nbytes)
             heard.finish(epoch)
             self.epochs.inc()
             epoch = heard.ready(self.stage.senders, ordered=ordered)
@@ -247,6 +249,7 @@ class EpochFold(beam.DoFn):
             if route.output == STATE_AFTER:
                 out.blocks[route.name][bucket] = [state_block(after)]
         yield from out.send(f"{self.stage.name}-{bucket:04d}", epoch, prev)
+        count_rows(place.reported)
         if self.stage.reports:
             yield from report(place.reported, self.stage.name, bucket, epoch, prev)
         return state_block(after)
@@ -339,6 +342,15 @@ def report(
         yield beam.pvalue.TaggedOutput(REPORT, parcel)
 
 
+def count_rows(commits: Iterable[Commit]) -> None:
+    """Tell what the folds made of their rows."""
+    for commit in commits:
+        for source, counts in (commit.counts or {}).items():
+            for outcome in ("accepted", "superseded", "pending"):
+                if rows := counts.get(outcome, 0):
+                    metric(f"events_{outcome}_{{source}}", source=source).inc(rows)
+
+
 def number(block: pa.RecordBatch, name: str) -> int:
     """A fact that is a number."""
     return int(fact(block, name))
@@ -362,6 +374,19 @@ def tick_folder(base: str, tick: int) -> str:
     return f"{base}/{tick // TICKS:08d}-{tick % TICKS:04d}"
 
 
+@beam.typehints.with_input_types(Keyed)
+@beam.typehints.with_output_types(Keyed)
+class SpreadKeys(beam.DoFn):
+    """Blocks by bucket -> the same by keys that a runner spreads evenly."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def process(self, element: Keyed) -> Iterator[Keyed]:
+        """element: (bucket, block)."""
+        yield stream_keys(self.place.shards)[element[0]], element[1]
+
+
 class RunEpochs(beam.PTransform):
     """Parcels of several senders -> the outputs of a stage, by name."""
 
@@ -370,7 +395,13 @@ class RunEpochs(beam.PTransform):
         self.fold = fold
 
     def expand(self, senders: Sequence[beam.PCollection]) -> beam.pvalue.DoOutputsTuple:
-        """Flatten, and one stateful DoFn."""
+        """Flatten, spread, and one stateful DoFn."""
         outputs = [route.name for route in self.fold.stage.routes] + [REPORT] * self.fold.stage.reports
         fold = beam.ParDo(self.fold.with_output_types(Keyed, **dict.fromkeys(outputs, Keyed)))
-        return senders | beam.Flatten() | "Fold" >> (fold.with_outputs(*outputs) if outputs else fold)
+        spread = beam.ParDo(SpreadKeys(self.fold.place))
+        return (
+            senders
+            | beam.Flatten()
+            | "SpreadKeys" >> spread
+            | "Fold" >> (fold.with_outputs(*outputs) if outputs else fold)
+        )

@@ -33,6 +33,8 @@ from transforms.fold_registers import (
 from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
 from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, order_by
 from transforms.kernels.terms import NO_INDEX, Terms
+from transforms.logs import merge as merge_files
+from transforms.logs import to_merge
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry, Store
 
@@ -287,6 +289,8 @@ class _MeterShard:
         self.store, self.state = place.store(), State.from_blocks(place.store(), kinds["state"])
         self.entries: list[Entry] = []
         self.replaces: list[str] = []
+        self.merged: list[Entry] = []
+        self.drops: list[str] = []
         self.counts: dict[str, dict[str, int]] = {}
 
     def fold(self) -> Iterator[Keyed]:
@@ -317,7 +321,12 @@ class _MeterShard:
         yield from self._expected()
 
     def _report(self) -> None:
-        self.place.report(Commit("meters", self.shard, tuple(self.entries), tuple(self.replaces), self.counts))
+        self.place.report(
+            Commit(
+                "meters", self.shard, tuple(self.entries), tuple(self.replaces), self.counts, merged=tuple(self.merged),
+                drops=tuple(self.drops),
+            )
+        )  # fmt: skip
 
     def _put(self, kind: str, entries: list[Entry], *, replace: bool = False) -> None:
         self.entries += entries
@@ -411,7 +420,7 @@ class _MeterShard:
         if not shrunk:
             return np.zeros(0, np.int64)
         gone = []
-        for log in self._log("register_readings", lambda entry: True):
+        for log in self._logged("register_readings", lambda entry: True):
             slot, day = self.slots.find(log["meter_id"].combine_chunks()).astype(np.int64), numpy(log["service_date"])
             mine = np.isin(slot, shrunk)
             slot, day = slot[mine], day[mine].astype(np.int64)
@@ -431,26 +440,33 @@ class _MeterShard:
         if waiting.rows or pending.num_rows:
             self._write(kind, pending)
         if rows.num_rows:
-            seen, log = numpy(rows["service_date"]), f"log:{source}"
-            span, path = (int(seen.min()), int(seen.max())), self.place.path(log, self.shard, "parquet")
-            self._put(log, [self.store.write_parquet(path, log, self.shard, rows, span)])
+            self._log(f"log:{source}", rows)
         if rows.num_rows or waiting.rows or pending.num_rows:
             self.counts[source] = {
                 "accepted": accepted, "superseded": superseded, "pending": pending.num_rows,
                 "redriven": waiting.rows + taken.num_rows,
             }  # fmt: skip
 
+    def _log(self, kind: str, rows: pa.Table) -> None:
+        """Rows to the accepted log: their file; and one file in place of small ones of earlier rows."""
+        days, path = numpy(rows["service_date"]), self.place.path
+        span = (int(days.min()), int(days.max()))
+        self._put(kind, [self.store.write_parquet(path(kind, self.shard, "parquet"), kind, self.shard, rows, span)])
+        if small := to_merge(self.state.entries.get(kind, [])):
+            self.merged.append(merge_files(self.store, path(f"merged:{kind}", self.shard, "parquet"), small))
+            self.drops += [entry.path for entry in small]
+
     def _take_back(self, source: str, schema: pa.Schema, gone: Int) -> pa.Table:
         """The logged rows of meter-days that counted before and no longer do: they are pending again."""
         out = [schema.empty_table()]
         days = np.unique(gone & 0xFFFF_FFFF)
         if len(days):
-            for log in self._log(source, lambda entry: bool(((entry.first <= days) & (days <= entry.last)).any())):
+            for log in self._logged(source, lambda entry: bool(((entry.first <= days) & (days <= entry.last)).any())):
                 slot = self.slots.find(log["meter_id"].combine_chunks()).astype(np.int64)
                 out.append(log.filter(pa.array(np.isin(slot << 32 | numpy(log["service_date"]), gone))))
         return pa.concat_tables(out)
 
-    def _log(self, source: str, wanted: Callable[[Entry], bool]) -> Iterator[pa.Table]:
+    def _logged(self, source: str, wanted: Callable[[Entry], bool]) -> Iterator[pa.Table]:
         """The log of a source, file by file."""
         for entry in self.state.entries.get(f"log:{source}", []):
             if wanted(entry):

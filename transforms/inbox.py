@@ -10,7 +10,9 @@ when it has all of an epoch.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,19 +20,24 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
+from schemas.errors import FileFault, StateError
 from schemas.mapping import SourceMapping
 from schemas.marts import REJECTS
 from transforms.blocks import BlockCoder, Keyed, fact, kind_of, split_by_id, tag, with_facts
 from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
+from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.keys import SHARD_KEY
 from transforms.kernels.messages import OFFSET
-from transforms.read_files import ReadDelivery, delivery_from_json, fault_path
+from transforms.kernels.parse import Delivery
+from transforms.metrics import metric
+from transforms.parts import file_part, is_file
+from transforms.read_files import ReadDelivery, delivery_from_json, fault_path, write_fault
 from transforms.shards import Place, numpy
-from transforms.storage import Commit, Store
+from transforms.storage import Commit, Store, commit_path, digest
 
 PORTS = {
     "accounts": "reference", "meters": "reference", "ledger_events": "reference", "meter_readings": "meters",
@@ -44,6 +51,11 @@ def cut_path(folder: str, number: int) -> str:
     return f"{folder}/epochs/{number:08d}.json"
 
 
+def landed_folder(folder: str) -> str:
+    """Where landed files are kept as they were when they were cut, by the SHA-256 of their content."""
+    return f"{folder}/landed"
+
+
 @dataclass(frozen=True)
 class Cut:
     """An epoch, as it was written down.
@@ -51,7 +63,7 @@ class Cut:
     number: from 1 on. ends: part -> the offset it ends before. begins: part -> where the epoch before ended.
     seqs: part -> number of the delivery that the stretch is. known_at: when it was cut, UTC ISO 8601. deliveries: landed
     files, as JSON. through: last service day that may close by the inputs' watermarks, None where nothing is known.
-    register: rows of the file register, for all of it.
+    register: rows of the file register, for all of it. aside: what is wrong with landed files that were left out.
     """
 
     number: int
@@ -62,6 +74,7 @@ class Cut:
     deliveries: tuple[str, ...] = ()
     through: int | None = None
     register: tuple[tuple[Any, ...], ...] = ()
+    aside: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As text."""
@@ -71,8 +84,9 @@ class Cut:
     def from_json(cls, text: str) -> Cut:
         """From text."""
         value = json.loads(text)
-        register = tuple(tuple(row) for row in value["register"])
-        return cls(**{**value, "deliveries": tuple(value["deliveries"]), "register": register})
+        rows = tuple(tuple(row) for row in value["register"])
+        lists = {"register": rows, "deliveries": tuple(value["deliveries"]), "aside": tuple(value.get("aside", ()))}
+        return cls(**{**value, **lists})
 
     @classmethod
     def read(cls, store: Store, folder: str, number: int) -> Cut:
@@ -160,7 +174,11 @@ class RouteRows(beam.DoFn):
 
 @beam.typehints.with_output_types(Keyed)
 class RouteDelivery(beam.DoFn):
-    """Reads a landed file of an epoch; its rows go to their buckets as the one stretch of the file."""
+    """Reads a landed file of an epoch; its rows go to their buckets as the one stretch of the file.
+
+    It is read as it was when it was cut, whatever has become of it, and what came of it the first time stays so: a file that
+    had a fault gives no rows when it is read again, and one that gave rows has no fault.
+    """
 
     def __init__(self, place: Place, mappings: Mapping[str, SourceMapping]) -> None:
         self.place, self.mappings = place, dict(mappings)
@@ -169,21 +187,44 @@ class RouteDelivery(beam.DoFn):
         """element: (epoch, the delivery as JSON)."""
         epoch, text = element
         delivery = delivery_from_json(text)
-        folder = epoch_folder(self.place.folder, epoch)
-        place = EpochPlace(self.place.root, folder, self.place.shards)
-        read = ReadDelivery(place, self.mappings)
-        blocks: dict[int, list[pa.RecordBatch]] = {}
-        for output in read.process((delivery.seq, [text])):
-            bucket, block = output.value
-            blocks.setdefault(bucket, []).append(block)
-        if place.store().exists(fault_path(folder, delivery.seq)):
-            blocks = {}  # what came before the fault does not count
-        facts = {"part": f"file:{delivery.seq}", "first": "0", "next": "1", "source": delivery.source}
+        blocks = self._read(epoch, delivery)
+        facts = {"part": file_part(delivery.seq), "first": "0", "next": "1", "source": delivery.source}
         for bucket in range(self.place.shards):
             mine = blocks.get(bucket) or [NOTHING]
             for nth, block in enumerate(mine, 1):
                 sent = len(mine) if nth == len(mine) else 0
                 yield bucket, with_facts(block, **facts, revision="column", sent=str(sent))
+
+    def _read(self, epoch: int, delivery: Delivery) -> dict[int, list[pa.RecordBatch]]:
+        """The rows by bucket; none where the file has a fault, which is then reported."""
+        store, stream = self.place.store(), self.place.folder
+        if store.exists(fault_path(stream, delivery.seq)):
+            return {}
+        place = EpochPlace(self.place.root, epoch_folder(stream, epoch), self.place.shards)
+        content = self._content(store, delivery)
+        blocks: dict[int, list[pa.RecordBatch]] = {}
+        try:
+            for bucket, block in ReadDelivery(place, self.mappings).read(delivery, content):
+                blocks.setdefault(bucket, []).append(block)
+        except FileFault as fault:
+            if store.exists(commit_path(place.folder, "read", delivery.seq)):
+                raise  # it could be read before: the disk is at fault, not the file
+            write_fault(store, stream, delivery.seq, fault)
+            return {}
+        return blocks
+
+    def _content(self, store: Store, delivery: Delivery) -> str:
+        """Where the bytes of a delivery are. Raises StateError."""
+        kept = f"{landed_folder(self.place.folder)}/{delivery.sha256}"
+        if store.exists(kept):
+            return posixpath.join(self.place.root, kept)
+        with contextlib.suppress(OSError):
+            if digest(*pafs.FileSystem.from_uri(delivery.uri)) == delivery.sha256:
+                return delivery.uri
+        raise StateError(
+            f"{delivery.uri}: is not any more what delivery {delivery.seq} was, and its copy {kept} is gone. Stop the job, and "
+            "start the stream anew; it goes on from what is published."
+        )
 
 
 @beam.typehints.with_output_types(Keyed, reference=Keyed, meters=Keyed)
@@ -195,7 +236,7 @@ class Inbox(beam.DoFn):
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.rows = Metrics.counter("stream", "rows_taken")
+        self.rows = metric("rows_taken")
 
     def process(
         self,
@@ -204,7 +245,7 @@ class Inbox(beam.DoFn):
         progress: Any = beam.DoFn.StateParam(PROGRESS),  # noqa: B008
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         """element: a stretch, or an epoch."""
-        bucket, block = element
+        bucket, block = shard_of_key(element[0]), element[1]
         state = _InboxState.from_json(progress.read())
         if kind_of(block) == "epoch":
             cut = Cut.from_block(block)
@@ -273,7 +314,7 @@ class _InboxState:
             del self.cuts[cut.number]
             self.done = cut.number
             out.append(cut)
-            for part in [p for p in cut.ends if p.startswith("file:")]:
+            for part in filter(is_file, cut.ends):
                 del self.parts[part]
         return out
 
@@ -312,8 +353,9 @@ def take(held: Sequence[pa.RecordBatch], cut: Cut) -> tuple[list[pa.RecordBatch]
             inside = numpy(block.column(OFFSET)) < end
             mine.append(block.filter(pa.array(inside)))
             rest.append(block.filter(pa.array(~inside)))
-    mine.sort(key=lambda block: (fact(block, "part"), number(block, "first"), kind_of(block)))
-    return _joined([block for block in mine if block.num_rows]), [block for block in rest if block.num_rows]
+    mine = [block for block in mine if block.num_rows]  # a bag has no order: that of the rows does not depend on it
+    mine.sort(key=lambda block: (fact(block, "part"), number(block, "first"), kind_of(block), block["row"][0].as_py()))
+    return _joined(mine), [block for block in rest if block.num_rows]
 
 
 def _joined(blocks: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

@@ -18,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from schemas.errors import ConfigError, WattierError
 from schemas.kafka import KafkaSettings
 from schemas.mapping import SourceMapping
+from transforms.parts import partition_part
 
 HEARTBEAT_SECONDS = 1.0
 SILENCE_SECONDS = 10.0
@@ -58,7 +59,7 @@ class Partition:
     @property
     def part(self) -> str:
         """How facts and rejects name it."""
-        return f"kafka:{self.topic}/{self.partition}"
+        return partition_part(self.topic, self.partition)
 
     def to_json(self) -> str:
         """As an element that needs no coder of its own."""
@@ -106,7 +107,7 @@ def list_partitions(
                         raise _out_of_range(partition, partition.start, (low, high))
                     out.append(partition)
         for topic, number in given:
-            raise WattierError(f"kafka:{topic}/{number}: was read before, but is not there any more.")
+            raise WattierError(f"{partition_part(topic, number)}: was read before, but is not there any more.")
         return out
     except KafkaException as error:
         raise _unreachable(settings, error) from None

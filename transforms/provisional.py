@@ -2,7 +2,7 @@
 
 A bucket keeps the last state that a tick left, its *base*, as a list of files, and the events that came since. What it has
 decoded of them it keeps in the process, under a token that changes with every change of state: where the token is another,
-the state is read again.
+the state is read again. Events come in many small blocks; here they are joined, and a new base leaves them so in the state.
 
     after    (bucket, block of kind state): the base after an epoch's last tick, with the fact tick
     events   (bucket, block of kind ledger_events), with the facts part, first, next, revision and append_ms
@@ -14,21 +14,23 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.coders import StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from schemas.policy import Policy
-from transforms.blocks import BlockCoder, Keyed, fact, kind_of
+from transforms.blocks import BlockCoder, Keyed, fact, kind_of, with_facts
 from transforms.epochs import TICKS, number, read_entries
 from transforms.inbox import Cut
+from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.messages import OFFSET
+from transforms.metrics import metric
 from transforms.provisional_view import Made, View, answer, load_view
 from transforms.shards import Place, numpy, state_block
 from transforms.tick_stages import BASE_STATE, Tick
@@ -92,8 +94,61 @@ class Head:
         return replace(self, token=uuid.uuid4().hex)
 
 
-_VIEWS: dict[tuple[str, str, int], tuple[str, View | None, Made]] = {}
-"""Token, view and what is still of use, by bucket: a runner gives its bundles to any instance of the DoFn in a process."""
+@dataclass
+class Since:
+    """What came since a base, as a bucket's state holds it, in few blocks. events: by part; told: in order."""
+
+    events: dict[str, list[pa.RecordBatch]] = field(default_factory=dict)
+    told: list[pa.RecordBatch] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Iterable[pa.RecordBatch], told: Iterable[pa.RecordBatch]) -> Since:
+        """From blocks of events, and of changes that were told."""
+        since = cls()
+        for block in events:
+            since.add(block)
+        for changes in told:
+            since.tell(changes)
+        return since
+
+    def add(self, block: pa.RecordBatch) -> None:
+        """More events of a part."""
+        _pile(self.events.setdefault(fact(block, "part"), []), block)
+
+    def tell(self, changes: pa.RecordBatch) -> None:
+        """More changes that were told."""
+        _pile(self.told, changes)
+
+    def blocks(self) -> list[pa.RecordBatch]:
+        """The events."""
+        return [block for blocks in self.events.values() for block in blocks]
+
+    def after(self, within: Reach) -> Since:
+        """What a base does not hold that reaches so far."""
+        events = [unseen(block, within) for block in self.blocks()]
+        told = [untold(changes, within) for changes in self.told]
+        return Since.of([block for block in events if block.num_rows], [some for some in told if some.num_rows])
+
+
+def _pile(blocks: list[pa.RecordBatch], block: pa.RecordBatch) -> None:
+    """Add a block; it is joined with those before it that are not much larger, so that no row is copied often."""
+    while blocks and blocks[-1].num_rows <= 2 * block.num_rows:
+        block = _joined(blocks.pop(), block)
+    blocks.append(block)
+
+
+def _joined(one: pa.RecordBatch, two: pa.RecordBatch) -> pa.RecordBatch:
+    """Two blocks of one kind, and of one part where they say which, as one."""
+    both = pa.concat_batches([one.replace_schema_metadata(two.schema.metadata), two])
+    if two.schema.metadata is None or b"wattier.first" not in two.schema.metadata:
+        return both
+    first, after = min(number(one, "first"), number(two, "first")), max(number(one, "next"), number(two, "next"))
+    return with_facts(both, first=str(first), next=str(after))
+
+
+_VIEWS: dict[tuple[str, str, int], tuple[str, View | None, Made, Since | None]] = {}
+"""Token, view, what is still of use, and what came since the base, by bucket: a runner gives its bundles to any instance of
+the DoFn in a process."""
 
 
 @beam.typehints.with_output_types(Keyed)
@@ -117,8 +172,8 @@ class ProvisionalTiers(beam.DoFn):
 
     def __init__(self, place: Place, policy: Policy, bootstrap: str) -> None:
         self.place, self.policy, self.bootstrap = place, policy, bootstrap
-        self.changes = Metrics.counter("stream", "provisional_changes")
-        self.lag = Metrics.distribution("stream", "provisional_lag_ms")
+        self.changes = metric("provisional_changes")
+        self.lag = metric("provisional_lag_ms")
 
     def process(
         self,
@@ -129,12 +184,14 @@ class ProvisionalTiers(beam.DoFn):
         told: Any = beam.DoFn.StateParam(TOLD),  # noqa: B008
     ) -> Iterator[Keyed]:
         """element: (bucket, a base or events)."""
-        bucket, block = element
+        bucket, block = shard_of_key(element[0]), element[1]
         if kind_of(block) not in ("state", "ledger_events"):
             return
         held = head.read()
         now, key = Head(*json.loads(held)) if held else Head(), (self.place.root, self.place.folder, bucket)
-        token, view, made = _VIEWS.pop(key, ("", None, {}))
+        token, view, made, since = _VIEWS.pop(key, ("", None, {}, None))
+        if token != now.token:
+            view, since = None, None
         changes = None
         if kind_of(block) == "state":
             tick = Tick.from_json(fact(block, "tick")).number
@@ -142,26 +199,30 @@ class ProvisionalTiers(beam.DoFn):
                 return
             now, view = Head("", tick, self._reach(now, tick)), None
             base.write(block)
-            _keep(later, unseen, now.within)
-            _keep(told, untold, now.within)
+            since = (since or Since.of(later.read(), told.read())).after(now.within)
+            _rewrite(later, since.blocks())
+            _rewrite(told, since.told)
         else:
             block = unseen(block, now.within)
             if block.num_rows == 0:
                 return
             if not held:
                 base.write(self.initial(bucket))
-            if view is None or token != now.token:
-                view = load_view(self.place, self.policy, base.read(), later, told, made)
+            since = since or Since.of(later.read(), told.read())
+            if view is None:
+                view = load_view(self.place, self.policy, base.read(), since.blocks(), since.told, made)
             later.add(block)
+            since.add(block)
             if view is not None:
                 made, changes = view.made, answer(view, self.policy, block)
         now = now.next()
         head.write(now.to_json())
         if changes is not None and changes.num_rows:
             told.add(changes)
+            since.tell(changes)
             self._write(bucket, block, changes)
             yield bucket, changes
-        _VIEWS[key] = now.token, view, made
+        _VIEWS[key] = now.token, view, made, since
 
     def initial(self, bucket: int) -> pa.RecordBatch:
         """The base at the very first: what the snapshot that the stream starts from holds."""
@@ -186,12 +247,10 @@ class ProvisionalTiers(beam.DoFn):
             self.lag.update(max(0, int(time.time() * 1000) - append_ms))
 
 
-def _keep(bag: Any, part_of: Callable[[pa.RecordBatch, Reach], pa.RecordBatch], within: Reach) -> None:
-    """Keep of the blocks in a bag what a base does not reach."""
-    kept = [some for block in bag.read() if (some := part_of(block, within)).num_rows]
+def _rewrite(bag: Any, blocks: Iterable[pa.RecordBatch]) -> None:
     bag.clear()
-    for some in kept:
-        bag.add(some)
+    for block in blocks:
+        bag.add(block)
 
 
 def unseen(block: pa.RecordBatch, within: Reach) -> pa.RecordBatch:
@@ -205,6 +264,7 @@ def unseen(block: pa.RecordBatch, within: Reach) -> pa.RecordBatch:
 
 
 def untold(changes: pa.RecordBatch, within: Reach) -> pa.RecordBatch:
-    """The changes that events caused which are not in the base. All are of one part."""
-    end = reached(changes.column("source_part")[0].as_py(), within)
-    return changes.filter(pa.array(numpy(changes.column("source_offset")) >= end))
+    """The changes that events caused which are not in the base."""
+    parts = changes.column("source_part").dictionary_encode()
+    ends = np.array([reached(part, within) for part in parts.dictionary.to_pylist()], np.int64)
+    return changes.filter(pa.array(numpy(changes.column("source_offset")) >= ends[numpy(parts.indices)]))

@@ -5,7 +5,7 @@ It is made of the files of a base and of what came since; events are then answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,9 +50,13 @@ class View:
 
 
 def load_view(
-    place: Place, policy: Policy, base: pa.RecordBatch, later: Any, told: Any, made: Made
+    place: Place, policy: Policy, base: pa.RecordBatch, later: Iterable[pa.RecordBatch], told: Iterable[pa.RecordBatch],
+    made: Made,
 ) -> View | None:  # fmt: skip
-    """Decode a base, and what came since; None where no service day has been made yet. made: what may be used again."""
+    """Decode a base, and what came since; None where no service day has been made yet. made: what may be used again.
+
+    later: events, in any order; told: changes, in the order in which they were told.
+    """
     state = State(place.store(), entries_of([base]))
     if "windows" not in state.entries or "tiers" not in state.entries:
         return None
@@ -67,9 +71,9 @@ def load_view(
     ledger = Events([once(file, Part.of) for file in files])
     known = load_base(state, policy, len(ids))
     view = View(known, accounts, ids, ledger, Events(), known.tier.copy(), used)
-    for block in later.read():
+    for block in later:
         view.later.add(rows_of(block, accounts))
-    for changes in told.read():
+    for changes in told:
         slots = [accounts[name] for name in changes.column("account_id").to_pylist()]
         view.told[slots] = [TIERS.index(tier) for tier in changes.column("tier").to_pylist()]
     return view

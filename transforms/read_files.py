@@ -38,8 +38,18 @@ def _numbered(text: str) -> tuple[int, str]:
 
 
 def fault_path(folder: str, seq: int) -> str:
-    """Where a file-level fault of a run is reported."""
+    """Where a file-level fault of a run, or of a stream, is reported."""
     return f"{folder}/faults/{seq:06d}.json"
+
+
+def write_fault(store: Store, folder: str, seq: int, fault: WattierError) -> None:
+    """Report a file-level fault."""
+    store.write_json(fault_path(folder, seq), {"message": str(fault), "exit_code": fault.exit_code})
+
+
+def faulty(store: Store, folder: str) -> list[int]:
+    """Numbers of the deliveries with a file-level fault."""
+    return sorted(int(info.base_name.removesuffix(".json")) for info in store.files(f"{folder}/faults"))
 
 
 def read_faults(store: Store, folder: str) -> list[dict[str, Any]]:
@@ -60,21 +70,26 @@ class ReadDelivery(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[str]]) -> Iterator[beam.pvalue.TaggedOutput]:
         """element: (seq, the one delivery of that number as JSON)."""
-        (text,), store = element[1], self.place.store()
+        (text,) = element[1]
         delivery = delivery_from_json(text)
-        source = delivery.source
-        read, rejects = 0, []
         try:
-            for decoded in read_delivery(delivery, self.mappings[source]):
-                read += decoded.rows_read
-                if decoded.rejects.num_rows:
-                    rejects.append(decoded.rejects)
-                for shard, block in split_by_id(decoded.rows, SHARD_KEY[source], self.place.shards):
-                    yield beam.pvalue.TaggedOutput(source, (shard, tag(block, source)))
+            for keyed in self.read(delivery):
+                yield beam.pvalue.TaggedOutput(delivery.source, keyed)
         except WattierError as fault:
-            report = {"message": str(fault), "exit_code": fault.exit_code}
-            store.write_json(fault_path(self.place.folder, delivery.seq), report)
-            return
+            write_fault(self.place.store(), self.place.folder, delivery.seq, fault)
+
+    def read(self, delivery: Delivery, content: str | None = None) -> Iterator[Keyed]:
+        """A delivery's rows by shard; in the end its rejects and its counts are written.
+
+        content: a copy to read in its place. Raises WattierError; nothing is written then.
+        """
+        source, store, read, rejects = delivery.source, self.place.store(), 0, []
+        for decoded in read_delivery(delivery, self.mappings[source], content=content):
+            read += decoded.rows_read
+            if decoded.rejects.num_rows:
+                rejects.append(decoded.rejects)
+            for shard, block in split_by_id(decoded.rows, SHARD_KEY[source], self.place.shards):
+                yield shard, tag(block, source)
         entries, rejected = [], sum(block.num_rows for block in rejects)
         if rejected:
             table = pa.Table.from_batches(rejects).cast(REJECTS.schema)

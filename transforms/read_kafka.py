@@ -1,5 +1,9 @@
 """Kafka topics to blocks: one element is one partition, which is read from an offset for ever.
 
+Two DoFns do that, by the same steps. `PollPartition` keeps the offset in a state cell, and a timer wakes it.
+`ReadPartition` is splittable: the offsets are its restriction. Beam's job server keeps something of every pause of a
+splittable DoFn in all later checkpoints (Beam issue 27648), so the first is what a stream takes unless told otherwise.
+
 A partition gives stretches of its offsets. Of each, what was rejected comes first, then one block of what was accepted,
 also where that is empty, so that offsets can be counted by it.
 
@@ -14,19 +18,18 @@ also where that is empty, so that offsets can be counted by it.
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-from apache_beam.coders import Coder, TupleCoder, VarIntCoder
-from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
-from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.metrics import Metrics
-from apache_beam.transforms.core import RestrictionProvider, WatermarkEstimatorProvider
+from apache_beam.coders import StrUtf8Coder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 
@@ -42,12 +45,20 @@ from transforms.kafka_partitions import (
     consumer_options,
     open_consumer,
 )
+from transforms.kafka_spans import (
+    DAY_MICROS,
+    END,
+    NO_DAY,
+    DayWatermark,
+    DayWatermarkProvider,
+    Span,
+    SpanProvider,
+    SpanTracker,
+)
 from transforms.kernels.messages import OFFSET, decode_messages, message_offsets
 from transforms.kernels.parse import accepted_schema
+from transforms.metrics import metric
 
-END = (1 << 63) - 1
-NO_DAY = -(1 << 31)
-DAY_MICROS = 86_400_000_000
 ELEMENT_BYTES = 3_000_000
 """Messages of one block are cut here; a larger one goes alone."""
 
@@ -60,121 +71,14 @@ FILL_SECONDS = 0.02
 DELAY_SECONDS = 0.1
 """After all that was there has been handed over, the partition is looked at again so much later."""
 
+NAMED_SECONDS = 86_400
+"""Whoever names partitions looks up so seldom, as each pause stays in checkpoints."""
+
 _READERS = Readers()
 
 
-class Span(NamedTuple):
-    """Offsets from the first up to but without the second, and the latest day seen before them, NO_DAY where none was.
-
-    Pairs in pairs, as Beam's own coders have them.
-    """
-
-    offsets: tuple[int, int]
-    last_day: int
-
-
-class SpanTracker(RestrictionTracker):
-    """Tracks (offset, latest day up to it). A span is cut behind what was claimed, nowhere else: one reader per partition."""
-
-    def __init__(self, span: Span) -> None:
-        (self._start, self._stop), self._day_before = span
-        self._next, self._last_day = self._start, self._day_before
-
-    def current_restriction(self) -> Span:
-        """What this bundle has."""
-        return Span((self._start, self._stop), self._day_before)
-
-    def current_progress(self) -> RestrictionProgress:
-        """How much of it is done; what will come is not known."""
-        return RestrictionProgress(completed=float(self._next - self._start), remaining=1.0)
-
-    def try_claim(self, position: tuple[int, int]) -> bool:
-        """Take everything up to and with an offset, unless the span ends before it. position: (offset, latest day)."""
-        offset, last_day = position
-        if offset < self._next:
-            raise ValueError(f"offset {offset} is claimed after {self._next - 1}")
-        if offset >= self._stop:
-            return False
-        self._next, self._last_day = offset + 1, last_day
-        return True
-
-    def try_split(self, fraction_of_remainder: float) -> tuple[Span, Span] | None:
-        """Cut behind what was claimed, at a checkpoint."""
-        if fraction_of_remainder != 0 or self._next >= self._stop:
-            return None
-        rest = Span((self._next, self._stop), self._last_day)
-        self._stop = self._next
-        return self.current_restriction(), rest
-
-    def check_done(self) -> None:
-        """Raises ValueError where a bundle ended without handing the rest on."""
-        if self._next < self._stop:
-            raise ValueError(f"the bundle ended before offset {self._next}, and the rest was not deferred")
-
-    def is_bounded(self) -> bool:
-        """A partition has no end."""
-        return False
-
-
-class SpanProvider(RestrictionProvider):
-    """A partition's offsets from its start to infinity, in one span."""
-
-    def initial_restriction(self, element: str) -> Span:
-        """From where the descriptor says."""
-        return Span((Partition.from_json(element).start, END), NO_DAY)
-
-    def create_tracker(self, restriction: Span) -> SpanTracker:
-        """A tracker of a span."""
-        return SpanTracker(restriction)
-
-    def restriction_size(self, element: str, restriction: Span) -> float:
-        """All partitions are alike."""
-        return 1.0
-
-    def restriction_coder(self) -> Coder:
-        """Whole numbers in pairs: nothing is pickled."""
-        return TupleCoder([TupleCoder([VarIntCoder(), VarIntCoder()]), VarIntCoder()])
-
-
-class DayWatermark(ManualWatermarkEstimator):
-    """A watermark that never goes back. Its state is microseconds, Beam's earliest moment while nothing is known."""
-
-    def __init__(self, micros: int) -> None:
-        super().__init__(Timestamp(micros=micros) if micros > MIN_TIMESTAMP.micros else None)
-
-    def get_estimator_state(self) -> int:
-        """Microseconds since 1970."""
-        now = self.current_watermark()
-        return int((MIN_TIMESTAMP if now is None else now).micros)
-
-    def reach_day(self, day: int) -> None:
-        """Advance to the start of a day, UTC, unless it is further already. day: days since 1970."""
-        start = Timestamp(micros=day * DAY_MICROS)
-        now = self.current_watermark()
-        if now is None or start > now:
-            self.set_watermark(start)
-
-
-class DayWatermarkProvider(WatermarkEstimatorProvider):
-    """Makes the watermark of a partition."""
-
-    def initial_estimator_state(self, element: str, restriction: Span) -> int:
-        """Nothing is known."""
-        return int(MIN_TIMESTAMP.micros)
-
-    def create_watermark_estimator(self, estimator_state: int) -> DayWatermark:
-        """From where it was."""
-        return DayWatermark(estimator_state)
-
-    def estimator_state_coder(self) -> Coder:
-        """A whole number: nothing is pickled."""
-        return VarIntCoder()
-
-
-@beam.typehints.with_input_types(str)
-@beam.typehints.with_output_types(Keyed)
-class ReadPartition(beam.DoFn):
-    """Reads one partition for ever, in stretches. See the module for what comes out.
+class PartitionReads(beam.DoFn):
+    """What both ways to read a partition have in common. See the module for what comes out.
 
     The watermark is the start of the latest service day less `out_of_order_days`; of sources without such a day, of
     Kafka's latest timestamp. After `idle_timeout_seconds` without a message, while the broker answers, today takes the
@@ -189,10 +93,10 @@ class ReadPartition(beam.DoFn):
     ) -> None:
         self.settings, self.mappings, self.consumers = settings, dict(mappings), consumers
         self.owner = os.urandom(8).hex()
-        self.events = {name: Metrics.counter("stream", f"events_in_{name}") for name in self.mappings}
-        self.rejected = {name: Metrics.counter("stream", f"events_rejected_{name}") for name in self.mappings}
-        self.broker_errors = Metrics.counter("stream", "broker_errors")
-        self.append_lag = Metrics.distribution("stream", "append_lag_ms")
+        self.events = {name: metric("events_in_{source}", source=name) for name in self.mappings}
+        self.rejected = {name: metric("events_rejected_{source}", source=name) for name in self.mappings}
+        self.broker_errors = metric("broker_errors")
+        self.append_lag = metric("append_lag_ms")
 
     def setup(self) -> None:
         """Readers of the process are shared by the DoFns of a pipeline."""
@@ -202,15 +106,11 @@ class ReadPartition(beam.DoFn):
         """The last one closes them."""
         _READERS.leave(self.owner)
 
-    @beam.DoFn.unbounded_per_element()
-    def process(
-        self,
-        element: str,
-        tracker: Any = beam.DoFn.RestrictionParam(SpanProvider()),  # noqa: B008
-        watermark: Any = beam.DoFn.WatermarkEstimatorParam(DayWatermarkProvider()),  # noqa: B008
-    ) -> Iterator[Any]:
-        """element: a partition as JSON. Hands over what is there, then gives way. Raises WattierError."""
-        partition = Partition.from_json(element)
+    def read(self, partition: Partition, tracker: Any, watermark: Any) -> Generator[Any, None, float | None]:
+        """Hands over what is there. Returns after how many seconds to look again, None where the rest was taken away.
+
+        Raises WattierError.
+        """
 
         def make() -> PartitionReader:
             return PartitionReader(partition, consumer_options(self.settings), self.consumers)
@@ -218,8 +118,9 @@ class ReadPartition(beam.DoFn):
         reader = _READERS.take(self.owner, partition.part, make)
         errors, ended = reader.errors, False
         try:
-            yield from self._read(partition, reader, tracker, watermark)
+            delay = yield from self._read(partition, reader, tracker, watermark)
             ended = True
+            return delay
         finally:
             self.broker_errors.inc(reader.errors - errors)
             if ended:
@@ -227,7 +128,9 @@ class ReadPartition(beam.DoFn):
             else:  # it told of its fault once; tried again, the bundle has to hear of it again
                 reader.close()
 
-    def _read(self, partition: Partition, reader: PartitionReader, tracker: Any, watermark: Any) -> Iterator[Any]:
+    def _read(
+        self, partition: Partition, reader: PartitionReader, tracker: Any, watermark: Any
+    ) -> Generator[Any, None, float | None]:
         (position, _), last_day = tracker.current_restriction()
         most, late_days = self.settings.max_poll_rows, self.settings.out_of_order_days
         until, wait, more = time.monotonic() + BUNDLE_SECONDS, 0.0, True
@@ -238,7 +141,7 @@ class ReadPartition(beam.DoFn):
             for piece in pieces(messages, ELEMENT_BYTES):
                 stretch = self._decode(partition, piece, position, last_day)
                 if not tracker.try_claim((stretch.next - 1, stretch.last_day)):
-                    return
+                    return None
                 at = watermark.current_watermark()
                 for block in stretch.blocks:
                     yield _stamped(at, partition.index, block)
@@ -251,7 +154,7 @@ class ReadPartition(beam.DoFn):
             heartbeat = self._heartbeat(partition, position, last_day)
             yield _stamped(watermark.current_watermark(), partition.index, heartbeat)
         self._tell_lag(partition, watermark.current_watermark())
-        tracker.defer_remainder(None if more else Duration(DELAY_SECONDS))
+        return 0.0 if more else DELAY_SECONDS
 
     def _decode(self, partition: Partition, messages: Sequence[Any], first: int, last_day: int) -> Stretch:
         """Blocks of messages that follow each other, from an offset on."""
@@ -313,7 +216,85 @@ class ReadPartition(beam.DoFn):
     def _tell_lag(self, partition: Partition, watermark: Timestamp | None) -> None:
         if watermark is not None:
             lag = int(time.time()) // 86_400 - watermark.micros // DAY_MICROS
-            Metrics.gauge("stream", f"watermark_lag_days_{partition.topic}_{partition.partition}").set(lag)
+            of = {"topic": partition.topic, "partition": partition.partition}
+            metric("watermark_lag_days_{topic}_{partition}", **of).set(lag)
+
+
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(tuple[int, str])
+class NamePartition(beam.DoFn):
+    """Names a partition once, and then has no end: else the runner would take its readers for done, and stop their timers."""
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        element: str,
+        tracker: Any = beam.DoFn.RestrictionParam(SpanProvider()),  # noqa: B008
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(DayWatermarkProvider()),  # noqa: B008
+    ) -> Iterator[Any]:
+        """element: a partition as JSON."""
+        partition, position = Partition.from_json(element), tracker.current_restriction()[0][0]
+        if position == partition.start:
+            if not tracker.try_claim((position, NO_DAY)):
+                return
+            yield TimestampedValue((partition.index, element), MIN_TIMESTAMP)
+        tracker.defer_remainder(Duration(NAMED_SECONDS))
+
+
+@beam.typehints.with_input_types(tuple[int, str])
+@beam.typehints.with_output_types(Keyed)
+class PollPartition(PartitionReads):
+    """A timer wakes it to read on from the offset in a state cell. Nothing stays behind of a pause.
+
+    The state cell holds the partition, the next offset, the latest day seen and the watermark, as JSON. For the runner
+    the watermark does not move: no step of a stream waits for one, and what days may close is told by the blocks.
+    """
+
+    AT = ReadModifyWriteStateSpec("at", StrUtf8Coder())
+    POLL = TimerSpec("poll", TimeDomain.REAL_TIME)
+
+    def process(
+        self,
+        element: tuple[int, str],
+        at: Any = beam.DoFn.StateParam(AT),  # noqa: B008
+        poll: Any = beam.DoFn.TimerParam(POLL),  # noqa: B008
+    ) -> None:
+        """element: (index, partition as JSON), once."""
+        start = Partition.from_json(element[1]).start
+        at.write(json.dumps([element[1], start, NO_DAY, MIN_TIMESTAMP.micros]))
+        poll.set(Timestamp(time.time()))
+
+    @on_timer(POLL)
+    def on_poll(
+        self,
+        at: Any = beam.DoFn.StateParam(AT),  # noqa: B008
+        poll: Any = beam.DoFn.TimerParam(POLL),  # noqa: B008
+    ) -> Iterator[Any]:
+        """Hands over what is there, then has itself woken again."""
+        text, position, day, micros = json.loads(at.read())
+        tracker, watermark = SpanTracker(Span((position, END), day)), DayWatermark(micros)
+        delay = yield from self.read(Partition.from_json(text), tracker, watermark)
+        (position, _), day = tracker.rest()
+        at.write(json.dumps([text, position, day, watermark.get_estimator_state()]))
+        poll.set(Timestamp(time.time() + (delay or 0.0)))
+
+
+@beam.typehints.with_input_types(str)
+@beam.typehints.with_output_types(Keyed)
+class ReadPartition(PartitionReads):
+    """Reads one partition for ever, as a splittable DoFn."""
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        element: str,
+        tracker: Any = beam.DoFn.RestrictionParam(SpanProvider()),  # noqa: B008
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(DayWatermarkProvider()),  # noqa: B008
+    ) -> Iterator[Any]:
+        """element: a partition as JSON. Hands over what is there, then gives way. Raises WattierError."""
+        delay = yield from self.read(Partition.from_json(element), tracker, watermark)
+        if delay is not None:
+            tracker.defer_remainder(Duration(delay) if delay else None)
 
 
 class Stretch(NamedTuple):
@@ -365,6 +346,11 @@ class ReadKafka(beam.PTransform):
         self.mappings = {name: mapping for name, mapping in mappings.items() if mapping.topics}
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Keyed]:
-        """List, then read. The runner spreads what a splittable DoFn reads (Beam's Reshuffle would pickle)."""
-        listed = begin | "Partitions" >> beam.Create([one.to_json() for one in self.partitions], reshuffle=False)
-        return listed | "ReadPartition" >> beam.ParDo(ReadPartition(self.settings, self.mappings, self.consumers))
+        """List, then read. The runner spreads what is keyed, and what a splittable DoFn reads."""
+        listed = [one.to_json() for one in self.partitions]
+        given = self.settings, self.mappings, self.consumers
+        partitions = begin | "Partitions" >> beam.Create(listed, reshuffle=False)
+        if self.settings.splittable:
+            return partitions | "ReadPartition" >> beam.ParDo(ReadPartition(*given))
+        named = partitions | "NamePartition" >> beam.ParDo(NamePartition())
+        return named | "PollPartition" >> beam.ParDo(PollPartition(*given))

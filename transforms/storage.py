@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from schemas.errors import StateError
+from transforms.checkpoints import BY_DAY
 
 WHOLE = -1
 """`part` of an entry that means the whole file; `shard` of one that belongs to none."""
@@ -69,6 +70,29 @@ def entries_from_batch(batch: pa.RecordBatch | pa.Table) -> list[Entry]:
 def coded(schema: pa.Schema) -> list[str]:
     """The text columns worth a Parquet dictionary: codes and names, not ids, which hardly repeat within a file."""
     return [f.name for f in schema if pa.types.is_string(f.type) and not f.name.endswith("_id")]
+
+
+def as_file(table: pa.Table) -> pa.Buffer:
+    """A table as an Arrow IPC file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def chunks_of(fs: pafs.FileSystem, path: str) -> Iterator[bytes]:
+    """A file's bytes as they are, some MiB at a time."""
+    with fs.open_input_stream(path, compression=None) as stream:
+        while chunk := stream.read(1 << 22):
+            yield bytes(chunk)
+
+
+def digest(fs: pafs.FileSystem, path: str) -> str:
+    """SHA-256 of a file's content, as hex."""
+    hasher = hashlib.sha256()
+    for chunk in chunks_of(fs, path):
+        hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 class Store:
@@ -123,6 +147,24 @@ class Store:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, target)
         self.fs.delete_file(temporary)
+
+    def keep(self, folder: str, chunks: Iterable[bytes]) -> str:
+        """Write content below a folder under its own SHA-256, and return that: it is never written twice, nor changed."""
+        temporary = self.full(f"{folder}/{uuid.uuid4().hex}.tmp")
+        if self.local:
+            self.fs.create_dir(posixpath.dirname(temporary), recursive=True)
+        hasher = hashlib.sha256()
+        try:
+            with self.fs.open_output_stream(temporary, compression=None) as out:
+                for chunk in chunks:
+                    hasher.update(chunk)
+                    out.write(chunk)
+            self.fs.move(temporary, self.full(f"{folder}/{hasher.hexdigest()}"))
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.delete_file(temporary)
+            raise
+        return hasher.hexdigest()
 
     def read_bytes(self, path: str) -> bytes:
         """The content of a file; FileNotFoundError where it is not there."""
@@ -216,11 +258,12 @@ class Store:
 
     def digest(self, path: str) -> str:
         """SHA-256 of a file's content, as hex."""
-        with self.fs.open_input_stream(self.full(path)) as stream:
-            hasher = hashlib.sha256()
-            while chunk := stream.read(1 << 22):
-                hasher.update(chunk)
-        return hasher.hexdigest()
+        return digest(self.fs, self.full(path))
+
+
+def commit_path(folder: str, stage: str, shard: int) -> str:
+    """Where a stage reports what it did for a shard, or for a delivery."""
+    return f"{folder}/commits/{stage}-{shard:06d}.json"
 
 
 @dataclass(frozen=True)
@@ -229,7 +272,8 @@ class Commit:
 
     replaces: kinds (with this shard) whose earlier entries the new ones take the place of, all of them;
     a kind not named there is only added to. counts: source -> outcome -> rows. restate_from: earliest service day
-    whose published figures may change, or None. process: the worker that did it.
+    whose published figures may change, or None. merged: files that hold what those of the paths `drops` held. process: the
+    worker that did it.
     """
 
     stage: str
@@ -238,19 +282,37 @@ class Commit:
     replaces: tuple[str, ...] = ()
     counts: dict[str, dict[str, int]] | None = None
     restate_from: int | None = None
+    merged: tuple[Entry, ...] = ()
+    drops: tuple[str, ...] = ()
     process: int = field(default_factory=os.getpid)
 
     def write(self, store: Store, folder: str) -> None:
         """Write the commit record; a stage that runs again overwrites it."""
         value = asdict(self)
-        value["entries"] = [list(asdict(entry).values()) for entry in self.entries]
-        store.write_json(f"{folder}/commits/{self.stage}-{self.shard:06d}.json", value)
+        for name in ("entries", "merged"):
+            value[name] = [list(asdict(entry).values()) for entry in getattr(self, name)]
+        store.write_json(commit_path(folder, self.stage, self.shard), value)
 
     @classmethod
     def read_all(cls, store: Store, folder: str) -> Iterator[Commit]:
         """All commit records below a run's folder."""
         for info in sorted(store.files(f"{folder}/commits"), key=lambda info: info.path):
             value = json.loads(store.fs.open_input_stream(info.path).read())
-            value["entries"] = tuple(Entry(*fields) for fields in value["entries"])
-            value["replaces"] = tuple(value["replaces"])
+            for name in ("entries", "merged"):
+                value[name] = tuple(Entry(*fields) for fields in value.get(name, ()))
+            value["replaces"], value["drops"] = tuple(value["replaces"]), tuple(value.get("drops", ()))
             yield cls(**value)
+
+
+def taken_up(entries: Sequence[Entry], commit: Commit) -> list[Entry]:
+    """Entries after what a stage reports: its own replace those of its shard, by service day or by kind, or are added."""
+    days, drops = {(e.kind, e.first) for e in commit.entries if e.kind in BY_DAY}, set(commit.drops)
+    kept = list(entries)
+    if days or commit.replaces or drops:
+        kept = [
+            e
+            for e in entries
+            if e.shard != commit.shard
+            or not (e.kind in commit.replaces or (e.kind, e.first) in days or e.path in drops)
+        ]
+    return [*kept, *commit.merged, *commit.entries]

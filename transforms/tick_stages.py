@@ -67,12 +67,16 @@ def prune(entries: Sequence[Entry], kinds: Sequence[str], of: str) -> list[Entry
     return [entry for entry in entries if entry.kind not in kinds or entry.first in days]
 
 
-class FeaturesStage(EpochFold):
-    """Epochs in, ticks out: for each tick of the plan, features from the epoch's state and the last checkpoint."""
+class TickStage(EpochFold):
+    """A stage that goes by the policy."""
 
     def __init__(self, stage: Stage, place: Place, bootstrap: str | None, policy: Policy) -> None:
         super().__init__(stage, place, bootstrap)
         self.policy = policy
+
+
+class FeaturesStage(TickStage):
+    """Epochs in, ticks out: for each tick of the plan, features from the epoch's state and the last checkpoint."""
 
     def fold(
         self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch
@@ -100,12 +104,8 @@ class FeaturesStage(EpochFold):
         return state_block(entries)
 
 
-class TiersStage(EpochFold):
+class TiersStage(TickStage):
     """Ticks: tiers from the features of a tick, its cut-offs, and the tiers of the checkpoint before it."""
-
-    def __init__(self, stage: Stage, place: Place, bootstrap: str | None, policy: Policy) -> None:
-        super().__init__(stage, place, bootstrap)
-        self.policy = policy
 
     def fold(
         self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch

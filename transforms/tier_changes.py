@@ -24,14 +24,20 @@ def change_messages(changes: pa.Table) -> pa.RecordBatch:
 
 
 def change_key(row: dict[str, Any]) -> str:
-    """The key of a change: a change that is written again has it again. Of several with one key the last counts.
+    """The key of a change: a change that is told again has it again. Of several with one key the last counts.
+
+    A provisional change is known by the event that caused it, and by nothing that its answer rests on: told again after a
+    failure, it may rest on another service day.
 
     >>> change_key({"account_id": "A1", "service_date": date(2025, 1, 2), "status": "final", "generation": 7})
     'A1|2025-01-02|final|7'
+    >>> early = {"account_id": "A1", "service_date": date(2025, 1, 2), "status": "provisional", "event_id": "P8"}
+    >>> change_key({**early, "source_part": "kafka:ledger-events/1", "source_offset": 42})
+    'A1|provisional|P8|kafka:ledger-events/1:42'
     """
-    early = row["status"] == "provisional"
-    last = "{event_id}|{source_part}:{source_offset}".format(**row) if early else row["generation"]
-    return f"{row['account_id']}|{row['service_date']}|{row['status']}|{last}"
+    if row["status"] == "provisional":
+        return "{account_id}|{status}|{event_id}|{source_part}:{source_offset}".format(**row)
+    return "{account_id}|{service_date}|{status}|{generation}".format(**row)
 
 
 def _change(row: dict[str, Any]) -> dict[str, Any]:

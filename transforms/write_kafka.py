@@ -9,12 +9,12 @@ from typing import Any
 import apache_beam as beam
 import confluent_kafka
 import pyarrow as pa
-from apache_beam.metrics import Metrics
 from confluent_kafka import KafkaError
 
 from schemas.errors import WattierError
 from schemas.kafka import KafkaSettings
 from transforms.blocks import Keyed
+from transforms.metrics import metric
 
 KEY = pa.field("key", pa.string())
 VALUE = pa.field("value", pa.binary())
@@ -49,7 +49,7 @@ class WriteMessages(beam.DoFn):
 
     def __init__(self, settings: KafkaSettings, topic: str, producers: Producers = open_producer) -> None:
         self.settings, self.topic, self.producers = settings, topic, producers
-        self.written = Metrics.counter("stream", f"messages_out_{topic}")
+        self.written = metric("messages_out_{topic}", topic=topic)
 
     def setup(self) -> None:
         """One connection for all bundles."""

@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from infra import fetch, supervisor
+from infra import commands, fetch, supervisor
 from infra.flink import parts
 from infra.flink.parts import Cluster
 from infra.processes import Failed, Part, Run, accepts, free, get_json, wait_for
@@ -205,26 +205,17 @@ def cluster_of(chosen: argparse.Namespace) -> Cluster:
 
 
 def main() -> int:
-    """0: done; 1: failed, or not up; 2: something has to be installed or mended first."""
+    """Do what the command line says; the exit code."""
     chosen = parse()
-    try:
-        if chosen.action == "up":
-            about = up(cluster_of(chosen), chosen.timeout)
-            print(json.dumps(about, indent=1) if chosen.json else _text(about))
-            return 0
-        if chosen.action == "down":
-            found = down(chosen.run_dir.resolve())
-            print(json.dumps({"stopped": found}) if chosen.json else "stopped" if found else "nothing was up")
-            return 0
-        said = status(chosen.run_dir.resolve())
-        print(json.dumps(said, indent=1))
-        return 0 if said["up"] else 1
-    except (fetch.Missing, ValueError) as missing:
-        print(f"cluster.py: {missing}", file=sys.stderr)
-        return 2
-    except Failed as failed:
-        print(f"cluster.py: {failed}", file=sys.stderr)
-        return 1
+    folder = chosen.run_dir.resolve()
+    return commands.answer(
+        "cluster.py",
+        chosen,
+        lambda: up(cluster_of(chosen), chosen.timeout),
+        lambda: down(folder),
+        lambda: status(folder),
+        _text,
+    )
 
 
 if __name__ == "__main__":

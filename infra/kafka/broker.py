@@ -6,7 +6,6 @@ One node, KRaft, loopback only. It is not started again by itself when it ends: 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from infra import fetch
+from infra import commands, fetch
 from infra.processes import Failed, Part, Run, accepts, free, wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -234,26 +233,17 @@ def _text(about: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """0: done; 1: failed, or not up; 2: something has to be installed or mended first."""
+    """Do what the command line says; the exit code."""
     chosen = parse()
-    try:
-        if chosen.action == "up":
-            about = up(broker_of(chosen), chosen.timeout)
-            print(json.dumps(about, indent=1) if chosen.json else _text(about))
-            return 0
-        if chosen.action == "down":
-            found = down(chosen.run_dir.resolve(), wipe=chosen.wipe)
-            print(json.dumps({"stopped": found}) if chosen.json else "stopped" if found else "nothing was up")
-            return 0
-        said = status(chosen.run_dir.resolve())
-        print(json.dumps(said, indent=1))
-        return 0 if said["up"] else 1
-    except fetch.Missing as missing:
-        print(f"broker.py: {missing}", file=sys.stderr)
-        return 2
-    except Failed as failed:
-        print(f"broker.py: {failed}", file=sys.stderr)
-        return 1
+    folder = chosen.run_dir.resolve()
+    return commands.answer(
+        "broker.py",
+        chosen,
+        lambda: up(broker_of(chosen), chosen.timeout),
+        lambda: down(folder, wipe=chosen.wipe),
+        lambda: status(folder),
+        _text,
+    )
 
 
 if __name__ == "__main__":

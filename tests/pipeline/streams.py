@@ -6,14 +6,15 @@ import apache_beam as beam
 
 from pipelines.cut import NO_LIMIT
 from pipelines.graph import Inbound, stream
-from pipelines.landing import discover
+from pipelines.landing import discover, keep_below
 from pipelines.runner import new_pipeline
 from pipelines.stream import Session, begin
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import Warehouse
 from tests.pipeline.bureau import Bureau
 from transforms.epochs import parcels
-from transforms.inbox import Cut, RouteDelivery, cut_path
+from transforms.inbox import Cut, RouteDelivery, cut_path, landed_folder
+from transforms.parts import file_part
 from transforms.read_files import delivery_to_json
 
 
@@ -30,17 +31,17 @@ class Epochs:
 
     def cut(self, through: int | None = NO_LIMIT) -> Cut:
         config = self.bureau.config
-        landed = discover(config.landing, config.sources, self.register)
+        store, folder = self.warehouse.store, self.session.place.folder
+        landed = discover(config.landing, config.sources, self.register, keep=keep_below(store, landed_folder(folder)))
         rows = tuple(tuple(row.values()) for row in landed.register.slice(self.register.num_rows).to_pylist())
         self.register = landed.register
-        seqs = {f"file:{d.seq}": d.seq for d in landed.deliveries}
+        seqs = {file_part(d.seq): d.seq for d in landed.deliveries}
         cut = Cut(
             len(self.cuts) + 1, dict.fromkeys(seqs, 0), dict.fromkeys(seqs, 1), seqs, "2025-01-01T00:00:00+00:00",
-            tuple(map(delivery_to_json, landed.deliveries)), through, rows,
+            tuple(map(delivery_to_json, landed.deliveries)), through, rows, landed.aside,
         )  # fmt: skip
         self.cuts.append(cut)
-        path = cut_path(self.session.place.folder, cut.number)
-        self.warehouse.store.create_bytes(path, cut.to_json().encode())
+        store.create_bytes(cut_path(folder, cut.number), cut.to_json().encode())
         return cut
 
     def run(self) -> None:

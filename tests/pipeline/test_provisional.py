@@ -23,14 +23,14 @@ from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import day, opened, reference, tiers, used
 from tests.pipeline.worlds import ledger
 from transforms import provisional
-from transforms.blocks import BlockCoder, tag, with_facts
+from transforms.blocks import BlockCoder, fact, tag, with_facts
 from transforms.epochs import TICKS, read_entries
 from transforms.fold_features import Plan
 from transforms.inbox import Cut, cut_path
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.parse import accepted_schema
 from transforms.kernels.windows import day_of
-from transforms.provisional import ProvisionalTiers
+from transforms.provisional import ProvisionalTiers, Since
 from transforms.shards import state_block
 from transforms.tick_stages import BASE_STATE, Tick
 from transforms.tier_changes import ToDeadLetters, ToTierChanges, change_key
@@ -146,6 +146,31 @@ def test_a_new_base_takes_the_place_of_what_it_holds(bureau):
     assert [(row[2], row[4]) for rows in written(bureau, session) for row in rows] == [
         ("low_risk", "c1"), ("low_risk", "c2"), ("high", "p2"),
     ]  # fmt: skip
+
+
+def test_what_came_since_a_base_is_held_in_few_blocks():
+    since = Since.of([stretch(n, event("big", f"c{n}", **CHARGE)) for n in range(5, 105)], [])
+    assert len(since.blocks()) <= 8
+    since.add(stretch(0, event("big", "c", **CHARGE), part="kafka:ledger/1"))
+    since = since.after({PART: 50, "kafka:ledger/1": 1})
+    assert [fact(block, "part") for block in since.blocks()] == [PART] * len(since.blocks())
+    offsets = [offset for block in since.blocks() for offset in block.column(OFFSET).to_pylist()]
+    assert offsets == list(range(50, 105))
+    assert sorted((int(fact(b, "first")), int(fact(b, "next"))) for b in since.blocks())[-1][1] == 105
+
+
+def test_what_was_told_stays_in_order_when_a_base_takes_some_of_it():
+    def change(offset, part):
+        blank = {"string": "x", "date32[day]": day(0), "int64": 0}
+        row = {f.name: blank[str(f.type)] for f in PROVISIONAL_TIERS.schema} | {
+            "source_offset": offset, "source_part": part,
+        }  # fmt: skip
+        return pa.RecordBatch.from_pylist([row], schema=PROVISIONAL_TIERS.schema)
+
+    given = [(3, PART), (0, "file:1"), (4, PART), (7, "kafka:ledger/1"), (5, PART)]
+    since = Since.of([], [change(*one) for one in given]).after({PART: 4, "file:": 2})
+    kept = [(r["source_offset"], r["source_part"]) for changes in since.told for r in changes.to_pylist()]
+    assert kept == [(4, PART), (7, "kafka:ledger/1"), (5, PART)]
 
 
 def test_before_the_first_service_day_events_wait(tmp_path):
@@ -273,9 +298,10 @@ def test_a_provisional_change_as_a_message():
     row = {"account_id": "A1", "as_of": day(4), "tier": "high", "from_tier": "low_risk", "credit_grade": "A", "rule": "big",
            "policy_version": "1", "event_id": "p1", "source_part": PART, "source_offset": 8, "append_ms": 17,
            "base_date": day(3)}  # fmt: skip
-    block = pa.RecordBatch.from_pylist([row], schema=PROVISIONAL_TIERS.schema)
+    again = {**row, "as_of": day(5), "base_date": day(4)}  # after a failure, from the next base
+    block = pa.RecordBatch.from_pylist([row, again], schema=PROVISIONAL_TIERS.schema)
     ((_, messages),) = ToTierChanges().process((0, block))
-    assert messages.column("key").to_pylist() == [f"A1|{day(4)}|provisional|p1|{PART}:8"]
+    assert messages.column("key").to_pylist() == [f"A1|provisional|p1|{PART}:8"] * 2
     said = json.loads(messages.column("value")[0].as_py())
     assert {name: said[name] for name in ("schema", "status", "service_date", "from_tier", "to_tier", "append_ms")} == {
         "schema": "wattier.tier_change/1", "status": "provisional", "service_date": f"{day(4)}",

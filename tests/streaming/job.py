@@ -30,15 +30,11 @@ PARTITIONS = {
 }  # fmt: skip
 
 
-class Utility:
-    """A simulated utility: its landed files, and what a bounded run makes of them."""
+class Landed:
+    """A utility whose files have landed in a folder that has its configuration and policy."""
 
-    def __init__(self, folder: Path, accounts: int, days: int, policy: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        write_templates(folder)
-        if policy is not None:
-            (folder / "policy.yaml").write_text(policy)
-        simulate(Settings(accounts, days, 1, date(2025, 1, 1), folder / "landing", "csv"), lambda day: None)
 
     def run(self) -> Path:
         """A bounded run in process; its marts."""
@@ -51,21 +47,25 @@ class Utility:
         return days_of(self.folder / "landing")
 
 
+class Utility(Landed):
+    """A simulated utility."""
+
+    def __init__(self, folder: Path, accounts: int, days: int, policy: str | None = None) -> None:
+        super().__init__(folder)
+        write_templates(folder)
+        if policy is not None:
+            (folder / "policy.yaml").write_text(policy)
+        simulate(Settings(accounts, days, 1, date(2025, 1, 1), folder / "landing", "csv"), lambda day: None)
+
+
 class Stream:
     """A stream of a utility: topics and a warehouse of its own, and the process that submits and publishes."""
 
-    def __init__(self, folder: Path, utility: Utility, flink: Flink, kafka: Kafka, **settings: object) -> None:
-        self.folder, self.flink, self.kafka = folder, flink, kafka
+    def __init__(self, folder: Path, utility: Landed, flink: Flink, kafka: Kafka, **settings: object) -> None:
+        self.folder, self.utility, self.flink, self.kafka = folder, utility, flink, kafka
         self.prefix = f"{folder.name}-{uuid.uuid4().hex[:6]}-"
         folder.mkdir(parents=True, exist_ok=True)
-        written = {
-            "tier_changes_topic": f"{self.prefix}tier-changes",
-            "dead_letter_topic": f"{self.prefix}dead-letters",
-        }
-        given = {"idle_timeout_seconds": 4, **written, **settings}
-        text = streaming_config((utility.folder / "wattier.yaml").read_text(), kafka.address, self.prefix, **given)
-        (folder / "wattier.yaml").write_text(text)
-        shutil.copy(utility.folder / "policy.yaml", folder)
+        self.configure(**settings)
         admin = AdminClient({"bootstrap.servers": kafka.address})
         topics = [NewTopic(self.prefix + name, count, 1) for name, count in PARTITIONS.items()]
         for made in admin.create_topics(topics).values():
@@ -73,13 +73,26 @@ class Stream:
         self.process: subprocess.Popen[bytes] | None = None
         self.sent = 0
 
-    def start(self, *options: str) -> None:
-        """Start the process, with another log for each time."""
+    def configure(self, *, writes: bool = True, **settings: object) -> None:
+        """The utility's configuration, of topics, and its policy as it is now. writes: whether the stream writes topics."""
+        topics = {"tier_changes_topic": "tier-changes", "dead_letter_topic": "dead-letters"} if writes else {}
+        written = {name: self.prefix + topic for name, topic in topics.items()}
+        text, given = (
+            (self.utility.folder / "wattier.yaml").read_text(),
+            {"idle_timeout_seconds": 4, **written, **settings},
+        )
+        (self.folder / "wattier.yaml").write_text(streaming_config(text, self.kafka.address, self.prefix, **given))
+        shutil.copy(self.utility.folder / "policy.yaml", self.folder)
+
+    def start(self, *options: str, parallelism: int = 2, beam: tuple[str, ...] = ()) -> None:
+        """Start the process, with another log for each time. beam: more of Beam's options."""
         command = [sys.executable, "-P", "-m", "pipelines", "stream", "--config", str(self.folder / "wattier.yaml")]
-        command += ["--no-audit", "--json", "--cut-seconds", "1", "--flink", self.flink.about["page"], *options]
-        beam = ["--", *self.flink.options(streaming=True), "--parallelism=2", "--sdk_worker_parallelism=2"]
+        command += ["--no-audit", "--json", "--cut-seconds", "1", "--publish-seconds", "30"]
+        command += ["--flink", self.flink.about["page"], *options]
+        command += ["--", *self.flink.options(streaming=True), *beam]
+        command += [f"--parallelism={parallelism}", f"--sdk_worker_parallelism={parallelism}"]
         with (self.folder / f"stream-{uuid.uuid4().hex[:4]}.log").open("wb") as log:
-            self.process = subprocess.Popen([*command, *beam], stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
     def feed(self, paths: list[Path]) -> None:
         """Send files' rows."""
@@ -133,7 +146,7 @@ class Stream:
         """Ask the process to stop; the job ends with it, or else is stopped by Flink."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        self.process.wait(120)
 
     def end(self) -> None:
         """Kill the process and cancel the jobs, if a test left them."""

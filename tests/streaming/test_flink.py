@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import time
+import urllib.request
+from collections import Counter
 from datetime import date
 
 import pytest
 
+from schemas.metrics import NAMESPACE
 from tests.clusters import Flink, Kafka, eventually
 from tests.pipeline.bureau import POLICY, assert_equal_marts
 from tests.streaming.job import Stream, Utility
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def streams(tmp_path, flink_cluster: Flink, kafka_broker: Kafka):
-    """Makes streams; whatever still runs of them in the end is killed."""
-    made: list[Stream] = []
-
-    def make(utility: Utility, **settings: object) -> Stream:
-        made.append(Stream(tmp_path / f"stream{len(made)}", utility, flink_cluster, kafka_broker, **settings))
-        return made[-1]
-
-    yield make
-    for stream in made:
-        stream.end()
 
 
 def test_a_week_of_20_000_accounts(tmp_path, streams):
@@ -83,6 +72,57 @@ def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: 
     stream.stop()
     assert_equal_marts(stream.marts, utility.run(), same_deliveries=False)
     assert_told(stream)
+
+
+def shown_by_rest(flink: Flink, job: str) -> set[str]:
+    """Names of our metrics as Flink's REST gives them; Flink fetches them from its workers when asked."""
+    vertices = [vertex["id"] for vertex in flink.rest(f"/jobs/{job}")["vertices"]]
+    listed = [one["id"] for vertex in vertices for one in flink.rest(f"/jobs/{job}/vertices/{vertex}/metrics")]
+    return {name.rpartition(f".{NAMESPACE}_")[2] for name in listed if f".{NAMESPACE}_" in name}
+
+
+def shown_to_prometheus(flink: Flink) -> dict[str, float]:
+    """Our metrics as Prometheus text has them, summed over all subtasks."""
+    found: Counter[str] = Counter()
+    for address in flink.about["metrics"]:
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        for line in lines:
+            name, _, rest = line.partition("{")
+            if name.startswith(prefix := f"flink_taskmanager_job_task_operator_{NAMESPACE}_"):
+                found[name.removeprefix(prefix)] += float(rest.rpartition(" ")[2])
+    return found
+
+
+def test_metrics_are_shown_by_flink_and_to_prometheus(streams, tmp_path, flink_cluster: Flink):
+    utility = Utility(tmp_path / "bounded", 300, 3)
+    stream = streams(utility)
+    stream.start()
+    for paths in utility.days.values():
+        stream.feed(paths)
+    stream.wait()
+    stream.wait_through(date(2025, 1, 3))
+    (job,) = stream.jobs
+    stages = {f"fold_ms_{stage}" for stage in ("meters", "features", "tiers")} | {"state_bytes_days", "epochs_tiers"}
+    rows = {f"events_{what}_meter_readings" for what in ("in", "accepted", "rejected", "superseded")}
+    wanted = (
+        stages | rows | {"rows_taken", "watermark_day", "held_open_seconds", "epochs_cut", "days_made", "append_lag_ms"}
+    )
+    lacking = wanted
+    for _ in range(60):  # Flink asks its workers every ten seconds
+        lacking = wanted - (shown_by_rest(flink_cluster, job) & shown_to_prometheus(flink_cluster).keys())
+        if not lacking:
+            break
+        time.sleep(2)
+    assert lacking == set()
+    shown = shown_to_prometheus(flink_cluster)
+    (row,) = stream.query(
+        "SELECT sum(rows_read), sum(rows_accepted) FROM pipeline_runs WHERE source = 'meter_readings'"
+    )
+    assert (shown["events_in_meter_readings"], shown["events_accepted_meter_readings"]) == row
+    assert shown["days_made"] >= 3
+    assert shown["fold_ms_features"] > 0
+    stream.stop()
 
 
 def test_a_broker_that_goes_away_for_a_minute(streams, tmp_path, kafka_broker: Kafka):

@@ -40,8 +40,12 @@ class Raw(NamedTuple):
     broken: list[Broken]
 
 
-def read_delivery(delivery: Delivery, mapping: SourceMapping, block_rows: int = 262_144) -> Iterator[Decoded]:
+def read_delivery(
+    delivery: Delivery, mapping: SourceMapping, block_rows: int = 262_144, content: str | None = None
+) -> Iterator[Decoded]:
     """Read one delivered file, in blocks of at most `block_rows` well-formed rows.
+
+    content: path or URL of a copy that is read in its place.
 
     Yields at least one block (an empty one for a file without rows). Rows are numbered from 1; blank lines of a CSV
     file are no rows. Over all blocks: rows read = rows accepted + rows rejected.
@@ -49,17 +53,17 @@ def read_delivery(delivery: Delivery, mapping: SourceMapping, block_rows: int = 
     """
     revision = delivery_revision(delivery, mapping)
     form = file_format(mapping, delivery.uri)
-    for block in _raw_blocks(delivery.uri, form, mapping, block_rows):
+    for block in _raw_blocks(delivery.uri, content or delivery.uri, form, mapping, block_rows):
         yield decode_block(delivery, mapping, revision, block.columns, block.row, block.broken)
 
 
-def _raw_blocks(uri: str, form: str, mapping: SourceMapping, block_rows: int) -> Iterator[Raw]:
-    with _faults(uri), _opened(uri) as file:
+def _raw_blocks(uri: str, content: str, form: str, mapping: SourceMapping, block_rows: int) -> Iterator[Raw]:
+    with faults_of(uri), _opened(uri, content) as file:
         if form == "parquet":
             yield from _parquet_blocks(uri, file, mapping, block_rows)
         else:
-            content = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if form == "csv.gz" else file
-            yield from _csv_blocks(uri, Utf8Reader(uri, content, mapping.encoding), mapping, block_rows)
+            plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if form == "csv.gz" else file
+            yield from _csv_blocks(uri, Utf8Reader(uri, plain, mapping.encoding), mapping, block_rows)
 
 
 def file_format(mapping: SourceMapping, uri: str) -> str:
@@ -135,7 +139,7 @@ def source_columns(mapping: SourceMapping) -> dict[str, list[str]]:
 
 
 @contextmanager
-def _faults(uri: str) -> Iterator[None]:
+def faults_of(uri: str) -> Iterator[None]:
     """Turn what readers raise over a damaged file into a FileFault."""
     try:
         yield
@@ -153,9 +157,9 @@ def _faults(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(uri: str) -> Iterator[Any]:
-    """The file, open for reading at random places. Raises FileFault where it has no byte."""
-    filesystem, path = pa_fs.FileSystem.from_uri(uri)
+def _opened(uri: str, content: str) -> Iterator[Any]:
+    """The file's content, open for reading at random places. Raises FileFault where it has no byte."""
+    filesystem, path = pa_fs.FileSystem.from_uri(content)
     with filesystem.open_input_file(path) as file:
         if file.size() == 0:
             raise FileFault(uri, "is empty, without even a header.", "Land the whole file again.")
