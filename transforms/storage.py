@@ -146,6 +146,12 @@ class Store:
         selector = pafs.FileSelector(self.full(path), allow_not_found=True, recursive=True)
         return [info for info in self.fs.get_file_info(selector) if info.type == pafs.FileType.File]
 
+    def records(self, path: str) -> Iterator[dict[str, Any]]:
+        """The JSON files below a folder, in order of their names; one that is being written is not there yet."""
+        for info in sorted(self.files(path), key=lambda info: str(info.path)):
+            if info.path.endswith(".json"):
+                yield json.loads(self.fs.open_input_stream(info.path).read())
+
     def write_blocks(
         self, path: str, kind: str, shard: int, blocks: Iterable[tuple[int, pa.RecordBatch]], *, compress: bool = True
     ) -> list[Entry]:
@@ -249,8 +255,7 @@ class Commit:
     @classmethod
     def read_all(cls, store: Store, folder: str) -> Iterator[Commit]:
         """All commit records below a run's folder."""
-        for info in sorted(store.files(f"{folder}/commits"), key=lambda info: info.path):
-            value = json.loads(store.fs.open_input_stream(info.path).read())
+        for value in store.records(f"{folder}/commits"):
             value["entries"] = tuple(Entry(*fields) for fields in value["entries"])
             value["replaces"] = tuple(value["replaces"])
             yield cls(**value)
