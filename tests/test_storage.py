@@ -58,6 +58,13 @@ def test_a_stage_that_runs_again_overwrites_its_record(store: Store) -> None:
     assert [commit.restate_from for commit in Commit.read_all(store, "run")] == [2]
 
 
+def test_a_record_that_is_being_written_is_not_there_yet(store: Store) -> None:
+    commit = Commit("fold", 1, (), (), {})
+    commit.write(store, "run")
+    store.write_bytes("run/commits/fold-000002.json.0f1e2d3c.tmp", b"")
+    assert list(Commit.read_all(store, "run")) == [commit]
+
+
 def test_a_write_that_fails_leaves_the_old_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write_bytes("a/current.json", b"old")
 

@@ -54,8 +54,7 @@ def faulty(store: Store, folder: str) -> list[int]:
 
 def read_faults(store: Store, folder: str) -> list[dict[str, Any]]:
     """The file-level faults of a run: message and exit code, in order of delivery."""
-    found = sorted(store.files(f"{folder}/faults"), key=lambda info: str(info.path))
-    return [json.loads(store.fs.open_input_stream(info.path).read()) for info in found]
+    return list(store.records(f"{folder}/faults"))
 
 
 @beam.typehints.with_output_types(Keyed, **dict.fromkeys(SHARD_KEY, Keyed))

@@ -188,6 +188,12 @@ class Store:
         selector = pafs.FileSelector(self.full(path), allow_not_found=True, recursive=True)
         return [info for info in self.fs.get_file_info(selector) if info.type == pafs.FileType.File]
 
+    def records(self, path: str) -> Iterator[dict[str, Any]]:
+        """The JSON files below a folder, in order of their names; one that is being written is not there yet."""
+        for info in sorted(self.files(path), key=lambda info: str(info.path)):
+            if info.path.endswith(".json"):
+                yield json.loads(self.fs.open_input_stream(info.path).read())
+
     def write_blocks(
         self, path: str, kind: str, shard: int, blocks: Iterable[tuple[int, pa.RecordBatch]], *, compress: bool = True
     ) -> list[Entry]:
@@ -296,8 +302,7 @@ class Commit:
     @classmethod
     def read_all(cls, store: Store, folder: str) -> Iterator[Commit]:
         """All commit records below a run's folder."""
-        for info in sorted(store.files(f"{folder}/commits"), key=lambda info: info.path):
-            value = json.loads(store.fs.open_input_stream(info.path).read())
+        for value in store.records(f"{folder}/commits"):
             for name in ("entries", "merged"):
                 value[name] = tuple(Entry(*fields) for fields in value.get(name, ()))
             value["replaces"], value["drops"] = tuple(value["replaces"]), tuple(value.get("drops", ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Event
 
 import pytest
 
@@ -32,7 +33,7 @@ def pumped(bureau: Bureau, epochs: Epochs) -> list[str]:
         publisher = StreamPublisher(bureau.config, epochs.session.place.folder, audit=False)
         rounds = iter(range(2 * len(epochs.cuts) + 2))
         settings = StreamSettings(attach=True, publish_seconds=-1.0)
-        return [str(told) for told in pump(publisher, None, settings, lambda: next(rounds, None) is None)]
+        return [str(told) for told in pump(publisher, None, settings, lambda: next(rounds, None) is None, Event())]
 
 
 def test_a_published_day_that_changed_is_not_published_before_it_is_made_anew(tmp_path, bureau):
