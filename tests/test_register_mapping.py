@@ -1,0 +1,130 @@
+"""Extracts of registers by mapping alone: wide rows as a state grid delivers them, and OBIS codes one a row."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from schemas.errors import ConfigError
+from schemas.inbound import REGISTERS
+from schemas.mapping import parse_sources
+from transforms.kernels.files import read_delivery
+from transforms.kernels.parse import Delivery
+
+WIDE = """
+register_readings:
+  files: "E_MP_DAY_READ*.csv"
+  columns:
+    meter_id: METER_ID
+    service_date: {column: DATADATE, format: "%Y%m%d"}
+    index_total: {column: R, unit: kWh}
+    index_sharp: {column: R1, unit: kWh}
+    index_peak: {column: R2, unit: kWh}
+    index_flat: {column: R3, unit: kWh}
+    index_valley: {column: R4, unit: kWh}
+    quality: {column: STATUS, map: {"0": actual, "1": estimated}}
+"""
+OBIS = """
+register_readings:
+  files: "obis*.csv"
+  columns:
+    meter_id: meter
+    service_date: {column: read_at, format: "%Y-%m-%d %H:%M:%S", shift_days: -1}
+    register: {column: obis, map: {"1.8.0": total, "1.8.1": peak, "1.8.2": valley, "2.8.0": reverse, "3.8.0": null}}
+    index: {column: value, unit: kWh}
+"""
+
+
+def read(tmp_path: Path, mapping: str, text: str):
+    """Accepted rows, as (meter, day, {register: index}, quality), and rejects as (row, column, value, reason)."""
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    parsed = parse_sources(yaml.safe_load(mapping), "wattier.yaml")["register_readings"]
+    delivery = Delivery(1, "register_readings", str(path), "", datetime(2026, 6, 1, tzinfo=UTC))
+    (block,) = read_delivery(delivery, parsed)
+    rows = [
+        (
+            row["meter_id"],
+            row["service_date"].isoformat(),
+            {name: row[f"index_{name}"] for name in REGISTERS if row[f"index_{name}"] is not None},
+            row["quality"],
+        )
+        for row in block.rows.to_pylist()
+    ]
+    rejects = [(r["row"], r["column"], r["value"], r["reason"]) for r in block.rejects.to_pylist()]
+    assert block.rows_read == len(rows) + len(rejects)
+    return rows, rejects
+
+
+def test_wide_rows(tmp_path):
+    rows, rejects = read(
+        tmp_path,
+        WIDE,
+        "METER_ID,DATADATE,R,R1,R2,R3,R4,STATUS\n"
+        "m1,20260301,123.45,1.0001,2,3,4.000001,0\n"
+        "m1,20260302,124,,2,3,,1\n"
+        "m1,20260303,,,,,,0\n"
+        "m1,20260304,1.0000001,,,,,0\n"
+        "m1,20260305,-1,,,,,0\n",
+    )
+    whole = {"total": 123_450_000, "sharp": 1_000_100, "peak": 2_000_000, "flat": 3_000_000, "valley": 4_000_001}
+    assert rows == [
+        ("m1", "2026-03-01", whole, "actual"),
+        ("m1", "2026-03-02", {"total": 124_000_000, "peak": 2_000_000, "flat": 3_000_000}, "estimated"),
+    ]
+    assert rejects == [
+        (3, "index_total", "", "missing_value"),
+        (4, "index_total", "1.0000001", "too_many_digits"),
+        (5, "index_total", "-1", "out_of_range"),
+    ]
+
+
+def test_one_register_a_row(tmp_path):
+    rows, rejects = read(
+        tmp_path,
+        OBIS,
+        "meter,read_at,obis,value\n"
+        "m1,2026-03-02 00:00:00,1.8.0,10\n"
+        "m1,2026-03-02 00:00:00,1.8.2,4.5\n"
+        "m1,2026-03-02 00:00:00,3.8.0,7\n"
+        "m1,2026-03-02 00:00:00,9.9.9,7\n"
+        "m1,2026-03-02 00:00:00,2.8.0,\n"
+        "m1,2026-03-02 00:07:00,1.8.0,10\n",
+    )
+    assert rows == [
+        ("m1", "2026-03-01", {"total": 10_000_000}, "actual"),
+        ("m1", "2026-03-01", {"valley": 4_500_000}, "actual"),
+        ("m1", "2026-03-01", {}, "actual"),
+    ]
+    assert rejects == [
+        (4, "register", "9.9.9", "unknown_code"),
+        (5, "index", "", "missing_value"),
+        (6, "service_date", "2026-03-02 00:07:00", "bad_date"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"index": None}, "also needs index"),
+        (
+            {"index_peak": {"column": "p", "unit": "kWh"}},
+            "columns.index_peak: 'index_peak': register_readings has the columns",
+        ),
+        ({"register": {"column": "o", "map": {"1": "noon"}}}, "columns.register.map.1: 'noon': must be total, sharp,"),
+        ({"index": {"column": "v"}}, "say the unit the source delivers: one of mWh, Wh, kWh, MWh"),
+        ({"register": None, "index": None}, "also needs index_total, or register and index,"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, says):
+    sources = yaml.safe_load(OBIS)
+    columns = sources["register_readings"]["columns"]
+    columns |= change
+    for name in [name for name, value in columns.items() if value is None]:
+        del columns[name]
+    with pytest.raises(ConfigError) as refusal:
+        parse_sources(sources, "wattier.yaml")
+    assert says in str(refusal.value)
