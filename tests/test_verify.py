@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_verified_says_so(tmp_path):
     with pytest.raises(StateError, match="no marts are published here yet"):
         verify(str(tmp_path / "marts.duckdb"), policy(), all_days=True)
     duckdb.connect(str(tmp_path / "marts.duckdb")).close()
-    with pytest.raises(StateError, match="accepted_readings, accepted_ledger_events"):
+    with pytest.raises(StateError, match="accepted_readings, accepted_registers, accepted_ledger_events"):
         verify(str(tmp_path / "marts.duckdb"), policy(), all_days=True)
     with pytest.raises(ValueError, match="exclude each other"):
         verify(str(tmp_path / "marts.duckdb"), policy(), all_days=True, sample=3)
