@@ -120,7 +120,7 @@ class CutEpochs(beam.DoFn):
         self._known: tuple[int, pa.Table] | None = None
         self.cuts = metric("epochs_cut")
         self.lag, self.held_open = metric("watermark_day"), metric("held_open_seconds")
-        self._stalls: list[Stall] = []
+        self._stalls: list[Stall] | None = None  # what another process wrote is not known
 
     def process(
         self,
@@ -219,7 +219,13 @@ class CutEpochs(beam.DoFn):
         late = self.pace.out_of_order_days
         known: dict[str, int | None] = {part: day - late for part, day in heard.last_day.items()}
         parts = [part for part, source in self.inputs.topics.items() if source in READINGS]
-        return {part: yesterday if heard.idle.get(part) else known.get(part) for part in parts}
+        alive = self._alive_since()  # a partition that died while it was idle has not passed the days since
+        idle = {part for part in parts if heard.idle.get(part) and heard.marked.get(part, 0.0) >= alive}
+        return {part: yesterday if part in idle else known.get(part) for part in parts}
+
+    def _alive_since(self) -> float:
+        """Since when a partition must have shown a sign of life."""
+        return time.time() - 2 * self.pace.idle_seconds - SILENT_SECONDS
 
     def _through(self, heard: Heard) -> int | None:
         """Last service day that may close: what the slowest partition of readings has passed."""
@@ -234,8 +240,7 @@ class CutEpochs(beam.DoFn):
         """Write down who is waited for, where that has changed since this process wrote it last."""
         passed = self._passed(heard)
         days = {part: day if heard.idle.get(part) else heard.last_day.get(part) for part, day in passed.items()}
-        silent = time.time() - 2 * self.pace.idle_seconds - SILENT_SECONDS
-        stalls = find_stalls(days, heard.idle, heard.moved, heard.marked, silent)
+        stalls = find_stalls(days, heard.idle, heard.moved, heard.marked, self._alive_since())
         held = [stall.since for stall in stalls if stall.others is not None]
         self.held_open.set(int(time.time()) - min(held) if held else 0)
         if stalls != self._stalls:

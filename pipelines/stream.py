@@ -207,7 +207,12 @@ def stream(
             yield Notice(f"Submitted; it writes to {folder}.")
             if any(o.startswith("--checkpointing_interval") for o in beam_options) and FINISH not in beam_options:
                 yield Notice(f"Warning: without {FINISH} the last day before a pause may wait for the next message.")
-        publisher = StreamPublisher(config, folder, audit=settings.audit, overrides=settings.overrides)
+        try:
+            publisher = StreamPublisher(config, folder, audit=settings.audit, overrides=settings.overrides)
+        except BaseException:
+            if not settings.attach:  # nobody else knows of the job
+                _cancel(job, warehouse, folder, settings.flink)
+            raise
         try:
             yield from pump(publisher, job, settings, stopped, asked or Event())
         finally:

@@ -61,10 +61,12 @@ class EarlyFiles:
         return Early(self.rows.filter(pc.invert(over)), self.rows.filter(over))
 
     def settle(self, early: Early, within: Mapping[str, int]) -> None:
-        """A publication stands: forget what it overtakes."""
+        """A publication stands: forget what it overtakes. Files written since `collect` are read by the next one."""
         self.rows = early.standing
         for path in self._overtaken(within):
-            self.store.fs.delete_file(path)
+            if path in self.seen:
+                self.store.fs.delete_file(path)
+                self.seen.discard(path)  # a replay that writes it again is heard of again
 
     def _overtaken(self, within: Mapping[str, int]) -> list[str]:
         """Files all of whose changes a published service day holds."""

@@ -67,9 +67,9 @@ def reached(part: str, within: Mapping[str, int]) -> int:
     return within.get(part, 0)
 
 
-def changes_path(folder: str, part: str, first: int, after: int, bucket: int) -> str:
-    """Where the changes of one block of events are written."""
-    return f"{folder}/{FOLDER}/{part_folder(part)}/{first:020d}-{after:020d}-{bucket:04d}.parquet"
+def changes_path(folder: str, part: str, first: int, after: int, bucket: int, row: int) -> str:
+    """Where the changes of one block of events are written. row: its first row; a landed file may have several blocks."""
+    return f"{folder}/{FOLDER}/{part_folder(part)}/{first:020d}-{after:020d}-{bucket:04d}-{row:020d}.parquet"
 
 
 def part_folder(part: str) -> str:
@@ -238,9 +238,8 @@ class ProvisionalTiers(beam.DoFn):
         return within
 
     def _write(self, bucket: int, events: pa.RecordBatch, changes: pa.RecordBatch) -> None:
-        path = changes_path(
-            self.place.folder, fact(events, "part"), number(events, "first"), number(events, "next"), bucket
-        )
+        first, after, row = number(events, "first"), number(events, "next"), int(events.column("row")[0].as_py())
+        path = changes_path(self.place.folder, fact(events, "part"), first, after, bucket, row)
         self.place.store().write_parquet(path, "mart:provisional_tiers", bucket, pa.Table.from_batches([changes]))
         self.changes.inc(changes.num_rows)
         if append_ms := changes.column("append_ms")[0].as_py():

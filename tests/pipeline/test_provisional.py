@@ -125,6 +125,13 @@ def test_it_does_not_matter_how_events_come_in_blocks(bureau):
     assert [row[4] for row in found[0]] == ["c1", "p1", "r1"]
 
 
+def test_blocks_of_one_landed_file_are_written_apart(bureau):
+    session = Epochs(bureau).session
+    events = [event("big", "c1", **CHARGE), event("big", "p1", "payment", day(4))]
+    run(bureau, session, *(stretch(0, one | {"row": row}, part="file:3") for row, one in enumerate(events, 1)))
+    assert [[row[4] for row in rows] for rows in written(bureau, session)] == [["c1"], ["p1"]]
+
+
 def test_a_new_base_takes_the_place_of_what_it_holds(bureau):
     session = Epochs(bureau).session
     charged = stretch(5, event("big", "c1", **CHARGE))
