@@ -39,7 +39,7 @@ sys.path.append(str(CHECKOUT))
 
 from schemas.marts import PROVISIONAL_TIERS  # noqa: E402
 from tests.clusters import BROKER, CLUSTER, call, command, eventually  # noqa: E402
-from tests.feeding import FOLDERS, KEYS, message, streaming_config  # noqa: E402
+from tests.feeding import FOLDERS, message, streaming_config  # noqa: E402
 
 PARTITIONS = {"accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2, "tier-changes": 1}
 BOUNCED_SECONDS = 10
@@ -67,7 +67,7 @@ class Messages:
         due = np.concatenate([part[0] for part in parts])
         order = np.argsort(due, kind="stable")
         topics = [FOLDERS[folder] for _, folder, rows in parts for _ in rows]
-        keys = [row[KEYS[folder]] for _, folder, rows in parts for row in rows]
+        keys = [next(iter(row.values())) for _, _, rows in parts for row in rows]
         values = [message(row) for _, _, rows in parts for row in rows]
         return cls(
             due[order], [topics[i] for i in order], [keys[i] for i in order], [values[i] for i in order]

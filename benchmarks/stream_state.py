@@ -253,7 +253,7 @@ def _feed_day(made: World, number: int, address: str, prefix: str) -> int:
     from confluent_kafka import Producer
 
     sys.path.append(str(ROOT))
-    from tests.feeding import FOLDERS, KEYS, message
+    from tests.feeding import FOLDERS, message
 
     producer = Producer({"bootstrap.servers": address, "linger.ms": 20, "queue.buffering.max.messages": 1_000_000})
     sent = 0
@@ -265,7 +265,7 @@ def _feed_day(made: World, number: int, address: str, prefix: str) -> int:
             row = {name: value or "" for name, value in zip(names, values, strict=True)}
             while True:
                 try:
-                    producer.produce(prefix + FOLDERS[folder], message(row), key=row.get(KEYS[folder], ""))
+                    producer.produce(prefix + FOLDERS[folder], message(row), key=next(iter(row.values())))
                     break
                 except BufferError:
                     producer.poll(0.1)

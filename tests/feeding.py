@@ -11,7 +11,10 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-FOLDERS = {"accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "readings": "meter-readings"}
+FOLDERS = {
+    "accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "readings": "meter-readings",
+    "registers": "register-readings",
+}  # fmt: skip
 NUMBERS = {"energy_kwh", "amount_yuan", "revision", "capacity_kva", "power_consumption", "amount"}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
