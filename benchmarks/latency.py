@@ -31,7 +31,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from tick import _machine, work_folder
+from tick import machine, work_folder
 from world import World, go_back, prepare, say
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -321,7 +321,7 @@ def report(
     """What was measured, as text."""
     lines = [
         f"{world.accounts:,} accounts, {world.days} days of history, {world.shards} shards, parallelism "
-        f"{arguments.parallelism}; {_machine()}",
+        f"{arguments.parallelism}; {machine()}",
         f"{arguments.seconds:g} s after {arguments.warm_up:g} s of warm-up: {counted['events']:.0f} ledger events/s, "
         f"{counted['readings']:.0f} readings/s; a day takes {arguments.day_seconds:g} s, {counted['days']} closed",
         f"{'event to tier change':<24}{'changes':>9}{'p50 s':>8}{'p90 s':>8}{'p99 s':>8}{'max s':>8}",
