@@ -22,7 +22,7 @@ from transforms.blocks import Keyed, split, tag
 from transforms.fold_reference import STAMP_FIELDS
 from transforms.kernels.readings import MeterDay, merge, reduce_rows
 from transforms.kernels.reference import NEVER
-from transforms.kernels.registers import REACH_DAYS, ROLLOVER_PPM, Broken, Energies, Points, energies
+from transforms.kernels.registers import REACH_DAYS, ROLLOVER_PPM, Broken, Energies, Points, day_key, energies
 from transforms.kernels.terms import COUNT, NO_INDEX, Terms
 from transforms.shards import State, numpy
 
@@ -240,15 +240,12 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> Points:
     index = np.r_[cells.index[keep], *(part[3] for part in given)]
     actual = np.r_[cells.actual[keep], np.ones(sum(len(part[0]) for part in given), np.bool_)]
     order = (
-        np.lexsort((terms.segment[run], day, series)) if len(given[0][0]) + len(given[1][0]) else _by_day(series, day)
+        np.lexsort((terms.segment[run], day, series))
+        if len(given[0][0]) + len(given[1][0])
+        else np.argsort(day_key(series, day), kind="stable")
     )
     series, run = series[order], run[order]
     return Points(series, terms.segment[run], day[order], index[order], actual[order], terms.modulus[run])
-
-
-def _by_day(series: Int, day: Int) -> Int:
-    result: Int = np.argsort(series << 32 | (day + (1 << 31)), kind="stable")
-    return result
 
 
 def _given(terms: Terms, index: Int, day: Int, span: Span) -> tuple[Int, Int, Int, Int]:
@@ -290,13 +287,13 @@ class Used:
                 counts[mine] &= ~read[slot[mine]]
         some = np.flatnonzero(counts)
         series, day = found.series[some], found.day[some]
-        doubtful = np.unique(_key(cells.series[cells.conflict], cells.day[cells.conflict]))
-        conflict = np.isin(_key(series, day), doubtful) if len(doubtful) else np.zeros(len(some), np.bool_)
+        doubtful = np.unique(day_key(cells.series[cells.conflict], cells.day[cells.conflict]))
+        conflict = np.isin(day_key(series, day), doubtful) if len(doubtful) else np.zeros(len(some), np.bool_)
         return cls(series, day, terms.account[run[some]], found.energy[some], ~found.actual[some], conflict)
 
     def other_than(self, other: Used) -> Int:
         """Positions of what the other does not hold alike. (d,)."""
-        key, there = _key(self.series, self.day), _key(other.series, other.day)
+        key, there = day_key(self.series, self.day), day_key(other.series, other.day)
         if len(there) == 0:
             return np.arange(len(key))
         at = np.minimum(np.searchsorted(there, key), len(there) - 1)
@@ -304,11 +301,6 @@ class Used:
         for name in ("account", "energy", "estimated", "conflict"):
             same &= getattr(self, name) == getattr(other, name)[at]
         return np.flatnonzero(~same)
-
-
-def _key(series: Int, day: Int) -> Int:
-    result: Int = series << 32 | (day + (1 << 31))
-    return result
 
 
 @dataclass
@@ -419,7 +411,6 @@ def fold_registers(
     n = last.shape[1]
     out = RegistersFolded(last.copy())
     series, days = _merge_rows(out, load, rows, slot, redriven, terms[1], n)
-    newest = int(out.last.max(initial=-NEVER))
     every = np.arange(COUNT)
     wide, begin = (other_terms[0][:, None] * COUNT + every).ravel(), np.repeat(other_terms[1] - 1, COUNT)
     turned, when = (flipped[0][:, None] * COUNT + every).ravel(), np.repeat(flipped[1], COUNT)
@@ -432,7 +423,7 @@ def fold_registers(
     if len(changed.series) == 0:
         return out
     history = History(load, stored, out.days)
-    span, context = _reach(history, changed, out.last, terms, newest)
+    span, context = _reach(history, changed, out.last, terms)
     old, new = history.gather(span.series, context, span.last)
     window = Span(span.series, context, span.last)
     sides, broken = [], []
@@ -451,7 +442,7 @@ def fold_registers(
 
 
 def _reach(
-    history: History, changed: Span, last: npt.NDArray[np.int32], terms: tuple[Terms, Terms], newest: int
+    history: History, changed: Span, last: npt.NDArray[np.int32], terms: tuple[Terms, Terms]
 ) -> tuple[Span, Int]:
     """How far what changed reaches: from the index before to the one after the last gap it may shape; and the days before that
     give gaps their shape.

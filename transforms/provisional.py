@@ -31,6 +31,7 @@ from transforms.inbox import Cut
 from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.messages import OFFSET
 from transforms.metrics import metric
+from transforms.parts import FILES
 from transforms.provisional_view import Made, View, answer, load_view
 from transforms.shards import Place, numpy, state_block
 from transforms.tick_stages import BASE_STATE, Tick
@@ -38,7 +39,6 @@ from transforms.tick_stages import BASE_STATE, Tick
 FOLDER = "provisional"
 """Where the files of changes are, below the stream's folder."""
 
-FILES = "file:"
 Reach = dict[str, int]
 """How far the inputs are in something: part -> the offset it ends before; for landed files, the number after the last."""
 

@@ -16,6 +16,7 @@ without known indexes, begins another. Formulas: docs/explanation/definitions.md
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,13 +90,15 @@ class Multipliers:
         """The multiplier of each (series, day); 1 where none is known. Both (m,)."""
         if len(self.series) == 0:
             return np.ones(len(series), np.int64)
-        row = np.searchsorted(_key(self.series, self.first), _key(series, day), "right") - 1
+        row = np.searchsorted(day_key(self.series, self.first), day_key(series, day), "right") - 1
         found = (row >= 0) & (self.series[row] == series)
         return np.where(found, self.multiplier[row], 1)
 
 
-def _key(series: Int, day: Int) -> Int:
-    return series << 32 | (day + (1 << 31))
+def day_key(series: npt.NDArray[Any], day: npt.NDArray[Any]) -> Int:
+    """One number for each (series or meter slot, day), ascending like the pair. Both (m,)."""
+    result: Int = series.astype(np.int64) << 32 | (day.astype(np.int64) + (1 << 31))
+    return result
 
 
 def watt_hours(index: Int, multiplier: Int) -> Int:
@@ -135,7 +138,7 @@ def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[
     singles = Energies(series[alone], last[alone], used, actual[alone])
     gap = good & (first < last)
     shared = _share(series[gap], first[gap], last[gap], opened[gap], rise[gap], singles, multipliers)
-    order = np.argsort(_key(np.r_[singles.series, shared.series], np.r_[singles.day, shared.day]), kind="stable")
+    order = np.argsort(day_key(np.r_[singles.series, shared.series], np.r_[singles.day, shared.day]), kind="stable")
     columns = [
         np.r_[getattr(singles, name), getattr(shared, name)][order] for name in ("series", "day", "energy", "actual")
     ]
@@ -173,10 +176,10 @@ def like_days(series: Int, day: Int, before: Int, singles: Energies) -> Int:
     out = np.full(len(day), -1, np.int64)
     if len(singles.series) == 0:
         return out
-    keys = _key(singles.series, singles.day)
+    keys = day_key(singles.series, singles.day)
     for weeks in range(1, LIKE_WEEKS + 1):
         wanted = np.flatnonzero((out < 0) & (day - 7 * weeks <= before))
-        key = _key(series[wanted], day[wanted] - 7 * weeks)
+        key = day_key(series[wanted], day[wanted] - 7 * weeks)
         at = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
         hit = keys[at] == key
         out[wanted[hit]] = singles.energy[at[hit]]

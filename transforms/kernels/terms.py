@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from schemas.inbound import REGISTERS
 from transforms.kernels.reference import NEVER
-from transforms.kernels.registers import Multipliers
+from transforms.kernels.registers import Multipliers, day_key
 
 Int = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -75,7 +75,7 @@ class Terms:
         """The run that holds for each (meter slot, day), -1 where none. Both (m,)."""
         if len(self.slot) == 0:
             return np.full(len(slot), -1, np.int64)
-        run = np.searchsorted(_key(self.slot, self.first), _key(slot, day), "right") - 1
+        run = np.searchsorted(day_key(self.slot, self.first), day_key(slot, day), "right") - 1
         at = np.maximum(run, 0)
         holds = (run >= 0) & (self.slot[at] == slot) & (day < self.end[at])
         return np.where(holds, at, -1)
@@ -113,8 +113,3 @@ class Terms:
         series = (self.slot[:, None] * COUNT + np.arange(COUNT)).ravel()
         order = np.argsort(series, kind="stable")
         return Multipliers(series[order], np.repeat(self.first, COUNT)[order], np.repeat(self.multiplier, COUNT)[order])
-
-
-def _key(slot: npt.NDArray[Any], day: npt.NDArray[Any]) -> Int:
-    result: Int = slot.astype(np.int64) << 32 | (np.asarray(day).astype(np.int64) + (1 << 31))
-    return result
