@@ -42,7 +42,7 @@ hello-demo:
 	@test -f $(DEPENDENCIES) || echo 'make demo: about 2 minutes to install (once), then about 1 minute.'
 
 hello-test:
-	@echo 'make test: lint and types 1 minute, unit tests 4 minutes, slow tests 30 minutes; installing, once, 2 minutes.'
+	@echo 'make test: lint and types 1 minute, unit tests 2 minutes, slow tests 30 minutes; installing, once, 2 minutes.'
 
 lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated pages
 	$(BIN)/ruff check --no-cache .
@@ -51,11 +51,11 @@ lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m schemas.reference --check
 
-unit: $(INSTALLED) ## the fast tests (about 4 minutes)
+unit: $(INSTALLED) ## the fast tests (about 2 minutes)
 	$(BIN)/pytest -q -n 2 -m 'not slow' $(TESTS)
 
 slow: $(INSTALLED) ## the slow tests (about 30 minutes)
-	$(BIN)/pytest -q -n 2 --dist loadfile -m slow --durations=10 $(TESTS)
+	$(BIN)/pytest -q -n 2 --dist loadfile -m slow --durations=40 $(TESTS)
 
 format: $(DEPENDENCIES) ## format and mend what can be mended
 	$(BIN)/ruff check --fix .

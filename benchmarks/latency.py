@@ -161,7 +161,20 @@ class Live:
         for made in admin.create_topics(topics).values():
             made.result()
         self.log = world.home / "stream.log"
-        run = [sys.executable, "-P", "-m", "pipelines", "stream", "--config", str(self.config), "--flink", self.page]
+        nice = ["nice", "-n", "10"]  # the publisher may wait for the job: they share a machine here
+        run = [
+            *nice,
+            sys.executable,
+            "-P",
+            "-m",
+            "pipelines",
+            "stream",
+            "--config",
+            str(self.config),
+            "--flink",
+            self.page,
+        ]
+        run += arguments.stream
         beam = [*flink["options"], *flink["streaming_options"], f"--parallelism={arguments.parallelism}"]
         beam += [f"--sdk_worker_parallelism={arguments.parallelism}", *arguments.beam]
         with self.log.open("wb") as log:
@@ -376,6 +389,8 @@ def _measure(arguments: argparse.Namespace, world: World, fed: int) -> int:
     say("Flink and Kafka")
     settings = [word for pair in arguments.flink_config for word in ("--config", pair)]
     cluster = ["--run-dir", run_dir / "flink", "--port-base", arguments.port_base, *settings]
+    if arguments.state_cache_mb is not None:
+        cluster += ["--state-cache-mb", arguments.state_cache_mb]
     broker = ["--run-dir", run_dir / "kafka", "--port", arguments.kafka_port]
     try:
         flink = call(CLUSTER, "up", *cluster)
@@ -451,7 +466,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port-base", type=int, default=19_000, help="ports of Flink, in a row")
     parser.add_argument("--kafka-port", type=int, default=19_092)
     parser.add_argument("--flink-config", action="append", default=[], metavar="KEY=VALUE", help="any Flink setting")
+    parser.add_argument("--state-cache-mb", type=int, help="of each Python worker, 0: none; default: the cluster's")
     parser.add_argument("--keep", action="store_true", help="leave Flink and Kafka up for the next run")
+    parser.add_argument("--stream", action="append", default=[], metavar="OPTION", help="for `wattier stream`")
     parser.add_argument("--samples", help="CSV file for each change: type, part, ms since the start, ms until told")
     parser.add_argument("beam", nargs="*", help="after --: options for Beam")
     return parser.parse_args(argv)

@@ -55,6 +55,7 @@ class Inputs:
 
     topics: part -> source, of every partition; begins: part -> offset the stream starts from. landing: folder, or None.
     seq: number of the last delivery before the stream. register: path of the file register it starts from.
+    through: last service day published before it.
     """
 
     topics: dict[str, str]
@@ -62,6 +63,7 @@ class Inputs:
     landing: str | None
     seq: int
     register: str
+    through: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,14 @@ class Pace:
     """When to cut: every so many seconds where there is something new, or after so many rows.
 
     idle_seconds: a partition shows a sign of life after so long without messages, unless it is stalled.
+    settle_seconds: a landed file that was written to so lately may still be on its way, and is left for the next look.
     """
 
     seconds: float = 5.0
     rows: int = 1_000_000
     out_of_order_days: int = 1
     idle_seconds: int = 30
+    settle_seconds: float = 0.0
 
 
 @dataclass
@@ -160,7 +164,8 @@ class CutEpochs(beam.DoFn):
         begins = self.inputs.begins
         parts, at = {p: Stretches(at) for p, at in begins.items()}, time.time()
         since = dict.fromkeys(parts, at)
-        return Heard(seq=self.inputs.seq, parts=parts, ends=dict(begins), moved=since, marked=dict(since))
+        through, seq = self.inputs.through, self.inputs.seq
+        return Heard(seq=seq, through=through, parts=parts, ends=dict(begins), moved=since, marked=dict(since))
 
     def _note_life(self, heard: Heard, part: str, last_day: str, *, idle: bool) -> None:
         """A part was heard of. last_day: latest service day it has brought, or empty."""
@@ -200,7 +205,7 @@ class CutEpochs(beam.DoFn):
         if self.inputs.landing is not None:
             register = self._register(heard)
             keep = keep_below(self.place.store(), landed_folder(self.place.folder))
-            landed = discover(self.inputs.landing, self.mappings, register, seq, keep)
+            landed = discover(self.inputs.landing, self.mappings, register, seq, keep, self.pace.settle_seconds)
             aside = landed.aside
             deliveries = [delivery_to_json(d) for d in landed.deliveries]
             rows += [list(row.values()) for row in landed.register.slice(register.num_rows).to_pylist()]

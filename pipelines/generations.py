@@ -16,6 +16,7 @@ from pipelines.warehouse import Generation, stack
 from schemas.errors import Unbalanced
 from schemas.marts import PIPELINE_RUNS
 from transforms.kernels.windows import date_of
+from transforms.parts import FILES
 from transforms.storage import Commit, Entry
 
 OUTCOMES = ("read", "redriven", "accepted", "superseded", "rejected", "pending")
@@ -59,6 +60,13 @@ class RowCounts:
         return balanced
 
 
+def _of_topics(standing: Generation, last_delivery: int) -> dict[str, Any]:
+    """What a stream goes on from after a bounded run, which reads files alone."""
+    held = standing.header.get("stream", {})
+    within = {**held.get("within", {}), FILES: last_delivery + 1}
+    return {"offsets": held.get("offsets", {}), "within": within}
+
+
 def make_generation(
     standing: Generation, entries: Sequence[Entry], config: Config, started: datetime, register: pa.Table,
     calendar: Calendar | None, end: int | None, counts: Mapping[str, Mapping[str, int]], held: str | None,
@@ -80,7 +88,7 @@ def make_generation(
         "keep_from": {} if end is None else {
             "features": end - keep.features + 1, "daily_consumption": end - keep.daily_consumption + 1,
         },
-        "stream": dict(stream) if stream is not None else {"offsets": standing.header.get("stream", {}).get("offsets", {})},
+        "stream": dict(stream) if stream is not None else _of_topics(standing, last_delivery),
     }  # fmt: skip
     tables = dict(standing.tables)
     tables.pop("service_days", None)

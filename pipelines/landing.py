@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Landed:
 
 def discover(
     landing: str, sources: Mapping[str, SourceMapping], register: pa.Table, last: int | None = None,
-    keep: Keep | None = None,
+    keep: Keep | None = None, settle_seconds: float = 0.0,
 ) -> Landed:  # fmt: skip
     """Find what has landed and is not in the register.
 
@@ -53,6 +54,7 @@ def discover(
 
     keep: keeps a copy of what is new. Then a file that cannot be taken up is no reason to stop: it is left aside, with a row
     in the register that has no content and no number, until its size or time of modification is another.
+    settle_seconds: a file that was written to less than so long ago may not be whole, and is not looked at yet.
     Raises FileFault where nothing is kept; ConfigError.
     """
     fs, base = open_landing(landing)
@@ -66,6 +68,8 @@ def discover(
     unmatched = sum(not fits_any(name) for name, _ in named)
     candidates, aside = [], []
     for source, uri, info in _not_looked_at(landing, sources, register, named):
+        if settle_seconds and 0 <= time.time() - _modified(info) / 1e9 < settle_seconds:
+            continue
         try:
             at = delivery_known_at(sources[source], uri, info.mtime)
         except FileFault as fault:

@@ -76,7 +76,8 @@ class Publisher:
 
         restated_from: first day published before that was made anew; corrected_from: first day that deliveries changed.
         fresh: files of the rows taken in; the draft may hold these rows in larger files, with others.
-        early: a stream's provisional changes; the generation then keeps what there is to tell.
+        early: a stream's provisional changes; None in a bounded run. The generation keeps what there is to tell, that of
+        bounded runs before it included.
         """
         progress("audit", 0, 1)
         store, tables = self.warehouse.store, dict(draft.tables)
@@ -85,10 +86,17 @@ class Publisher:
             new = restatements(self.warehouse, before, draft, restated_from, corrected_from)
             tables["tier_restatements"] = stack(tables.get("tier_restatements"), new)
         tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
-        tables["provisional_tiers"] = early.standing if early else NONE_YET
-        tables.pop(TABLE, None)
-        if early is not None:
-            tables[TABLE] = published_changes(self.warehouse, before, replace(draft, tables=tables), early)
+        untold = tables.pop(TABLE, None) if early is None else None
+        if early is None:
+            within = draft.header.get("stream", {}).get("within", {})
+            early = Early.of(tables.get("provisional_tiers", NONE_YET), within, draft.through)
+        tables["provisional_tiers"] = early.standing
+        kafka = config.settings.kafka
+        if kafka and kafka.tier_changes_topic:
+            told = published_changes(self.warehouse, before, replace(draft, tables=tables), early)
+            tables[TABLE] = stack(untold, told)
+        else:
+            tables.pop(TABLE, None)
         if audit:
             results = self._audit(before, draft, config, facts, fresh, overrides)
             tables["data_quality_results"] = stack(tables.get("data_quality_results"), results)

@@ -16,6 +16,9 @@ from datetime import UTC, date, datetime
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipelines.config import Config
 from pipelines.landing import open_landing
 from pipelines.plan import made_under
@@ -23,11 +26,14 @@ from pipelines.publish import Publisher
 from pipelines.stalls import StallWatch
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError, StateError, WattierError
+from schemas.marts import PROVISIONAL_TIERS
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.epochs import write_entries
+from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import day_of
 from transforms.parts import partition_of
+from transforms.provisional import TOLD_BEFORE
 from transforms.shards import Place
 from transforms.storage import as_file
 from transforms.tick_stages import CUTOFFS_BEFORE
@@ -70,10 +76,9 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     facts = {"folder": folder, "generation": standing.number, "started_at": started, "offsets": begins}
     facts |= {"shards": shards, **made_under(config.policy)}
     warehouse.store.write_json(f"{folder}/{STREAM}", facts)
-    warehouse.store.write_json(STREAM, facts)
     inputs = Inputs(
         {p.part: p.source for p in partitions}, begins, landing,
-        standing.last_delivery, register,
+        standing.last_delivery, register, standing.through,
     )  # fmt: skip
     return Session(Place(warehouse.root, folder, shards), f"{folder}/snapshot", inputs, tuple(partitions))
 
@@ -98,6 +103,11 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT}
     days = tuple(sorted({entry.first for entry in standing.of("windows")}))
     entries = [entry for entry in standing.entries if entry.kind in kinds]
+    told = standing.tables.get("provisional_tiers", PROVISIONAL_TIERS.schema.empty_table())
+    owner = pa.array(shard_of(told["account_id"].combine_chunks(), shards))
+    for shard in pc.unique(owner).to_pylist():
+        some = told.filter(pc.equal(owner, shard))
+        entries.append(store.write_parquet(f"{path}-told-{shard:04d}.parquet", TOLD_BEFORE, shard, some))
     for cut in standing.of("mart:cutoffs"):
         for day in days:
             if cut.first <= day <= cut.last:
@@ -107,7 +117,8 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     header = standing.header
     state = PlanState(standing.through, header.get("first"), days, header.get("policy"))
     calendar = [list(asdict(entry).values()) for entry in standing.of("calendar")]
-    store.write_json(f"{path}.json", {"standing": asdict(state), "calendar": calendar})
+    within = header.get("stream", {}).get("within", {})
+    store.write_json(f"{path}.json", {"standing": asdict(state), "calendar": calendar, "within": within})
 
 
 def build(p: Any, config: Config, session: Session, pace: Pace, source: Any = None) -> Any:
@@ -174,6 +185,15 @@ class StreamSettings:
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 5.0
+DRAIN_SECONDS = 30.0
+"""So long epochs are taken up before what they made is published."""
+
+TELL_SECONDS = 5.0
+"""After a failure, changes are told again so much later."""
+
+SETTLE_SECONDS = 2.0
+"""A landed file is taken up so long after it was last written to."""
+
 JOB = "job.json"
 """File in a stream's folder that says what its job is named."""
 
@@ -234,7 +254,7 @@ def _pace(config: Config, settings: StreamSettings) -> Pace:
 
     kafka = config.settings.kafka
     lag, idle = (kafka.out_of_order_days, kafka.idle_timeout_seconds) if kafka else (0, 0)
-    return Pace(settings.cut_seconds, settings.cut_rows, lag, idle)
+    return Pace(settings.cut_seconds, settings.cut_rows, lag, idle, SETTLE_SECONDS)
 
 
 def _pipeline(beam_options: Sequence[str]) -> Any:
@@ -258,6 +278,10 @@ def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, sett
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
     folder = session.place.folder
+    if settings.flink and (before := _left_running(warehouse, settings.flink)):
+        raise ConfigError(
+            f"the job {before} of an earlier stream runs on {settings.flink}: go on with it by --attach, or stop it there"
+        )
     named = p.options.view_as(GoogleCloudOptions)  # where Beam keeps the name of a job of any runner
     named.job_name = named.job_name or "wattier-" + folder.rsplit("-", 1)[1]
     if settings.flink and _running(settings.flink, named.job_name):
@@ -266,7 +290,14 @@ def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, sett
         )
     warehouse.store.write_json(f"{folder}/{JOB}", {"name": named.job_name})
     build(p, config, session, _pace(config, settings))
-    return p.run()
+    job = p.run()
+    take_over(warehouse, folder)
+    return job
+
+
+def take_over(warehouse: Warehouse, folder: str) -> None:
+    """Make a stream the warehouse's. Before its job was submitted, the one before can still be attached to."""
+    warehouse.store.write_json(STREAM, warehouse.store.read_json(f"{folder}/{STREAM}"))
 
 
 def _cancel(job: Any, warehouse: Warehouse, folder: str, flink: str | None) -> None:
@@ -282,6 +313,17 @@ def _cancel(job: Any, warehouse: Warehouse, folder: str, flink: str | None) -> N
         urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
 
 
+def _left_running(warehouse: Warehouse, flink: str) -> str | None:
+    """The name of the job of the stream before, if it still runs: whoever submitted it died."""
+    if not warehouse.store.exists(STREAM):
+        return None
+    path = f"{warehouse.store.read_json(STREAM)['folder']}/{JOB}"
+    if not warehouse.store.exists(path):
+        return None
+    name = str(warehouse.store.read_json(path)["name"])
+    return name if _running(flink, name) else None
+
+
 def _running(flink: str, name: str) -> list[str]:
     """Ids of the jobs of a name that have not ended."""
     with urllib.request.urlopen(f"{flink.rstrip('/')}/jobs/overview", timeout=30) as answer:
@@ -295,11 +337,12 @@ def pump(
 ) -> Iterator[Published | Notice]:
     """Publish whenever a day closes, when asked to, and every so often what else came in, for as long as the job lives.
 
-    A stop publishes what the job has written so far.
+    A stop publishes what the job has written so far. What epochs are there is taken up first, then published at once. While
+    the topic of changes takes nothing, nothing more is published.
     """
     from apache_beam.runners.runner import PipelineState
 
-    last, told, looked = time.monotonic(), "", 0.0
+    last, told, looked, waited = time.monotonic(), "", 0.0, False
     watch = StallWatch(publisher.warehouse.store, publisher.folder, settings.stalled_seconds)
     until = day_of(settings.until) if settings.until else None
     stops = False
@@ -309,21 +352,28 @@ def pump(
         if time.monotonic() - looked > LOOK_SECONDS:
             looked = time.monotonic()
             yield from map(Notice, watch.look(time.time()))
+        drained = time.monotonic() + DRAIN_SECONDS
         while publisher.take():
             took = True
             yield from (Notice(f"Left aside: {fault}") for fault in publisher.faults())
-            if not stops:
+            if not stops and time.monotonic() >= drained:
                 break
+        yield from _tell(publisher)
         if not publisher.since.epochs:
             asked.clear()  # what stands is all there is
         due = asked.is_set() or stops or time.monotonic() - last > settings.publish_seconds
         due = due or (publisher.since.days > 0 and (took or not told))
-        if due and publisher.since.epochs and not publisher.undecided:
+        due = due and publisher.since.epochs > 0
+        if due and publisher.undecided and not waited and (stops or asked.is_set()):
+            yield Notice("Nothing is published yet: it is not known how far service days may close.")
+            waited = True
+        if due and not publisher.undecided and not publisher.untold:
             published = publisher.publish()
             asked.clear()
             if published.held is None or published.held != told:
                 yield published
             told, last = published.held or "", time.monotonic()
+            yield from _tell(publisher)
         through = publisher.standing.through
         if until is not None and through is not None and through >= until:
             return
@@ -331,6 +381,25 @@ def pump(
             if not lives:
                 raise StateError(f"the job has ended: {job.state}. See the runner's log; what is published stands.")
             time.sleep(POLL_SECONDS)
+
+
+def _tell(publisher: StreamPublisher) -> Iterator[Notice]:
+    """Tell downstream what was published; where the broker is away, say so once, and try again by and by."""
+    failed = publisher.untold_since is not None
+    if failed and time.monotonic() - (publisher.untold_since or 0.0) < TELL_SECONDS:
+        return
+    try:
+        publisher.tell()
+    except WattierError as error:
+        publisher.untold_since = time.monotonic()
+        if not failed:
+            yield Notice(
+                f"Changes of generation {publisher.standing.number} are still to be told; trying again. {error}"
+            )
+    else:
+        publisher.untold_since = None
+        if failed:
+            yield Notice(f"Changes of generation {publisher.standing.number} are told.")
 
 
 def describe(config: Config, beam_options: Sequence[str], settings: StreamSettings) -> Iterator[str]:

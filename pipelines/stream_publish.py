@@ -19,7 +19,7 @@ from pipelines.cut import register_rows
 from pipelines.generations import RowCounts, make_generation
 from pipelines.plan import Decision, made_under
 from pipelines.publish import Publisher
-from pipelines.tier_changes import TABLE, EarlyFiles, tell
+from pipelines.tier_changes import TABLE, Early, EarlyFiles, tell
 from pipelines.warehouse import DELIVERIES_SCHEMA, TAKEN_IN, Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
 from transforms.checkpoints import METER_STATE
@@ -82,7 +82,8 @@ class StreamPublisher:
     within: how far the epochs taken up reach; made: how far those whose service days were made. undecided: whether days
     that are published may have changed and were not made anew, because it is not known yet how far days may close, or no
     day is complete any more. That is not published: the marts would not be those of the accepted rows, and who goes on
-    from them would not know. Changes of later days alone are: these are made in any case.
+    from them would not know. Changes of later days alone are: these are made in any case. untold: whether the changes of
+    the standing publication are still to be told; untold_since: when that failed last, by the monotonic clock.
     """
 
     def __init__(
@@ -112,14 +113,17 @@ class StreamPublisher:
         self.offsets: dict[str, int] = dict(stream["offsets"] if mine else began.get("offsets", {}))
         self.within = dict(stream.get("within", self.offsets))
         self.made: dict[str, int] = dict(stream.get("made", {}))
-        self.early = EarlyFiles(self.warehouse.store, folder, self.standing.tables.get("provisional_tiers"), self.made)
+        self.early = EarlyFiles(
+            self.warehouse.store, folder, self.standing.tables.get("provisional_tiers"), stream.get("collected", ())
+        )
         self.draft = Draft(list(self.standing.entries))
         self.register, self.last_delivery = self.standing.deliveries, self.standing.last_delivery
         self.end = self.standing.through
         self.since = Since()
         self.undecided = False
+        self.untold = True
+        self.untold_since: float | None = None
         self._faults: list[str] = []
-        self._tell()
 
     # --- epochs --------------------------------------------------------------------------------------------------------
     def take(self) -> bool:
@@ -205,11 +209,13 @@ class StreamPublisher:
         """Audit and publish what was taken up. Where the audit says no, the last publication stands, and more is waited for."""
         since, before = self.since, self.standing
         counts = since.counts.balance(since.files, since.redelivered)
+        early = self.early.collect(self.made, self.end)
         tables = [self.warehouse.store.read_table(e) for e in self.draft.entries if e.kind == "calendar"]
         calendar = Calendar.of(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *tables]))
         held = calendar.held(self.config.policy, self.end) if calendar else None
         stream = {
             "folder": self.folder, "epoch": self.epoch, "offsets": self.offsets, "within": self.within, "made": self.made,
+            "collected": sorted(self.early.seen),
         }  # fmt: skip
         stretches = self._stretches(before.number + 1)
         generation = make_generation(
@@ -230,13 +236,13 @@ class StreamPublisher:
         rows = sum(c["read"] for c in counts.values())
         out = Published(generation.number, self.epoch, self.end, since.days, restated, rows)
         try:
-            self._publish(before, generation, counts, restated)
+            self._publish(before, generation, counts, restated, early)
         except AuditFailed as error:
             return Published(**{**vars(out), "generation": before.number, "held": str(error)})
         self.standing, self.since = self.warehouse.load(), Since()
         self.draft.entries += stretches
         self.draft.fresh.clear()
-        self._tell()
+        self.untold = True
         self._merge()
         return out
 
@@ -266,9 +272,10 @@ class StreamPublisher:
                 kept = [entry for entry in self.draft.entries if entry.path not in gone]
                 self.draft.entries = [*kept, merge(store, path, small)]
 
-    def _publish(self, before: Generation, generation: Generation, counts: Any, restated: int | None) -> None:
+    def _publish(
+        self, before: Generation, generation: Generation, counts: Any, restated: int | None, early: Early
+    ) -> None:
         commit_point("after_tick")
-        early = self.early.collect(self.made)
         self.publisher.publish(
             before, generation, self.config, self.since.started,
             restated_from=date_of(restated) if restated is not None else None,
@@ -276,13 +283,21 @@ class StreamPublisher:
             facts={source: (c["read"], c["rejected"]) for source, c in counts.items()}, audit=self.audit,
             overrides=self.overrides, progress=lambda what, done, of: None, fresh=self.draft.fresh, early=early,
         )  # fmt: skip
-        self.early.settle(early, self.made)
+        self.early.settle(early)
 
-    def _tell(self) -> None:
-        """Write what the standing publication changed to its topic; a publisher that starts writes it again."""
+    def tell(self) -> bool:
+        """Write what the standing publication changed to its topic, if that is still to be done; returns whether it was.
+
+        A publisher that starts writes it again. Until it is written nothing more is to be published: a publication
+        holds only its own changes. Raises WattierError where the broker does not take it.
+        """
         kafka, changes = self.config.settings.kafka, self.standing.tables.get(TABLE)
+        if not self.untold:
+            return False
         if kafka and kafka.tier_changes_topic and changes is not None and changes.num_rows:
             tell(kafka, kafka.tier_changes_topic, changes)
+        self.untold = False
+        return True
 
     def faults(self) -> list[str]:
         """What is wrong with the landed files that were left aside in the epoch taken up last."""

@@ -1,12 +1,12 @@
 """Changes of tier on their way out of a stream: provisional ones into their mart, published ones to their topic.
 
-Workers write a file of provisional changes for each block of events that causes some. What no published service day holds
-yet is collected into each publication. When a day is published, files that it overtakes are removed.
+Workers write a file of provisional changes for each block of events that causes some. These files are collected into each
+publication, which keeps what no published service day holds yet; then they are removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from schemas.kafka import KafkaSettings
 from schemas.marts import CUSTOMER_TIERS_CURRENT, PROVISIONAL_TIERS, TIER_MIGRATIONS, TIER_RESTATEMENTS
 from schemas.topics import TIER_CHANGES
 from transforms.kernels.windows import date_of
-from transforms.provisional import FOLDER, part_folder, reached
+from transforms.provisional import FOLDER, overtaken
 from transforms.storage import Entry, Store
 
 TABLE = "tier_changes"
@@ -36,57 +36,54 @@ class Early:
     standing: pa.Table = field(default_factory=lambda: NONE_YET)
     overtaken: pa.Table = field(default_factory=lambda: NONE_YET)
 
+    @classmethod
+    def of(cls, rows: pa.Table, within: Mapping[str, int], day: int | None) -> Early:
+        """Divide changes. day: last service day made, if any; within: how far the inputs reach that it is made of."""
+        over = pa.array(overtaken(rows, within, -1 if day is None else day))
+        return cls(rows.filter(pc.invert(over)), rows.filter(over))
+
 
 class EarlyFiles:
-    """The files of provisional changes that a stream's workers write below its folder."""
+    """The files of provisional changes that a stream's workers write below its folder.
 
-    def __init__(self, store: Store, folder: str, rows: pa.Table | None, within: Mapping[str, int]) -> None:
+    rows: those that stand in the last publication; collected: the files that it collected, and which may be there still,
+    where its publisher died.
+    """
+
+    def __init__(self, store: Store, folder: str, rows: pa.Table | None, collected: Iterable[str]) -> None:
         self.store, self.folder = store, f"{folder}/{FOLDER}"
         self.rows = NONE_YET if rows is None else rows
-        self.seen: set[str] = set()
-        for path in self._overtaken(within):  # left by a publisher that died
-            self.seen.add(path)
+        self.seen = set(collected)
 
-    def collect(self, within: Mapping[str, int]) -> Early:
-        """All that was written so far, by how far the last service day made reaches; each change once."""
+    def collect(self, within: Mapping[str, int], day: int | None) -> Early:
+        """All that was written so far, each change once. See `Early.of`."""
         tables = [self.rows]
         for info in self.store.files(self.folder):
             if info.path not in self.seen and info.path.endswith(".parquet"):
                 tables.append(pq.read_table(info.path, filesystem=self.store.fs, partitioning=None))
                 self.seen.add(info.path)
         self.rows = _once(pa.concat_tables([table.cast(PROVISIONAL_TIERS.schema) for table in tables]))
-        parts = self.rows["source_part"].to_pylist()
-        ends = pa.array([reached(part, within) for part in parts], pa.int64())
-        over = pc.less(self.rows["source_offset"], ends)
-        return Early(self.rows.filter(pc.invert(over)), self.rows.filter(over))
+        return Early.of(self.rows, within, day)
 
-    def settle(self, early: Early, within: Mapping[str, int]) -> None:
-        """A publication stands: forget what it overtakes. Files written since `collect` are read by the next one."""
+    def settle(self, early: Early) -> None:
+        """A publication stands: what it overtakes is forgotten, and the files that it collected go.
+
+        Files written since `collect` are read by the next one. So is a file that a replay writes again: its changes were
+        told again, and may have to be taken back again.
+        """
         self.rows = early.standing
-        for path in self._overtaken(within):
-            if path in self.seen:
-                self.store.fs.delete_file(path)
-                self.seen.discard(path)  # a replay that writes it again is heard of again
-
-    def _overtaken(self, within: Mapping[str, int]) -> list[str]:
-        """Files all of whose changes a published service day holds."""
-        ends = {part_folder(part): end for part, end in within.items()}
-        files = within.get("file:", 0)
-        found = []
         for info in self.store.files(self.folder):
-            part, name = info.path.rsplit("/", 2)[1:]
-            end = int(int(part[5:]) < files) if part.startswith("file=") else ends.get(part, 0)
-            if info.path.endswith(".parquet") and int(name.split("-")[1]) <= end:
-                found.append(info.path)
-        return found
+            if info.path in self.seen:
+                self.store.fs.delete_file(info.path)
+        self.seen.clear()
 
 
 def _once(rows: pa.Table) -> pa.Table:
-    """Each change once, in the order in which they came."""
+    """Each change once, as it was told on the latest service day, in the order in which they came."""
     with duckdb.connect() as con:
         found = con.sql(
             "SELECT DISTINCT ON (account_id, event_id, source_part, source_offset) * FROM rows "
-            "ORDER BY append_ms, source_part, source_offset, account_id, event_id"
+            "ORDER BY append_ms, source_part, source_offset, account_id, event_id, base_date DESC, as_of DESC, tier"
         )
         return found.to_arrow_table().cast(PROVISIONAL_TIERS.schema)
 

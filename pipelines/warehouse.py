@@ -32,7 +32,7 @@ from schemas.errors import Locked, StateError
 from transforms.checkpoints import CHECKPOINT, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
 TICK_MARTS = (
@@ -206,7 +206,10 @@ class Warehouse:
             raise StateError(f"{folder}/header.json is damaged: its checksum is not the pointer's")
         header = json.loads(raw)
         if header["format"] != FORMAT:
-            raise StateError(f"the warehouse has layout {header['format']}, this version of wattier reads {FORMAT}")
+            raise StateError(
+                f"the warehouse has layout {header['format']}, this version of wattier reads {FORMAT}: name another folder as "
+                "`warehouse` in wattier.yaml, and run; it is made anew from what has landed"
+            )
         tables = {name: self._read(folder, name, digest) for name, digest in header["tables"].items()}
         entries = tuple(entries_from_batch(tables.pop("entries")))
         return Generation(number, header, entries, tables.pop("deliveries"), tables)

@@ -36,6 +36,12 @@ METER_READINGS = Relation(
 REGISTERS = ("total", "sharp", "peak", "flat", "valley", "reverse")
 """What a meter counts apart: everything used, the time-of-use periods of it, and what was fed in."""
 
+PERIODS = ("sharp", "peak", "flat", "valley")
+"""The time-of-use periods."""
+
+APART = REGISTERS[1:]
+"""The registers beside the total."""
+
 INDEX_LIMIT = 1 << 50
 """Indexes and moduli are below this: a billion kWh in thousandths of a Wh."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import CATEGORIES, REGISTERS
+from schemas.inbound import CATEGORIES, PERIODS, REGISTERS
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
 CLASSES = ("A", "B", "C")
@@ -15,6 +15,9 @@ CAUSES = (
 )  # fmt: skip
 WINDOWS = (7, 30, 90, 365)
 """Lengths of the rolling windows in days. The schema's version owns them; the policy picks among them."""
+
+PERIOD_WINDOWS = (30, 90)
+"""Those over which energy is summed by time-of-use period."""
 
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
@@ -31,6 +34,19 @@ def _window(name: str, label: str) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
+def _periods(days: int) -> tuple[Column, ...]:
+    over = f"over the {days} days up to the service day"
+    return (
+        Column(f"period_wh_{days}d", WH, f"Energy told by period, {over}", "Wh", minimum=0),
+        *(
+            Column(f"{name}_share_{days}d_ppm", PPM, f"Part of it used in the {name} period; null where none is told", "ppm",
+                   nullable=True, minimum=0, maximum=PPM_LIMIT)
+            for name in PERIODS
+        ),
+        Column(f"reverse_wh_{days}d", WH, f"Energy fed in {over}", "Wh", minimum=0),
+    )  # fmt: skip
+
+
 DAILY_CONSUMPTION = Relation(
     "daily_consumption",
     "Energy per account and service day, summed over the account's meters.",
@@ -38,10 +54,14 @@ DAILY_CONSUMPTION = Relation(
         ACCOUNT,
         DATE,
         Column("energy_wh", WH, "Energy used on the day", "Wh", minimum=0),
-        Column("meters_received", COUNT, "Meters with a counted reading", "meters", minimum=1),
+        Column("meters_received", COUNT, "Meters with a counted reading of the total", "meters", minimum=0),
         Column("meters_expected", COUNT, "Meters assigned to the account", "meters", minimum=0),
         Column("meters_estimated", COUNT, "Meters whose reading is not actual", "meters", minimum=0),
         Column("meters_conflict", COUNT, "Meters with different energies under one revision", "meters", minimum=0),
+        *(
+            Column(f"{name}_wh", WH, f"{what}; null where no meter tells it", "Wh", nullable=True, minimum=0)
+            for name, what in (*((p, f"Energy used in the {p} period") for p in PERIODS), ("reverse", "Energy fed in"))
+        ),
     ),
 )
 
@@ -62,6 +82,7 @@ FEATURES = Relation(
         Column("expected_90d_year_ago", COUNT, "Meter-days expected in them", "meter-days", minimum=0),
         Column("growth_90d_ppm", PPM, "Growth of the 90 days against the same days a year before; null where unknown",
                "ppm", nullable=True, minimum=-PPM_LIMIT, maximum=PPM_LIMIT**2),
+        *(column for days in PERIOD_WINDOWS for column in _periods(days)),
         Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
         Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
         Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),

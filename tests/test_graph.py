@@ -146,6 +146,7 @@ def every_dofn(mappings: dict) -> dict[str, beam.DoFn]:
     kafka = {"settings": KafkaSettings(bootstrap_servers="b:9092"), "topic": "t"}
     clients = {"consumers": open_consumer, "producers": open_producer}
     stream = {"stage": Stage("days", 1, FoldReferenceShard, ()), "bootstrap": "snapshot"}
+    stream["keys"] = (7,)
     given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings, **stream, **kafka, **clients}
     found = {}
     for module in stages():

@@ -72,6 +72,7 @@ def test_highest_revision_wins_then_the_smallest_energy_as_a_conflict(con):
         {
             "account_id": "a", "service_date": day("2016-01-01"), "energy_wh": 9, "meters_received": 2,
             "meters_expected": 2, "meters_estimated": 1, "meters_conflict": 1,
+            **dict.fromkeys(("sharp_wh", "peak_wh", "flat_wh", "valley_wh", "reverse_wh")),
         }
     ]  # fmt: skip
 

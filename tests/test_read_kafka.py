@@ -40,8 +40,9 @@ from transforms.kafka_partitions import (
     open_consumer,
 )
 from transforms.kafka_spans import END, NO_DAY, DayWatermark, DayWatermarkProvider, Span, SpanProvider, SpanTracker
+from transforms.kernels.key_groups import KEY_GROUPS, key_group
 from transforms.kernels.parse import accepted_schema
-from transforms.read_kafka import NamePartition, PollPartition, ReadKafka, ReadPartition, pieces
+from transforms.read_kafka import NamePartition, PollPartition, ReadKafka, ReadPartition, pieces, reader_keys
 from transforms.write_kafka import KEY, VALUE, WriteMessages
 
 NOW = datetime(2026, 2, 10, 6, tzinfo=UTC).timestamp()
@@ -252,7 +253,7 @@ def test_what_is_there_is_handed_over_in_blocks_of_so_many_messages() -> None:
     run = Reading(Broker({offset: reading(9) for offset in range(10, 18)}))
     assert [facts(block, "first", "next") for block in run.blocks()] == [("10", "13"), ("13", "16"), ("16", "18")]
     assert run.blocks() == []
-    assert 0 < run.delay <= read_kafka.DELAY_SECONDS
+    assert 0 < run.delay <= read_kafka.OTHER_DELAY_SECONDS
 
 
 @given(
@@ -318,7 +319,7 @@ def test_a_timer_reads_what_a_splittable_dofn_reads() -> None:
     broker = Broker(log)
     first, second = Polling(broker), Polling(broker)
     assert len(first.blocks()) == 3
-    assert first.delay == pytest.approx(read_kafka.DELAY_SECONDS, abs=1e-4)
+    assert first.delay == pytest.approx(read_kafka.OTHER_DELAY_SECONDS, abs=1e-4)
     second.at = first.at
     assert second.blocks() == [], "another process goes on from the state cell"
     broker.log[18], broker.high = reading(9), 19
@@ -332,12 +333,26 @@ def test_a_partition_is_named_once_and_never_done() -> None:
     for _ in range(3):
         tracker = ThreadsafeRestrictionTracker(provider.create_tracker(through(provider, span)))
         named += [
-            value.value for value in NamePartition().process(PARTITION.to_json(), RestrictionTrackerView(tracker), None)
+            value.value
+            for value in NamePartition(range(40, 50)).process(
+                PARTITION.to_json(), RestrictionTrackerView(tracker), None
+            )
         ]
         tracker.check_done()
         span, delay = tracker.deferred_status()
         assert delay.micros >= 3600_000_000
-    assert named == [(PARTITION.index, PARTITION.to_json())]
+    assert named == [(40 + PARTITION.index, PARTITION.to_json())]
+
+
+def test_the_partitions_of_each_topic_are_spread_over_the_subtasks() -> None:
+    topics = [("accounts", 1), ("ledger_events", 2), ("meter_readings", 4)]
+    listed = [(topic, number) for topic, count in topics for number in range(count)]
+    partitions = [Partition(topic, topic, number, 0, index) for index, (topic, number) in enumerate(listed)]
+    keys = reader_keys(partitions)
+    assert len(set(keys)) == len(keys)
+    subtasks = {one: key_group(key) * 4 // KEY_GROUPS for one, key in zip(listed, keys, strict=True)}
+    assert sorted(subtasks["meter_readings", number] for number in range(4)) == [0, 1, 2, 3]
+    assert [subtasks["ledger_events", number] // 2 for number in range(2)] == [0, 1]
 
 
 # --- time ---------------------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import LEDGER_EVENTS
+from schemas.inbound import LEDGER_EVENTS, REGISTERS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
-from transforms.fold_registers import DIFFERENCE_SCHEMA
+from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.shards import Place, Slots, State, numpy
@@ -156,6 +156,14 @@ def _first_change(versions: list[tuple[int, int, int, bool]]) -> int | None:
     return None
 
 
+def _rows_by_day(rows: pa.Table) -> dict[int, npt.NDArray[np.int64]]:
+    """Day -> the positions of its rows. rows: with a column day."""
+    day = numpy(rows["day"])
+    order = np.argsort(day, kind="stable")
+    numbers, starts = np.unique(day[order], return_index=True)
+    return dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
+
+
 class FoldDaysShard(beam.DoFn):
     """One account shard: writes its changed day blocks, its expected stretches, its ledger and its calendar."""
 
@@ -163,7 +171,10 @@ class FoldDaysShard(beam.DoFn):
         self.place = place
 
     def process(self, element: Grouped) -> Iterator[int]:
-        """element: (shard, blocks of kind state, difference, expected, ledger_events). Emits the shard when done."""
+        """element: (shard, blocks of kind state, difference, period_difference, expected, ledger_events).
+
+        Emits the shard when done.
+        """
         shard, blocks = element
         _DaysOfShard(self.place, shard, by_kind(blocks)).fold()
         yield shard
@@ -184,7 +195,12 @@ class _DaysOfShard:
         """Fold everything in, and report it."""
         kinds = self.kinds
         restate: list[int | None] = []
-        restate.append(self._days(concat(kinds.get("difference", []), DIFFERENCE_SCHEMA)))
+        restate.append(
+            self._days(
+                concat(kinds.get("difference", []), DIFFERENCE_SCHEMA),
+                concat(kinds.get("period_difference", []), PERIODS_SCHEMA),
+            )
+        )
         restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA)))
         counts, first = self._ledger(concat(kinds.get("ledger_events", []), ARRIVED_SCHEMA))
         restate.append(first)
@@ -210,24 +226,28 @@ class _DaysOfShard:
         path, block = self.place.path("calendar", self.shard, "arrow"), [(-1, one_batch(rows))]
         self._put("calendar", self.state.store.write_blocks(path, "calendar", self.shard, block), replace=replace)
 
-    def _days(self, differences: pa.Table) -> int | None:
-        if differences.num_rows == 0:
+    def _days(self, differences: pa.Table, apart: pa.Table) -> int | None:
+        """Add differences of totals, and of the registers beside them. Returns the first day that differs."""
+        if differences.num_rows == 0 and apart.num_rows == 0:
             return None
-        slot, day = numpy(differences["slot"]), numpy(differences["day"])
+        slot, of = numpy(differences["slot"]), _rows_by_day(differences)
         columns = [numpy(differences[name]) for name in ("energy_wh", "received", "estimated", "conflict")]
+        own_slot, register, apart_of = numpy(apart["slot"]), numpy(apart["register"]), _rows_by_day(apart)
+        own = [numpy(apart[name]) for name in ("energy_wh", "received")]
         stored, n = self.state.by_day("day_block"), self.accounts
-        order = np.argsort(day, kind="stable")
-        touched, starts = np.unique(day[order], return_index=True)
-        written = []
-        for number, index in zip(touched.tolist(), np.split(order, starts[1:]), strict=True):
-            entry = stored.get(number)
+        written, nothing = [], np.zeros(0, np.int64)
+        for number in sorted({*of, *apart_of}):
+            entry, index, some = stored.get(number), of.get(number, nothing), apart_of.get(number, nothing)
             block = DayBlock.from_batch(self.state.store.read_block(entry)) if entry else DayBlock.empty(n)
             block = block.add(n, slot[index], *(column[index] for column in columns))
+            for code in np.unique(register[some]).tolist():
+                mine = some[register[some] == code]
+                block = block.add_apart(n, REGISTERS[code], own_slot[mine], *(column[mine] for column in own))
             written.append((number, block.to_batch()))
         self.calendar.append(calendar_rows(received=differences))
         path = self.place.path("day_block", self.shard, "arrow")
         self._put("day_block", self.state.store.write_blocks(path, "day_block", self.shard, written))
-        return int(touched[0])
+        return written[0][0]
 
     def _expected(self, changes: pa.Table) -> int | None:
         if changes.num_rows == 0:

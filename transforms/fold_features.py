@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.inbound import CATEGORIES
+from schemas.inbound import APART, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES
 from schemas.policy import Policy
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
@@ -200,7 +200,10 @@ def features_table(slots: Slots, rows: Any, day: int, category: Any, values: dic
 
 def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expected, n: int) -> pa.Table:
     """The rows of `daily_consumption` of one day: accounts with at least one counted reading."""
-    rows = np.flatnonzero(block.received > 0)
+    some = block.received > 0
+    for _, meters in block.apart.values():
+        some[: len(meters)] |= meters > 0
+    rows = np.flatnonzero(some)
     due = expected.between(day, day, n)[rows]
     columns = [
         slots.ids.take(pa.array(rows)),
@@ -210,6 +213,12 @@ def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expecte
     columns += [
         pa.array(a).cast(pa.int32()) for a in (block.received[rows], due, block.estimated[rows], block.conflict[rows])
     ]
+    for name in APART:
+        if name in block.apart:
+            energy, meters = block.apart[name]
+            columns.append(pa.array(energy[rows], mask=meters[rows] == 0))
+        else:
+            columns.append(pa.nulls(len(rows), pa.int64()))
     return pa.table(columns, schema=DAILY_CONSUMPTION.schema)
 
 

@@ -20,13 +20,14 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from apache_beam.coders import StrUtf8Coder
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 
 from schemas.policy import Policy
-from transforms.blocks import BlockCoder, Keyed, fact, kind_of, with_facts
-from transforms.epochs import TICKS, number, read_entries
+from transforms.blocks import BlockCoder, Keyed, fact, kind_of, one_batch, with_facts
+from transforms.epochs import TICKS, entries_of, number, read_entries
 from transforms.inbox import Cut
 from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.messages import OFFSET
@@ -38,6 +39,9 @@ from transforms.tick_stages import BASE_STATE, Tick
 
 FOLDER = "provisional"
 """Where the files of changes are, below the stream's folder."""
+
+TOLD_BEFORE = "told_before"
+"""Kind of a bucket's provisional changes that stand when a stream begins, of the mart `provisional_tiers`."""
 
 Reach = dict[str, int]
 """How far the inputs are in something: part -> the offset it ends before; for landed files, the number after the last."""
@@ -123,10 +127,10 @@ class Since:
         """The events."""
         return [block for blocks in self.events.values() for block in blocks]
 
-    def after(self, within: Reach) -> Since:
-        """What a base does not hold that reaches so far."""
+    def after(self, within: Reach, day: int) -> Since:
+        """What a base does not hold that reaches so far, and is of a service day."""
         events = [unseen(block, within) for block in self.blocks()]
-        told = [untold(changes, within) for changes in self.told]
+        told = [changes.filter(pa.array(~overtaken(changes, within, day))) for changes in self.told]
         return Since.of([block for block in events if block.num_rows], [some for some in told if some.num_rows])
 
 
@@ -188,7 +192,8 @@ class ProvisionalTiers(beam.DoFn):
         if kind_of(block) not in ("state", "ledger_events"):
             return
         held = head.read()
-        now, key = Head(*json.loads(held)) if held else Head(), (self.place.root, self.place.folder, bucket)
+        now = Head(*json.loads(held)) if held else Head(within=self._reached_before())
+        key = self.place.root, self.place.folder, bucket
         token, view, made, since = _VIEWS.pop(key, ("", None, {}, None))
         if token != now.token:
             view, since = None, None
@@ -197,9 +202,11 @@ class ProvisionalTiers(beam.DoFn):
             tick = Tick.from_json(fact(block, "tick")).number
             if tick <= now.tick:
                 return
+            if not held:
+                since = self._told_before(bucket)
             now, view = Head("", tick, self._reach(now, tick)), None
             base.write(block)
-            since = (since or Since.of(later.read(), told.read())).after(now.within)
+            since = (since or Since.of(later.read(), told.read())).after(now.within, base_day(block))
             _rewrite(later, since.blocks())
             _rewrite(told, since.told)
         else:
@@ -208,6 +215,8 @@ class ProvisionalTiers(beam.DoFn):
                 return
             if not held:
                 base.write(self.initial(bucket))
+                since = self._told_before(bucket)
+                _rewrite(told, since.told)
             since = since or Since.of(later.read(), told.read())
             if view is None:
                 view = load_view(self.place, self.policy, base.read(), since.blocks(), since.told, made)
@@ -230,6 +239,18 @@ class ProvisionalTiers(beam.DoFn):
         last = max((e.first for e in entries if e.kind == "windows"), default=-1)
         return state_block([e for e in entries if e.kind not in ("windows", "tiers") or e.first == last])
 
+    def _reached_before(self) -> Reach:
+        """How far the snapshot that the stream starts from reaches."""
+        path, store = f"{self.bootstrap}.json", self.place.store()
+        found: Reach = store.read_json(path)["within"] if store.exists(path) else {}
+        return found
+
+    def _told_before(self, bucket: int) -> Since:
+        """What was told before the stream began, and stands."""
+        entries = [e for e in read_entries(self.place.store(), self.bootstrap, bucket) if e.kind == TOLD_BEFORE]
+        changes = [one_batch(self.place.store().read_parquet(entry)) for entry in entries]
+        return Since.of([], changes)
+
     def _reach(self, head: Head, tick: int) -> Reach:
         """How far the epoch of a tick reaches, from the cuts since the one before."""
         within, store = head.within, self.place.store()
@@ -244,6 +265,11 @@ class ProvisionalTiers(beam.DoFn):
         self.changes.inc(changes.num_rows)
         if append_ms := changes.column("append_ms")[0].as_py():
             self.lag.update(max(0, int(time.time() * 1000) - append_ms))
+
+
+def base_day(base: pa.RecordBatch) -> int:
+    """The service day of a base; 0 before the first."""
+    return max((e.first for e in entries_of([base]) if e.kind == "windows"), default=0)
 
 
 def _rewrite(bag: Any, blocks: Iterable[pa.RecordBatch]) -> None:
@@ -262,8 +288,12 @@ def unseen(block: pa.RecordBatch, within: Reach) -> pa.RecordBatch:
     return block.filter(pa.array(numpy(block.column(OFFSET)) >= end))
 
 
-def untold(changes: pa.RecordBatch, within: Reach) -> pa.RecordBatch:
-    """The changes that events caused which are not in the base."""
-    parts = changes.column("source_part").dictionary_encode()
-    ends = np.array([reached(part, within) for part in parts.dictionary.to_pylist()], np.int64)
-    return changes.filter(pa.array(numpy(changes.column("source_offset")) >= ends[numpy(parts.indices)]))
+def overtaken(changes: pa.RecordBatch | pa.Table, within: Mapping[str, int], day: int) -> npt.NDArray[np.bool_]:
+    """Which provisional changes a service day holds, made of inputs that reach so far: (n,) of n rows.
+
+    An event may be taken in long before its own day is made: what was told because of it stands until then.
+    """
+    parts = changes.column("source_part").to_pylist()
+    ends = np.array([reached(part, within) for part in parts], np.int64)
+    as_of = numpy(changes.column("as_of").cast(pa.int32()))
+    return (numpy(changes.column("source_offset")) < ends) & (as_of <= day)

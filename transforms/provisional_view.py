@@ -145,9 +145,9 @@ def _changes(view: View, policy: Policy, causes: pa.Table, block: pa.RecordBatch
     base, slots = view.base, numpy(causes["slot"])
     if len(slots) == 0:
         return None
-    later = view.later.rows_of(slots)
-    days = latest_days(base, later, slots)
-    outcome = reclassify(base, policy, pa.concat_tables([view.ledger.rows_of(slots), later]), slots, days)
+    events = pa.concat_tables([view.ledger.rows_of(slots), view.later.rows_of(slots)])
+    days = latest_days(base, events, slots)
+    outcome = reclassify(base, policy, events, slots, days)
     keep = np.flatnonzero(outcome.tier != view.told[slots])
     if len(keep) == 0:
         return None

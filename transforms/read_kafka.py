@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ from transforms.kafka_spans import (
     SpanProvider,
     SpanTracker,
 )
+from transforms.kernels.key_groups import spread_key
 from transforms.kernels.messages import OFFSET, decode_messages, message_offsets
 from transforms.kernels.parse import accepted_schema
 from transforms.metrics import metric
@@ -68,8 +70,11 @@ BUNDLE_SECONDS = 0.5
 FILL_SECONDS = 0.02
 """While there is more to read, a block waits so long to be filled."""
 
-DELAY_SECONDS = 0.1
-"""After all that was there has been handed over, the partition is looked at again so much later."""
+DELAY_SECONDS = {"ledger_events": 0.2}
+OTHER_DELAY_SECONDS = 1.0
+"""After all that was there has been handed over, the partition is looked at again so much later. Only events of the ledger
+are answered at once; each look costs the runner a bundle in every step that follows.
+"""
 
 NAMED_SECONDS = 86_400
 """Whoever names partitions looks up so seldom, as each pause stays in checkpoints."""
@@ -154,7 +159,7 @@ class PartitionReads(beam.DoFn):
             heartbeat = self._heartbeat(partition, position, last_day)
             yield _stamped(watermark.current_watermark(), partition.index, heartbeat)
         self._tell_lag(partition, watermark.current_watermark())
-        return 0.0 if more else DELAY_SECONDS
+        return 0.0 if more else DELAY_SECONDS.get(partition.source, OTHER_DELAY_SECONDS)
 
     def _decode(self, partition: Partition, messages: Sequence[Any], first: int, last_day: int) -> Stretch:
         """Blocks of messages that follow each other, from an offset on."""
@@ -223,7 +228,13 @@ class PartitionReads(beam.DoFn):
 @beam.typehints.with_input_types(str)
 @beam.typehints.with_output_types(tuple[int, str])
 class NamePartition(beam.DoFn):
-    """Names a partition once, and then has no end: else the runner would take its readers for done, and stop their timers."""
+    """Names a partition once, and then has no end: else the runner would take its readers for done, and stop their timers.
+
+    keys: of all partitions, by their number in the list.
+    """
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        self.keys = tuple(keys)
 
     @beam.DoFn.unbounded_per_element()
     def process(
@@ -237,7 +248,7 @@ class NamePartition(beam.DoFn):
         if position == partition.start:
             if not tracker.try_claim((position, NO_DAY)):
                 return
-            yield TimestampedValue((partition.index, element), MIN_TIMESTAMP)
+            yield TimestampedValue((self.keys[partition.index], element), MIN_TIMESTAMP)
         tracker.defer_remainder(Duration(NAMED_SECONDS))
 
 
@@ -259,7 +270,7 @@ class PollPartition(PartitionReads):
         at: Any = beam.DoFn.StateParam(AT),  # noqa: B008
         poll: Any = beam.DoFn.TimerParam(POLL),  # noqa: B008
     ) -> None:
-        """element: (index, partition as JSON), once."""
+        """element: (key, partition as JSON), once."""
         start = Partition.from_json(element[1]).start
         at.write(json.dumps([element[1], start, NO_DAY, MIN_TIMESTAMP.micros]))
         poll.set(Timestamp(time.time()))
@@ -331,6 +342,17 @@ def _stamped(at: Timestamp | None, index: int, block: pa.RecordBatch) -> Timesta
     return TimestampedValue((index, block), MIN_TIMESTAMP if at is None else at)
 
 
+def reader_keys(partitions: Sequence[Partition]) -> list[int]:
+    """The key of each partition, by its number in the list: a runner spreads the partitions of one topic evenly."""
+    of = Counter(partition.topic for partition in partitions)
+    at: Counter[str] = Counter()
+    keys = []
+    for partition in partitions:
+        keys.append(spread_key(partition.index, at[partition.topic], of[partition.topic]))
+        at[partition.topic] += 1
+    return keys
+
+
 class ReadKafka(beam.PTransform):
     """The partitions of a list -> their stretches for ever, as (index in the list, block)."""
 
@@ -352,5 +374,5 @@ class ReadKafka(beam.PTransform):
         partitions = begin | "Partitions" >> beam.Create(listed, reshuffle=False)
         if self.settings.splittable:
             return partitions | "ReadPartition" >> beam.ParDo(ReadPartition(*given))
-        named = partitions | "NamePartition" >> beam.ParDo(NamePartition())
+        named = partitions | "NamePartition" >> beam.ParDo(NamePartition(reader_keys(self.partitions)))
         return named | "PollPartition" >> beam.ParDo(PollPartition(*given))

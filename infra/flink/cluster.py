@@ -21,7 +21,7 @@ from infra.processes import Failed, Part, Run, accepts, free, get_json, wait_for
 
 # Without the last, what a bundle gave just before a checkpoint waits for the next bundle, which may never come.
 STREAMING = [
-    "--streaming", "--checkpointing_interval=5000", "--max_bundle_time_mills=100", "--finish_bundle_before_checkpointing",
+    "--streaming", "--checkpointing_interval=5000", "--max_bundle_time_mills=200", "--finish_bundle_before_checkpointing",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The pool that starts Python workers for Flink: `python infra/flink/pool.py --port 50000 --state-cache-mb 100`.
+"""The pool that starts Python workers for Flink: `python infra/flink/pool.py --port 50000 --state-cache-mb 0`.
 
 Beam's own command, `worker_pool_main`, does the same with the state cache off, the `python` found on PATH, and the
 workers' output into a pipe that nobody reads. This one starts workers with its own interpreter, which has the wattier
@@ -83,7 +83,7 @@ def main() -> None:
     """Serve until told to end; then end the workers, too."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--state-cache-mb", type=int, default=100, help="kept by each worker; 0 is off")
+    parser.add_argument("--state-cache-mb", type=int, default=0, help="kept by each worker; 0 is off")
     parser.add_argument("--data-buffer-ms", type=int, default=-1, help="longest wait before output is sent; -1 is none")
     chosen = parser.parse_args()
     logging.basicConfig(

@@ -23,6 +23,19 @@ JOIN oracle.assignment a
     AND a.is_main
 SEMI JOIN oracle.known_account k ON k.account_id = a.account_id;
 
+-- The same of the registers beside the total.
+CREATE OR REPLACE TABLE oracle.counted_apart AS
+SELECT a.account_id, d.service_date, d.register, d.energy_wh
+FROM oracle.register_day d
+ANTI JOIN oracle.reading i USING (meter_id, service_date)
+JOIN oracle.assignment a
+    ON a.meter_id = d.meter_id
+    AND a.first_day <= d.service_date
+    AND (a.end_day IS NULL OR d.service_date < a.end_day)
+    AND a.is_main
+SEMI JOIN oracle.known_account k ON k.account_id = a.account_id
+WHERE d.register <> 'total';
+
 -- Ledger events of known accounts, in all their versions.
 CREATE OR REPLACE TABLE oracle.ledger_event AS
 SELECT * EXCLUDE (delivery, "row")

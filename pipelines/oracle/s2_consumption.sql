@@ -46,11 +46,68 @@ SELECT
 FROM oracle.counted_reading
 GROUP BY account_id, service_date;
 
+-- The registers beside the total, each in a column.
+CREATE OR REPLACE TABLE oracle.apart AS
+PIVOT oracle.counted_apart
+ON register IN ('sharp', 'peak', 'flat', 'valley', 'reverse')
+USING sum(energy_wh)::BIGINT AS wh
+GROUP BY account_id, service_date;
+
 CREATE OR REPLACE VIEW oracle.daily_consumption AS
-SELECT r.*, coalesce(e.meters_expected, 0) AS meters_expected
+SELECT
+    account_id,
+    service_date,
+    coalesce(r.energy_wh, 0) AS energy_wh,
+    coalesce(r.meters_received, 0) AS meters_received,
+    coalesce(r.meters_estimated, 0) AS meters_estimated,
+    coalesce(r.meters_conflict, 0) AS meters_conflict,
+    coalesce(e.meters_expected, 0) AS meters_expected,
+    a.sharp_wh,
+    a.peak_wh,
+    a.flat_wh,
+    a.valley_wh,
+    a.reverse_wh
 FROM oracle.received r
+FULL JOIN oracle.apart a USING (account_id, service_date)
 LEFT JOIN oracle.expected e USING (account_id, service_date)
 WHERE service_date BETWEEN getvariable('first_day') AND getvariable('through');
+
+-- Sums over 30 and 90 days, without a window: each counted day is added to the days whose windows it lies in.
+CREATE OR REPLACE TABLE oracle.apart_sums AS
+SELECT
+    a.account_id,
+    d.service_date,
+    coalesce(sum(sharp_wh) FILTER (a.service_date > d.service_date - 30), 0) AS sharp_30d,
+    coalesce(sum(peak_wh) FILTER (a.service_date > d.service_date - 30), 0) AS peak_30d,
+    coalesce(sum(flat_wh) FILTER (a.service_date > d.service_date - 30), 0) AS flat_30d,
+    coalesce(sum(valley_wh) FILTER (a.service_date > d.service_date - 30), 0) AS valley_30d,
+    coalesce(sum(reverse_wh) FILTER (a.service_date > d.service_date - 30), 0) AS reverse_30d,
+    coalesce(sum(sharp_wh), 0) AS sharp_90d,
+    coalesce(sum(peak_wh), 0) AS peak_90d,
+    coalesce(sum(flat_wh), 0) AS flat_90d,
+    coalesce(sum(valley_wh), 0) AS valley_90d,
+    coalesce(sum(reverse_wh), 0) AS reverse_90d
+FROM oracle.service_day d
+JOIN oracle.apart a ON a.service_date BETWEEN d.service_date - 89 AND d.service_date
+GROUP BY a.account_id, d.service_date;
+
+CREATE OR REPLACE VIEW oracle.apart_features AS
+SELECT
+    account_id,
+    service_date,
+    sharp_30d + peak_30d + flat_30d + valley_30d AS period_wh_30d,
+    oracle.ppm(sharp_30d, nullif(period_wh_30d, 0)) AS sharp_share_30d_ppm,
+    oracle.ppm(peak_30d, nullif(period_wh_30d, 0)) AS peak_share_30d_ppm,
+    oracle.ppm(flat_30d, nullif(period_wh_30d, 0)) AS flat_share_30d_ppm,
+    oracle.ppm(valley_30d, nullif(period_wh_30d, 0)) AS valley_share_30d_ppm,
+    reverse_30d AS reverse_wh_30d,
+    sharp_90d + peak_90d + flat_90d + valley_90d AS period_wh_90d,
+    oracle.ppm(sharp_90d, nullif(period_wh_90d, 0)) AS sharp_share_90d_ppm,
+    oracle.ppm(peak_90d, nullif(period_wh_90d, 0)) AS peak_share_90d_ppm,
+    oracle.ppm(flat_90d, nullif(period_wh_90d, 0)) AS flat_share_90d_ppm,
+    oracle.ppm(valley_90d, nullif(period_wh_90d, 0)) AS valley_share_90d_ppm,
+    reverse_90d AS reverse_wh_90d
+FROM oracle.apart_sums;
 
 -- The account's row on each service day, and whether the account is in the population.
 CREATE OR REPLACE TABLE oracle.population AS

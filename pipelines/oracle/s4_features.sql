@@ -5,6 +5,18 @@ SELECT
     p.service_date,
     p.category,
     c.* EXCLUDE (account_id, service_date),
+    coalesce(t.period_wh_30d, 0) AS period_wh_30d,
+    t.sharp_share_30d_ppm,
+    t.peak_share_30d_ppm,
+    t.flat_share_30d_ppm,
+    t.valley_share_30d_ppm,
+    coalesce(t.reverse_wh_30d, 0) AS reverse_wh_30d,
+    coalesce(t.period_wh_90d, 0) AS period_wh_90d,
+    t.sharp_share_90d_ppm,
+    t.peak_share_90d_ppm,
+    t.flat_share_90d_ppm,
+    t.valley_share_90d_ppm,
+    coalesce(t.reverse_wh_90d, 0) AS reverse_wh_90d,
     coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(l.balance_minor, 0) AS balance_minor,
     coalesce(l.current_minor, 0) AS current_minor,
@@ -22,5 +34,6 @@ SELECT
 FROM oracle.population p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
 JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date
+LEFT JOIN oracle.apart_features t ON t.account_id = p.account_id AND t.service_date = p.service_date
 LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
 ORDER BY p.service_date, p.account_id;

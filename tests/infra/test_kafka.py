@@ -37,7 +37,7 @@ def consume(broker: Kafka, topic: str, number: int) -> list[bytes]:
 def test_the_topics_are_there(kafka_broker):
     listed = AdminClient({"bootstrap.servers": kafka_broker.address}).list_topics(timeout=30)
     there = {name: len(topic.partitions) for name, topic in listed.topics.items() if not name.startswith("__")}
-    assert there == kafka_broker.about["topics"]
+    assert kafka_broker.about["topics"].items() <= there.items()  # other tests may have added theirs
     assert there["meter-readings"] == 2
 
 

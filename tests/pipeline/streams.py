@@ -8,7 +8,7 @@ from pipelines.cut import NO_LIMIT
 from pipelines.graph import Inbound, stream
 from pipelines.landing import discover, keep_below
 from pipelines.runner import new_pipeline
-from pipelines.stream import Session, begin
+from pipelines.stream import Session, begin, take_over
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import Warehouse
 from tests.pipeline.bureau import Bureau
@@ -26,6 +26,7 @@ class Epochs:
         self.warehouse = Warehouse(bureau.config.warehouse)
         with self.warehouse.lock():
             self.session: Session = begin(bureau.config, self.warehouse)
+            take_over(self.warehouse, self.session.place.folder)
         self.register = self.warehouse.load().deliveries
         self.cuts: list[Cut] = []
 
@@ -71,7 +72,9 @@ class Epochs:
             while publisher.take():
                 if each:
                     out.append(publisher.publish())
+                    publisher.tell()
             if publisher.since.epochs:
                 out.append(publisher.publish())
+                publisher.tell()
         assert publisher.epoch == len(self.cuts)
         return out

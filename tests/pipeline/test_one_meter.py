@@ -9,6 +9,8 @@ import pytest
 from tests.pipeline.bureau import Bureau, assert_balanced
 from tests.pipeline.worlds import account, index, meter
 
+pytestmark = pytest.mark.slow
+
 LONG_AGO = date(2020, 1, 1)
 MONDAY = date(2023, 3, 6)
 

@@ -35,6 +35,8 @@ from transforms.shards import state_block
 from transforms.tick_stages import BASE_STATE, Tick
 from transforms.tier_changes import ToDeadLetters, ToTierChanges, change_key
 
+pytestmark = pytest.mark.slow
+
 PART = "kafka:ledger/0"
 CHARGE = {"kind": "charge", "on": day(1), "due": day(2)}
 """Overdue since day 3."""
@@ -128,12 +130,14 @@ def test_it_does_not_matter_how_events_come_in_blocks(bureau):
 def test_blocks_of_one_landed_file_are_written_apart(bureau):
     session = Epochs(bureau).session
     events = [event("big", "c1", **CHARGE), event("big", "p1", "payment", day(4))]
-    run(bureau, session, *(stretch(0, one | {"row": row}, part="file:3") for row, one in enumerate(events, 1)))
+    file = f"file:{Warehouse(bureau.config.warehouse).load().last_delivery + 1}"
+    run(bureau, session, *(stretch(0, one | {"row": row}, part=file) for row, one in enumerate(events, 1)))
     assert [[row[4] for row in rows] for rows in written(bureau, session)] == [["c1"], ["p1"]]
 
 
 def test_a_new_base_takes_the_place_of_what_it_holds(bureau):
     session = Epochs(bureau).session
+    file = f"file:{Warehouse(bureau.config.warehouse).load().last_delivery + 1}"
     charged = stretch(5, event("big", "c1", **CHARGE))
     paid = stretch(6, event("big", "p1", "payment", day(4), fen=1))
     run(
@@ -144,10 +148,10 @@ def test_a_new_base_takes_the_place_of_what_it_holds(bureau):
         charged,  # comes late: the base has it
         paid,  # nothing is due: high, as published
         stretch(7, event("big", "c2", **CHARGE)),
-        base_of(session, 2, {PART: 7, "file:1": 1}),  # the charge of offset 7 is still to come
+        base_of(session, 2, {PART: 7, file: 1}),  # the charge of offset 7 is still to come
         base_of(session, 1, {PART: 6}),  # a base that is behind
         stretch(8, event("big", "c3", **CHARGE)),
-        stretch(0, event("big", "c4", **CHARGE), part="file:1"),
+        stretch(0, event("big", "c4", **CHARGE), part=file),
         stretch(9, event("big", "p2", "payment", day(4), fen=20_000)),
     )
     assert [(row[2], row[4]) for rows in written(bureau, session) for row in rows] == [
@@ -159,7 +163,7 @@ def test_what_came_since_a_base_is_held_in_few_blocks():
     since = Since.of([stretch(n, event("big", f"c{n}", **CHARGE)) for n in range(5, 105)], [])
     assert len(since.blocks()) <= 8
     since.add(stretch(0, event("big", "c", **CHARGE), part="kafka:ledger/1"))
-    since = since.after({PART: 50, "kafka:ledger/1": 1})
+    since = since.after({PART: 50, "kafka:ledger/1": 1}, day_of(day(0)))
     assert [fact(block, "part") for block in since.blocks()] == [PART] * len(since.blocks())
     offsets = [offset for block in since.blocks() for offset in block.column(OFFSET).to_pylist()]
     assert offsets == list(range(50, 105))
@@ -167,17 +171,19 @@ def test_what_came_since_a_base_is_held_in_few_blocks():
 
 
 def test_what_was_told_stays_in_order_when_a_base_takes_some_of_it():
-    def change(offset, part):
-        blank = {"string": "x", "date32[day]": day(0), "int64": 0}
+    def change(offset, part, as_of=0):
+        blank = {"string": "x", "date32[day]": day(as_of), "int64": 0}
         row = {f.name: blank[str(f.type)] for f in PROVISIONAL_TIERS.schema} | {
             "source_offset": offset, "source_part": part,
         }  # fmt: skip
         return pa.RecordBatch.from_pylist([row], schema=PROVISIONAL_TIERS.schema)
 
-    given = [(3, PART), (0, "file:1"), (4, PART), (7, "kafka:ledger/1"), (5, PART)]
-    since = Since.of([], [change(*one) for one in given]).after({PART: 4, "file:": 2})
+    given = [(3, PART), (2, PART, 1), (0, "file:1"), (4, PART), (7, "kafka:ledger/1"), (5, PART)]
+    since = Since.of([], [change(*one) for one in given]).after({PART: 4, "file:": 2}, day_of(day(0)))
     kept = [(r["source_offset"], r["source_part"]) for changes in since.told for r in changes.to_pylist()]
-    assert kept == [(4, PART), (7, "kafka:ledger/1"), (5, PART)]
+    assert kept == [(2, PART), (4, PART), (7, "kafka:ledger/1"), (5, PART)], (
+        "a day later than the base is still to come"
+    )
 
 
 def test_before_the_first_service_day_events_wait(tmp_path):
@@ -236,14 +242,48 @@ def test_a_publisher_that_starts_tells_the_standing_publication_again(bureau, to
     epochs.run()
     epochs.publish()
     with epochs.warehouse.lock():
-        StreamPublisher(bureau.config, epochs.session.place.folder)
+        StreamPublisher(bureau.config, epochs.session.place.folder).tell()
     assert len(told) == 2
     assert told[0] == told[1]
     keys = [change_key(row) for row in told[0]]
     assert keys == [f"big|{day(4)}|final|2"]
+
+
+def test_what_a_bounded_run_has_to_tell_is_told_by_the_next_stream(bureau, told):
+    changed(bureau)
+    bureau.land_all([ledger("big", "c1", "charge", day(3), 10_000, due=day(3)), *used(4, 4)])
+    bureau.run()
+    bureau.land_all([ledger("big", "p1", "payment", day(5), 10_000), *used(5, 6)])
+    bureau.run()
+    epochs = Epochs(bureau)
+    with epochs.warehouse.lock():
+        StreamPublisher(bureau.config, epochs.session.place.folder).tell()
+    assert [row[:5] for row in brief(told[0]) if row[0] == "big" and row[1] == "final"][-2:] == [
+        ("big", "final", day(4), "high", "low_risk"), ("big", "final", day(6), "low_risk", "high"),
+    ]  # fmt: skip
+
+
+def test_what_was_told_of_a_day_that_is_still_open_stands_until_it_is_made(bureau, told):
+    """The event is taken in with an epoch that makes an earlier day; a bounded run follows, then another stream."""
+    changed(bureau)
+    epochs = Epochs(bureau)
+    paid = event("big", "c1", "charge", day(5), due=day(5))
+    bureau.land_all([*used(4, 4), ledger("big", "c1", "charge", day(5), 10_000, due=day(5))])
+    last = epochs.warehouse.load().last_delivery
+    epochs.cut()
+    epochs.run()
+    late = event("big", "c0", "charge", day(6), due=day(5))
+    run(bureau, epochs.session, stretch(0, paid, part=f"file:{last + 1}"), stretch(0, late))
+    assert [(row[2], row[4]) for rows in written(bureau, epochs.session) for row in rows] == [("low_risk", "c0")]
+    epochs.publish()
+    standing = "SELECT account_id, tier, as_of FROM provisional_tiers"
+    assert bureau.query(standing) == [("big", "low_risk", day(6))]
     bureau.land_all(used(5, 5))
     bureau.run()
-    assert "tier_changes" not in epochs.warehouse.load().tables  # a bounded run tells nobody
+    assert bureau.query(standing) == [("big", "low_risk", day(6))], "no run has taken the event in"
+    session = Epochs(bureau).session
+    run(bureau, session, stretch(0, late))
+    assert written(bureau, session) == [], "told before"
 
 
 def test_restated_days_tell_what_differs_and_nothing_else(bureau, told):

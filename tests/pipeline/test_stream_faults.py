@@ -12,6 +12,8 @@ from tests.pipeline.bureau import Bureau, assert_balanced, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import day, opened, reference, used
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bureau(tmp_path):

@@ -23,6 +23,8 @@ from transforms.epochs import NOTHING
 from transforms.inbox import Cut, RouteDelivery, cut_path, landed_folder
 from transforms.read_files import fault_path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def bureau(tmp_path):

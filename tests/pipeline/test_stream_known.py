@@ -17,8 +17,9 @@ from tests.pipeline.test_known_then import BY_DELIVERY, deliveries
 from tests.pipeline.test_stories import day, opened, used
 from tests.pipeline.worlds import worlds
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 @WHOLE_RUNS
 @given(world=worlds(max_days=25), seed=st.integers(0, 2**32 - 1), by_delivery=st.booleans(), each=st.booleans())
 def test_epochs_of_a_stream_give_the_marts_of_bounded_runs(tmp_path_factory, world, seed, by_delivery, each):
@@ -37,7 +38,6 @@ def test_epochs_of_a_stream_give_the_marts_of_bounded_runs(tmp_path_factory, wor
     assert_balanced(streamed)
 
 
-@pytest.mark.slow
 @WHOLE_RUNS
 @given(
     world=worlds(max_days=25), seed=st.integers(0, 2**32 - 1), streams=st.lists(st.booleans(), min_size=4, max_size=4)

@@ -198,7 +198,10 @@ class _Maker:
         modulus = rng.choice((1_000, 100_000)) if self.chance("rollovers", 0.5) else None
         times = rng.choice((1, 20, 20_000))
         role = "check" if self.chance("check_meters", 0.1) else ""
+        opening = rng.random() < 0.4
         installed = self.somewhen() if rng.random() < 0.3 else self.before
+        if opening:  # energy is known from then on: a few service days before the first, or many
+            installed = max(installed, self.dates[0] - timedelta(days=rng.choice((1, 2, 2, 3, 30))))
         at = {"total": rng.randrange(900_000) * 1000, "peak": rng.randrange(1000), "valley": 0}
         turn = (modulus or 10**9) * 1_000_000
         at["total"] %= turn
@@ -213,7 +216,7 @@ class _Maker:
             read = {"role": role, "multiplier": times, "modulus": str(modulus or "")}
             self.add(first, meter(meter_id, account, first, removed, revision, **read, **given))
 
-        start, opening = installed, rng.random() < 0.4
+        start = installed
         run(start, None, 1, opening=opening, closing=None, account=account_id)
         level = rng.randrange(1, 10 ** rng.choice((4, 6, 8)))
         for day in [self.dates[0] - timedelta(days=1), *self.dates]:

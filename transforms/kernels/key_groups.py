@@ -26,7 +26,16 @@ def stream_keys(shards: int) -> tuple[int, ...]:
     >>> stream_keys(4)[:2], [key_group(key) for key in stream_keys(4)]
     ((561152, 61441), [16, 48, 80, 112])
     """
-    return tuple(_key(shard, (2 * shard + 1) * KEY_GROUPS // (2 * shards)) for shard in range(shards))
+    return tuple(spread_key(shard, shard, shards) for shard in range(shards))
+
+
+def spread_key(number: int, at: int, of: int) -> int:
+    """A key for a number that falls into the middle of share `at` of `of` shares of the key groups.
+
+    >>> key_group(spread_key(9, 1, 2))
+    96
+    """
+    return _key(number, (2 * at + 1) * KEY_GROUPS // (2 * of))
 
 
 def shard_of_key(key: int) -> int:

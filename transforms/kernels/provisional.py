@@ -98,11 +98,14 @@ class Outcome:
     version: npt.NDArray[np.object_]
 
 
-def latest_days(base: Base, later: pa.Table, slots: npt.NDArray[Any]) -> Int64:
-    """Day as of which each account is looked at: the base's, or that of its latest event since. slots: (m,) ascending."""
+def latest_days(base: Base, events: pa.Table, slots: npt.NDArray[Any]) -> Int64:
+    """Day as of which each account is looked at: the base's, or that of its latest event. slots: (m,) ascending.
+
+    events: all rows of these accounts, also those that were taken in before, whose day is still to be made.
+    """
     days = np.full(len(slots), base.day, np.int64)
     np.maximum.at(
-        days, np.searchsorted(slots, later["slot"].to_numpy()), later["event_date"].cast(pa.int32()).to_numpy()
+        days, np.searchsorted(slots, events["slot"].to_numpy()), events["event_date"].cast(pa.int32()).to_numpy()
     )
     return days
 

@@ -11,14 +11,16 @@ block D, minus the block that leaves; all in int64, so the rolled sum equals the
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.marts import WINDOWS
+from schemas.inbound import APART, PERIODS
+from schemas.marts import PERIOD_WINDOWS, WINDOWS
 from transforms.kernels.exact import DAY_LIMIT_WH, ppm, square_parts, variation_ppm
 from transforms.kernels.reference import Expected
 
@@ -44,7 +46,9 @@ SUMS = tuple(
 )
 """The running sums of an account, in the order they are stored."""
 
-SUMS_SCHEMA = pa.schema([(name, pa.int64()) for name in SUMS])
+Apart = Mapping[str, tuple[Int, Int32]]
+"""What the registers beside the total add: register -> (energy in Wh, meters that tell it), both (k,); none where no meter
+of the shard has it."""
 
 
 def date_of(day: int) -> datetime.date:
@@ -63,30 +67,44 @@ def day_of(date: datetime.date) -> int:
 
 @dataclass(frozen=True)
 class DayBlock:
-    """One service day of one shard's accounts, dense by account slot. All (n,); immutable once handed out."""
+    """One service day of one shard's accounts, dense by account slot. All (n,); immutable once handed out.
+
+    Registers beside the total are stored as columns of their own, where there are any: `peak_wh`, `peak_received`.
+    """
 
     energy: Int
     received: Int32
     estimated: Int32
     conflict: Int32
+    apart: Apart = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n: int) -> DayBlock:
         """A day without readings."""
-        return cls(np.zeros(n, np.int64), *(np.zeros(n, np.int32) for _ in range(3)))
+        return cls(np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32))
 
     @classmethod
     def from_batch(cls, batch: pa.RecordBatch) -> DayBlock:
-        """From a stored block, schema `BLOCK_SCHEMA`."""
-        return cls(*(batch.column(i).to_numpy() for i in range(4)))
+        """From a stored block, schema `BLOCK_SCHEMA` and more."""
+        energy, received, estimated, conflict, *apart = (column.to_numpy() for column in batch.columns)
+        names = [name.removesuffix("_wh") for name in batch.schema.names[4::2]]
+        of = dict(zip(names, zip(apart[::2], apart[1::2], strict=True), strict=True))
+        return cls(energy, received, estimated, conflict, of)
 
     def to_batch(self) -> pa.RecordBatch:
         """The block as stored."""
-        return pa.record_batch([self.energy, self.received, self.estimated, self.conflict], schema=BLOCK_SCHEMA)
+        columns = dict(
+            zip(BLOCK_SCHEMA.names, (self.energy, self.received, self.estimated, self.conflict), strict=True)
+        )
+        for name in APART:
+            if name in self.apart:
+                columns |= dict(zip((f"{name}_wh", f"{name}_received"), self.apart[name], strict=True))
+        return pa.record_batch(columns)
 
     def add(self, n: int, slot: Int32, energy: Int, received: Int, estimated: Int, conflict: Int) -> DayBlock:
         """The block with differences added, grown to `n` slots. The differences are (k,), a slot may occur often."""
-        out = DayBlock.empty(n)
+        apart = {name: (_padded(wh, n), _padded(meters, n)) for name, (wh, meters) in self.apart.items()}
+        out = replace(DayBlock.empty(n), apart=apart)
         k = len(self.energy)
         once = len(slot) == 0 or int(np.bincount(slot, minlength=1).max()) <= 1
         for target, old, difference in (
@@ -104,6 +122,19 @@ class DayBlock:
             raise OverflowError(f"an account used {out.energy.max()} Wh on one day; the limit is {DAY_LIMIT_WH} Wh")
         return out
 
+    def add_apart(self, n: int, name: str, slot: Int32, energy: Int, received: Int) -> DayBlock:
+        """The block, of `n` slots, with differences of one register beside the total added. All (k,), a slot may occur often."""
+        held = self.apart.get(name, (np.zeros(0, np.int64), np.zeros(0, np.int32)))
+        wh, meters = (_padded(column, n).copy() for column in held)
+        np.add.at(wh, slot, energy)
+        np.add.at(meters, slot, received.astype(np.int32))
+        return replace(self, apart={**self.apart, name: (wh, meters)})
+
+
+def _padded(column: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    """A column grown to `n` slots with zeros."""
+    return column if len(column) == n else np.r_[column, np.zeros(n - len(column), column.dtype)]
+
 
 Load = Callable[[int], DayBlock | None]
 """Gives the block of a day number, or None where nothing was read."""
@@ -112,7 +143,8 @@ Load = Callable[[int], DayBlock | None]
 class Windows:
     """The running sums of one shard as of a service day.
 
-    sums: name -> (n,) int64 for every name in `SUMS`. `roll` moves them on by one day, in place.
+    sums: name -> (n,) int64 for every name in `SUMS`, and of registers beside the total those that some meter tells, as
+    `peak_wh_30d`. `roll` moves them on by one day, in place.
     """
 
     def __init__(self, sums: dict[str, Int], as_of: int) -> None:
@@ -126,12 +158,12 @@ class Windows:
 
     @classmethod
     def from_batch(cls, batch: pa.RecordBatch, as_of: int) -> Windows:
-        """From a stored checkpoint, schema `SUMS_SCHEMA`."""
-        return cls({name: batch.column(name).to_numpy().copy() for name in SUMS}, as_of)
+        """From a stored checkpoint."""
+        return cls({name: batch.column(name).to_numpy().copy() for name in batch.schema.names}, as_of)
 
     def to_batch(self) -> pa.RecordBatch:
         """The sums as stored."""
-        return pa.record_batch([self.sums[name] for name in SUMS], schema=SUMS_SCHEMA)
+        return pa.record_batch({name: self.sums[name] for name in (*SUMS, *sorted(self.sums.keys() - set(SUMS)))})
 
     def grow(self, n: int) -> None:
         """Make room for `n` slots; new slots hold zeros."""
@@ -151,6 +183,8 @@ class Windows:
                 self._add(f"wh_{days}d", f"received_{days}d", block, sign)
                 if days == BASE:
                     self._add_squares(block, sign)
+                if days in PERIOD_WINDOWS:
+                    self._add_apart(days, block, sign)
         self._add("wh_mtd", "received_mtd", today, 1)
         for offset, sign in ((YEAR, 1), (YEAR + BASE, -1)):
             self._add("wh_90d_year_ago", "received_90d_year_ago", load(day - offset), sign)
@@ -164,6 +198,11 @@ class Windows:
             into = self.sums[name][:k]
             operation(into, column, out=into)
 
+    def _add_apart(self, days: int, block: DayBlock | None, sign: int) -> None:
+        for name, (energy, _) in block.apart.items() if block else ():
+            into = self.sums.setdefault(f"{name}_wh_{days}d", np.zeros(len(self.sums[SUMS[0]]), np.int64))
+            into[: len(energy)] += sign * energy
+
     def _add_squares(self, block: DayBlock | None, sign: int) -> None:
         if block is None:
             return
@@ -176,6 +215,15 @@ class Windows:
 def _ratio(numerator: Int, denominator: Int) -> Nullable:
     known = denominator > 0
     return ppm(numerator, np.where(known, denominator, 1)), known
+
+
+def _period_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | Nullable]:
+    """Energy by time-of-use period over some days. Formula: docs/explanation/definitions.md, "Rolling consumption"."""
+    nothing = np.zeros(len(rows), np.int64)
+    of = {name: windows.sums[key][rows] if (key := f"{name}_wh_{days}d") in windows.sums else nothing for name in APART}
+    told: Int = np.sum([of[name] for name in PERIODS], axis=0)
+    shares = {f"{name}_share_{days}d_ppm": _ratio(of[name], told) for name in PERIODS}
+    return {f"period_wh_{days}d": told, **shares, f"reverse_wh_{days}d": of["reverse"]}
 
 
 def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dict[str, Int | Nullable]:
@@ -195,6 +243,8 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
             due,
         )
         out[f"coverage_{name}_ppm"] = _ratio(received, due)
+    for days in PERIOD_WINDOWS:
+        out |= _period_features(windows, days, rows)
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
     total, before = out["wh_90d"], sums["wh_90d_year_ago"]
     assert isinstance(total, np.ndarray)
