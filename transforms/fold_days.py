@@ -235,7 +235,8 @@ class _DaysOfShard:
         own_slot, register, apart_of = numpy(apart["slot"]), numpy(apart["register"]), _rows_by_day(apart)
         own = [numpy(apart[name]) for name in ("energy_wh", "received")]
         stored, n = self.state.by_day("day_block"), self.accounts
-        written, nothing = [], np.zeros(0, np.int64)
+        made: dict[int, DayBlock] = {}
+        nothing = np.zeros(0, np.int64)
         for number in sorted({*of, *apart_of}):
             entry, index, some = stored.get(number), of.get(number, nothing), apart_of.get(number, nothing)
             block = DayBlock.from_batch(self.state.store.read_block(entry)) if entry else DayBlock.empty(n)
@@ -243,7 +244,9 @@ class _DaysOfShard:
             for code in np.unique(register[some]).tolist():
                 mine = some[register[some] == code]
                 block = block.add_apart(n, REGISTERS[code], own_slot[mine], *(column[mine] for column in own))
-            written.append((number, block.to_batch()))
+            made[number] = block
+        names = {name for block in made.values() for name in block.apart}  # the blocks of a file have one schema
+        written = [(number, block.to_batch(names)) for number, block in made.items()]
         self.calendar.append(calendar_rows(received=differences))
         path = self.place.path("day_block", self.shard, "arrow")
         self._put("day_block", self.state.store.write_blocks(path, "day_block", self.shard, written))

@@ -11,7 +11,7 @@ block D, minus the block that leaves; all in int64, so the rolled sum equals the
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,14 +91,16 @@ class DayBlock:
         of = dict(zip(names, zip(apart[::2], apart[1::2], strict=True), strict=True))
         return cls(energy, received, estimated, conflict, of)
 
-    def to_batch(self) -> pa.RecordBatch:
-        """The block as stored."""
+    def to_batch(self, apart: Collection[str] = ()) -> pa.RecordBatch:
+        """The block as stored. apart: registers that it is to have columns of, also where no meter tells them."""
         columns = dict(
             zip(BLOCK_SCHEMA.names, (self.energy, self.received, self.estimated, self.conflict), strict=True)
         )
+        nothing = np.zeros(len(self.energy), np.int64), np.zeros(len(self.energy), np.int32)
         for name in APART:
-            if name in self.apart:
-                columns |= dict(zip((f"{name}_wh", f"{name}_received"), self.apart[name], strict=True))
+            if name in self.apart or name in apart:
+                both = self.apart.get(name, nothing)
+                columns |= dict(zip((f"{name}_wh", f"{name}_received"), both, strict=True))
         return pa.record_batch(columns)
 
     def add(self, n: int, slot: Int32, energy: Int, received: Int, estimated: Int, conflict: Int) -> DayBlock:
