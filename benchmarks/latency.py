@@ -162,19 +162,8 @@ class Live:
             made.result()
         self.log = world.home / "stream.log"
         nice = ["nice", "-n", "10"]  # the publisher may wait for the job: they share a machine here
-        run = [
-            *nice,
-            sys.executable,
-            "-P",
-            "-m",
-            "pipelines",
-            "stream",
-            "--config",
-            str(self.config),
-            "--flink",
-            self.page,
-        ]
-        run += arguments.stream
+        run = [*nice, sys.executable, "-P", "-m", "pipelines", "stream", "--config", str(self.config)]
+        run += ["--flink", self.page, *arguments.stream]
         beam = [*flink["options"], *flink["streaming_options"], f"--parallelism={arguments.parallelism}"]
         beam += [f"--sdk_worker_parallelism={arguments.parallelism}", *arguments.beam]
         with self.log.open("wb") as log:

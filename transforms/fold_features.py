@@ -202,7 +202,7 @@ def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expecte
     """The rows of `daily_consumption` of one day: accounts with at least one counted reading."""
     some = block.received > 0
     for _, meters in block.apart.values():
-        some[: len(meters)] |= meters > 0
+        some |= meters > 0
     rows = np.flatnonzero(some)
     due = expected.between(day, day, n)[rows]
     columns = [

@@ -202,8 +202,10 @@ class Windows:
 
     def _add_apart(self, days: int, block: DayBlock | None, sign: int) -> None:
         for name, (energy, _) in block.apart.items() if block else ():
-            into = self.sums.setdefault(f"{name}_wh_{days}d", np.zeros(len(self.sums[SUMS[0]]), np.int64))
-            into[: len(energy)] += sign * energy
+            key = f"{name}_wh_{days}d"
+            if key not in self.sums:
+                self.sums[key] = np.zeros(len(self.sums[SUMS[0]]), np.int64)
+            self.sums[key][: len(energy)] += sign * energy
 
     def _add_squares(self, block: DayBlock | None, sign: int) -> None:
         if block is None:
@@ -224,7 +226,8 @@ def _period_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | 
     nothing = np.zeros(len(rows), np.int64)
     of = {name: windows.sums[key][rows] if (key := f"{name}_wh_{days}d") in windows.sums else nothing for name in APART}
     told: Int = np.sum([of[name] for name in PERIODS], axis=0)
-    shares = {f"{name}_share_{days}d_ppm": _ratio(of[name], told) for name in PERIODS}
+    none = told, told > 0  # most shards have no such meter
+    shares = {f"{name}_share_{days}d_ppm": _ratio(of[name], told) if told.any() else none for name in PERIODS}
     return {f"period_wh_{days}d": told, **shares, f"reverse_wh_{days}d": of["reverse"]}
 
 
