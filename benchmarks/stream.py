@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -66,13 +67,13 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Readings a second."""
-        return self.readings / self.seconds
+        """Readings a second; not a number where a run was over before its first read was seen."""
+        return self.readings / self.seconds if self.seconds > 0 else math.nan
 
     @property
     def rate_of_cpu(self) -> float:
         """Readings a second of one processor. On a machine that does other things too, this tells more."""
-        return self.readings / self.cpu
+        return self.readings / self.cpu if self.cpu > 0 else math.nan
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,7 @@ def wattier(bench: Bench, name: str, parallelism: int) -> Outcome:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait(120)
+    watch.join(60)  # a busy cluster may tell of the first read late
     if process.returncode or not published or not flowing:
         raise SystemExit(f"{run} ended with code {process.returncode}: {log.name}")
     flows = flowing[0]
