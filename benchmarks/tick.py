@@ -101,7 +101,7 @@ LABELS = {
 
 def table(arguments: argparse.Namespace, world: World, outcomes: dict[str, Outcome], compared: dict[str, Any]) -> str:
     """What was measured, as text."""
-    days = _days(arguments)[1:]
+    days = days_of(arguments)[1:]
     lines = [
         f"{world.accounts:,} accounts, tick of day {days[0]}" + (f" to {days[-1]}, median" if len(days) > 1 else "")
         + f"; {world.shards} shards; {machine()}, {arguments.threads} DuckDB threads",
@@ -145,7 +145,7 @@ def _as_contender(arguments: argparse.Namespace) -> int:
     from pipelines.config import load_config
 
     world = world_of(arguments, Path(arguments.work))
-    name, days = arguments.contender, _days(arguments)
+    name, days = arguments.contender, days_of(arguments)
     stages: list[Any] = []
     cpu: list[float] = []
     if name == "prepare":
@@ -237,7 +237,7 @@ def _commands(arguments: argparse.Namespace, world: World, name: str) -> Outcome
     go_back(world)
     say(LABELS[name])
     outcome = Outcome(name)
-    for number, day in enumerate(_days(arguments)):
+    for number, day in enumerate(days_of(arguments)):
         world.land(day)
         audit = [] if name.endswith("audit") else ["--no-audit"]
         command = [sys.executable, "-P", "-m", "pipelines", "run", "--config", str(world.config), "--json", *audit]
@@ -271,7 +271,7 @@ def _peak(usage: resource.struct_rusage) -> int:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _days(arguments: argparse.Namespace) -> list[int]:
+def days_of(arguments: argparse.Namespace) -> list[int]:
     """The warm-up day, then the days measured."""
     return list(range(arguments.days, arguments.days + arguments.measured + 1))
 
@@ -279,7 +279,14 @@ def _days(arguments: argparse.Namespace) -> list[int]:
 def world_of(arguments: argparse.Namespace, work: Path) -> World:
     """The world that the options name."""
     shards = arguments.shards or -(-arguments.accounts // SHARDS_OF)
-    return World(work.absolute(), arguments.accounts, arguments.days - 1, shards, arguments.days + arguments.measured)
+    return World(
+        work.absolute(),
+        arguments.accounts,
+        arguments.days - 1,
+        shards,
+        arguments.days + arguments.measured,
+        registers=arguments.registers,
+    )
 
 
 def _passed_on(arguments: argparse.Namespace, world: World) -> list[str]:
@@ -287,6 +294,7 @@ def _passed_on(arguments: argparse.Namespace, world: World) -> list[str]:
     given = [f"--{name}={getattr(arguments, name)}" for name in names if getattr(arguments, name)]
     only = [f"--only={name}" for name in arguments.only]
     beam = ["--", *arguments.beam] if arguments.beam else []
+    given += ["--registers"] if arguments.registers else []
     return [*given, f"--shards={world.shards}", f"--work={world.work}", *only, *beam]
 
 
@@ -311,6 +319,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--memory", default="8GB", help="memory limit of DuckDB in the peers")
     parser.add_argument("--only", action="append", choices=list(LABELS), help="measure only this; may be given again")
     parser.add_argument("--profile", help="file for a cProfile of the warm ticks; the table then tells little")
+    parser.add_argument(
+        "--registers", action="store_true", help="cumulative registers; the peers know none: see registers.py"
+    )
     parser.add_argument("--prepare-only", action="store_true", help="make the world and stop")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--contender", help=argparse.SUPPRESS)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 START = date(2025, 1, 1)
-SOURCES = ("accounts", "meters", "readings", "ledger")
+SOURCES = ("accounts", "meters", "readings", "registers", "ledger")
 SHARDS_OF = 60_000
 """Accounts to a shard, where the number of shards is not given."""
 
@@ -36,7 +36,9 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True)
 class World:
-    """Where a world lies, and its measures. `stocked`: service days simulated, `days` of which are prepared at first."""
+    """Where a world lies, and its measures. `stocked`: service days simulated, `days` of which are prepared at first;
+    registers: meters show cumulative registers in place of interval energy.
+    """
 
     work: Path
     accounts: int
@@ -44,11 +46,12 @@ class World:
     shards: int
     stocked: int
     seed: int = 1
+    registers: bool = False
 
     @property
     def home(self) -> Path:
         """The folder of this world."""
-        return self.work / f"{self.accounts}x{self.days}s{self.shards}"
+        return self.work / f"{self.accounts}x{self.days}s{self.shards}{'r' if self.registers else ''}"
 
     @property
     def config(self) -> Path:
@@ -107,7 +110,7 @@ def settle_in(world: World) -> None:
     from pipelines.templates import write_templates
 
     if not world.config.exists():
-        write_templates(world.home)
+        write_templates(world.home, registers=world.registers)
         text = world.config.read_text(encoding="utf-8")
         world.config.write_text(text.replace("\nshards: 4\n", f"\nshards: {world.shards}\n"), encoding="utf-8")
 
@@ -133,7 +136,8 @@ def simulate_stock(world: World) -> None:
             say(f"  simulated {number} of {world.stocked} days, {time.monotonic() - started:,.0f} s")
 
     settings = Settings(
-        world.accounts, world.stocked, world.seed, START, stock, "parquet", plain=True, skip_days=there
+        world.accounts, world.stocked, world.seed, START, stock, "parquet", plain=True, registers=world.registers,
+        skip_days=there,
     )  # fmt: skip
     simulate(settings, on_day)
     done.write_text(json.dumps({"days": world.stocked}))

@@ -46,11 +46,16 @@ def main() -> None:
 
 
 @app.command()
-def init(directory: Annotated[Path, typer.Argument(help="Folder to set up; made if it is not there.")]) -> None:
+def init(
+    directory: Annotated[Path, typer.Argument(help="Folder to set up; made if it is not there.")],
+    registers: Annotated[
+        bool, typer.Option("--registers", help="For cumulative registers in place of interval energy.")
+    ] = False,
+) -> None:
     """Write a commented configuration, policy and source mapping into a folder."""
     from pipelines.templates import write_templates
 
-    for path in write_templates(directory):
+    for path in write_templates(directory, registers=registers):
         print(f"wrote {path}")
     print(f"Next: let files land in {directory / 'landing'}, then: wattier run --config {directory / 'wattier.yaml'}")
 
@@ -66,6 +71,9 @@ def simulate(
     plain: Annotated[
         bool, typer.Option("--plain", help="Nothing late, missing, doubled, corrected or faulty.")
     ] = False,
+    registers: Annotated[
+        bool, typer.Option("--registers", help="Meters show cumulative registers; see `wattier init --registers`.")
+    ] = False,
     skip_days: Annotated[
         int, typer.Option(help="Leave out the files of the first days: to go on with a simulation.")
     ] = 0,
@@ -76,7 +84,9 @@ def simulate(
     from pipelines.simulate import simulate as go
 
     form = cast(Literal["csv", "parquet"], file_format)
-    settings = Settings(accounts, days, seed, start.date(), out, form, plain=plain, skip_days=skip_days)
+    settings = Settings(
+        accounts, days, seed, start.date(), out, form, plain=plain, registers=registers, skip_days=skip_days
+    )
     with _progress(quiet=as_json) as progress:
         done = iter(range(1, days + 1))
         summary = go(settings, lambda day: progress(f"simulating {day}", next(done), days))

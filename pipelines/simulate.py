@@ -16,59 +16,41 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from pipelines.utility import (
-    ACCOUNT_ROW,
-    CATEGORY_AFTER_CHANGE,
-    CHARGE,
-    EVENT,
-    METER_ROW,
-    NEVER,
-    PREPAYING,
-    READING,
-    REVERSAL,
     Books,
     Ints,
     Rows,
     World,
-    account_ids,
     build_world,
     ledger_for_day,
     occupancy,
-    opened_on,
     readings_for_day,
     reference_rows,
 )
+from pipelines.utility_registers import Dials
+from pipelines.utility_tables import REGISTERS, code_names, readings_table, tables
 from schemas.errors import ConfigError
-from schemas.inbound import CATEGORIES, EVENT_TYPES
 
 __all__ = ["Settings", "Summary", "build_world", "readings_for_day", "readings_table", "simulate"]
 
 SOURCES = ("accounts", "meters", "readings", "ledger")
-
-EVENT_LETTERS = ("C", "P", "R", "W", "A")
-TARIFFS = tuple(name + suffix for name in ("RES", "COM", "IND", "AGR") for suffix in ("", "-P"))
-REGIONS = ("Riverside", "Old Town", "North", "Harbour", "Hills", "New District")
-VOLTAGES = ("220V", "380V", "10kV", "35kV", "110kV")
-VOLTAGE_FROM_KVA = (16, 100, 8_000, 40_000)
-_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What to simulate. `accounts` counts premises: an account that leaves is followed by another under a new id.
 
-    `plain`: every row once, on the next day, without faults (for benchmarks). `faults`: a handful of rows that a
-    reader has to reject. `skip_days`: the first days are simulated but not written, so that a simulation can be
-    taken further in the folder of a shorter one. The shares are of all readings. Raises ConfigError.
+    `plain`: every row once, on the next day, without faults (for benchmarks). `registers`: meters show cumulative
+    registers, in all and by period, in place of interval energy. `faults`: a handful of rows that a reader has to reject.
+    `skip_days`: the first days are simulated but not written, so that a simulation can be taken further in the folder of
+    a shorter one. The shares are of all readings. Raises ConfigError.
     """
 
     accounts: int
@@ -79,6 +61,7 @@ class Settings:
     format: Literal["csv", "parquet"] = "csv"
     ledger: bool = True
     plain: bool = False
+    registers: bool = False
     faults: bool = True
     late_share: float = 0.01
     missing_share: float = 0.003
@@ -211,105 +194,10 @@ def deliver(
     return Counter(dict(zip(FATES, map(len, (missing, late, again, corrected, estimated)), strict=True)))
 
 
-# Tables and files -----------------------------------------------------------------------------------------------------
-
-
-def _decimal(values: npt.NDArray[np.int64], scale: int) -> pa.Array:
-    """(n,) decimal128(18, scale) of integers in the smallest unit."""
-    words = np.empty((len(values), 2), np.int64)
-    words[:, 0], words[:, 1] = values, values >> 63
-    return pa.Array.from_buffers(pa.decimal128(18, scale), len(values), [None, pa.py_buffer(words)])
-
-
-def _names(names: tuple[str, ...], codes: npt.NDArray[Any]) -> pa.Array:
-    return pa.array(names).take(pa.array(codes.astype(np.int32)))
-
-
-def _dates(world: World, days: npt.NDArray[Any]) -> pa.Array:
-    """(n,) date32; null for NEVER."""
-    epoch_days = days.astype(np.int64) + (world.start - _EPOCH).days
-    return pa.array(epoch_days.astype(np.int32), mask=days == NEVER).cast(pa.date32())
-
-
-def readings_table(world: World, rows: Rows) -> pa.Table:
-    """READING rows as delivered: energy in kWh."""
-    return pa.table({
-        "meter_id": world.meter_ids.take(pa.array(rows["meter"])),
-        "service_date": _dates(world, rows["day"]),
-        "energy_kwh": _decimal(rows["energy_wh"], 3),
-        "quality": _names(("A", "E"), rows["estimated"]),
-        "revision": pa.array(rows["revision"].astype(np.int64)),
-    })  # fmt: skip
-
-
-def ledger_table(world: World, rows: Rows) -> pa.Table:
-    """EVENT rows as delivered: amounts in yuan. An event's id is its letter, its bill's day and a part."""
-    account_id = account_ids(rows["slot"], rows["tenancy"])
-    billed = pc.strftime(_dates(world, rows["bill_day"]), "%y%m%d")
-    suffix = pc.binary_join_element_wise(billed, pa.array(rows["part"]).cast(pa.string()), "-")
-    none = pa.scalar(None, pa.string())
-    return pa.table({
-        "account_id": account_id,
-        "event_id": pc.binary_join_element_wise(_names(EVENT_LETTERS, rows["kind"]), suffix, ""),
-        "event_type": _names(EVENT_TYPES, rows["kind"]),
-        "event_date": _dates(world, rows["day"]),
-        "due_date": _dates(world, np.where(rows["kind"] == CHARGE, rows["due_day"], NEVER)),
-        "amount_yuan": _decimal(rows["amount_fen"], 2),
-        "bill_id": pc.if_else(
-            pa.array(rows["directed"].astype(bool)), pc.binary_join_element_wise(account_id, billed, "-"), none
-        ),
-        "ref_event_id": pc.if_else(
-            pa.array(rows["kind"] == REVERSAL), pc.binary_join_element_wise("P", suffix, ""), none
-        ),
-        "revision": pa.array(rows["revision"].astype(np.int64)),
-    })  # fmt: skip
-
-
-def accounts_table(world: World, rows: Rows) -> pa.Table:
-    """ACCOUNT_ROW rows as delivered."""
-    slots, tenancy, valid_from = rows["slot"], rows["tenancy"].astype(np.int64), rows["valid_from"]
-    category = np.where(
-        world.changes_on[slots] <= valid_from,
-        CATEGORY_AFTER_CHANGE[world.category[slots]], world.category[slots],
-    )  # fmt: skip
-    voltage = np.searchsorted(VOLTAGE_FROM_KVA, world.capacity_kva[slots], side="right")
-    return pa.table({
-        "account_id": account_ids(slots, tenancy),
-        "valid_from": _dates(world, valid_from),
-        "category": _names(CATEGORIES, category),
-        "region": _names(REGIONS, world.region[slots]),
-        "voltage": _names(VOLTAGES, voltage),
-        "tariff": _names(TARIFFS, 2 * category + world.preferential[slots]),
-        "preferential": pa.array(world.preferential[slots]),
-        "capacity_kva": pa.array(world.capacity_kva[slots]),
-        "prepaid": pa.array(world.payer[slots] == PREPAYING),
-        "opened_on": _dates(world, opened_on(world, slots, tenancy)),
-        "closed_on": _dates(world, rows["closed_on"]),
-        "revision": pa.array(rows["revision"].astype(np.int64)),
-    })  # fmt: skip
-
-
-def meters_table(world: World, rows: Rows) -> pa.Table:
-    """METER_ROW rows as delivered: installed on the first day of the tenancy."""
-    slots, tenancy = world.meter_slot[rows["meter"]], rows["tenancy"].astype(np.int64)
-    return pa.table({
-        "meter_id": world.meter_ids.take(pa.array(rows["meter"])),
-        "installed_on": _dates(world, opened_on(world, slots, tenancy)),
-        "account_id": account_ids(slots, tenancy),
-        "removed_on": _dates(world, rows["removed_on"]),
-        "revision": pa.array(rows["revision"].astype(np.int64)),
-    })  # fmt: skip
-
-
-TABLES: dict[str, tuple[np.dtype[np.void], Callable[[World, Rows], pa.Table]]] = {
-    "accounts": (ACCOUNT_ROW, accounts_table),
-    "meters": (METER_ROW, meters_table),
-    "readings": (READING, readings_table),
-    "ledger": (EVENT, ledger_table),
-}
+# Faults and files -----------------------------------------------------------------------------------------------------
 
 MALFORMED = ("12.3x", "7.12345", "-5.000", "NaN")
-"""Energies that only text can hold, and that a reader must reject."""
+"""Energies, and indexes, that only text can hold, and that a reader must reject."""
 
 
 def faulty_readings(readings: pa.Table, day: int, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
@@ -319,8 +207,9 @@ def faulty_readings(readings: pa.Table, day: int, rng: np.random.Generator) -> t
     """
     n = min(readings.num_rows, int(day % 10 == 3) + int(rng.poisson(readings.num_rows / 50_000)))
     picked = readings.take(pa.array(rng.integers(0, max(1, readings.num_rows), n)))
-    typed = picked.set_column(3, "quality", pa.array(["?"] * n, pa.string()))
-    text = picked.set_column(2, "energy_kwh", _names(MALFORMED, (day // 10 + np.arange(n)) % len(MALFORMED)))
+    quality, value = picked.column_names.index("quality"), picked.column_names[2]
+    typed = picked.set_column(quality, "quality", pa.array(["?"] * n, pa.string()))
+    text = picked.set_column(2, value, code_names(MALFORMED, (day // 10 + np.arange(n)) % len(MALFORMED)))
     return typed, text
 
 
@@ -347,34 +236,46 @@ def landing_path(settings: Settings, source: str, day: int) -> Path:
     return settings.out / source / f"{source}-{lands:%Y%m%d}.{settings.format}"
 
 
-def deliveries(world: World, settings: Settings, summary: Summary) -> Iterator[dict[str, Rows]]:
+def deliveries(
+    world: World, settings: Settings, summary: Summary, dials: Dials | None = None
+) -> Iterator[dict[str, Rows]]:
     """For each service day, in order, the rows by source that land on the day after it. Fills the summary."""
-    pending = {source: Pending(TABLES[source][0]) for source in SOURCES}
+    pending = {source: Pending(dtype) for source, (dtype, _) in tables(world, dials).items()}
+    source = REGISTERS if dials else "readings"
     books = Books(np.zeros(world.slots, np.int64), np.zeros(world.slots, np.int64))
     ledger_shares = (0.0, *settings.shares[1:4], 0.0)
     for day in range(settings.days):
         held = occupancy(world, day)
-        for source, rows in zip(("accounts", "meters"), reference_rows(world, day, held), strict=True):
-            lands = np.full(len(rows), day + 1)
-            if day and not settings.plain:
-                rng = world.random(source, day)
-                new = (rows["revision"] == 1) & (rng.random(len(rows)) < 0.1)
-                lands += np.where(new, rng.integers(2, 10, len(rows)), 0)
-            pending[source].add(lands, rows)
-        summary.accounts += int(held.opens.sum())
-
         readings = readings_for_day(world, day, held)
         if settings.ledger:
             books.meter(world, readings)
+        accounts, meters = reference_rows(world, day, held)
+        if dials:
+            meters = dials.install(meters) if day else dials.begin(meters, held, world)
+            if day == 0:
+                opening = dials.opening(readings)
+                pending[source].add(np.full(len(opening), day + 1), opening)
+            readings = dials.turn(world, readings)
+            dials.remove(meters)
+        for name, rows in (("accounts", accounts), ("meters", meters)):
+            lands = np.full(len(rows), day + 1)
+            if day and not settings.plain:
+                rng = world.random(name, day)
+                new = (rows["revision"] == 1) & (rng.random(len(rows)) < 0.1)
+                lands += np.where(new, rng.integers(2, 10, len(rows)), 0)
+            pending[name].add(lands, rows)
+        summary.accounts += int(held.opens.sum())
+
+        if settings.ledger:
             events = ledger_for_day(world, books, day, held)
             rng = world.random("ledger", day)
             deliver(events, events["day"] + 1, "amount_fen", ledger_shares, rng, pending["ledger"], settings.has_faults)
         lands = np.full(len(readings), day + 1)
         rng = world.random("readings", day)
         summary.fates += deliver(
-            readings, lands, "energy_wh", settings.shares, rng, pending["readings"], settings.has_faults
+            readings, lands, "energy_wh", settings.shares, rng, pending[source], settings.has_faults
         )  # fmt: skip
-        landed = {source: queue.pop(day + 1) for source, queue in pending.items()}
+        landed = {name: queue.pop(day + 1) for name, queue in pending.items()}
         summary.pending = sum(queue.size for queue in pending.values())
         summary.peak_pending = max(summary.peak_pending, summary.pending)
         yield landed
@@ -386,7 +287,10 @@ def simulate(settings: Settings, on_day: Callable[[date], None] | None = None) -
     A source without rows on a day has no file. `on_day` is told each service day when its files are written.
     Raises ConfigError, before anything is written, where a file to be written is there already.
     """
-    sources = SOURCES if settings.ledger else SOURCES[:3]
+    world = build_world(settings.accounts, settings.seed, settings.start)
+    dials = Dials(world) if settings.registers else None
+    made = tables(world, dials)
+    sources = [source for source in made if settings.ledger or source != "ledger"]
     for source in sources:
         there = set((settings.out / source).glob("*"))
         days = range(settings.skip_days, settings.days)
@@ -395,14 +299,13 @@ def simulate(settings: Settings, on_day: Callable[[date], None] | None = None) -
             raise ConfigError(f"{taken[0]} is there already; give an empty folder, or skip the days that it holds")
         (settings.out / source).mkdir(parents=True, exist_ok=True)
 
-    world = build_world(settings.accounts, settings.seed, settings.start)
     summary = Summary(days=settings.days - settings.skip_days, meters=len(world.meter_slot))
-    for day, landed in enumerate(deliveries(world, settings, summary)):
+    for day, landed in enumerate(deliveries(world, settings, summary, dials)):
         for source in sources if day >= settings.skip_days else ():
             if not len(landed[source]):
                 continue
-            table, text = TABLES[source][1](world, landed[source]), None
-            if source == "readings" and settings.has_faults:
+            table, text = made[source][1](landed[source]), None
+            if source in ("readings", REGISTERS) and settings.has_faults:
                 typed, text = faulty_readings(table, day, world.random("faults", day))
                 table = pa.concat_tables([table, typed])
                 text = text if settings.format == "csv" else None

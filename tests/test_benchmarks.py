@@ -62,6 +62,16 @@ def test_one_changed_wh_of_a_peer_is_found(work):
     assert marts["features"]["differing"] == 2
 
 
+def test_registers_give_the_marts_of_interval_energy_and_a_ratio(tmp_path):
+    options = ["--accounts=500", "--days=12", "--shards=2", "--measured=2", f"--work={tmp_path}", "--json"]
+    code, printed, errors = run("registers.py", *options)
+    assert code == 0, errors
+    said = json.loads(printed)
+    assert all(ratio > 0 for ratio in said["ratios"].values())
+    assert {found["differing"] for found in said["compared"].values()} == {0}
+    assert said["compared"]["features"]["rows"] > 900
+
+
 def test_growth_runs_and_gives_a_ratio(tmp_path):
     options = ["--accounts=300", "--early=10", "--late=20", "--measured=1", "--rounds=1", "--shards=1"]
     code, printed, errors = run("growth.py", *options, f"--work={tmp_path}")
