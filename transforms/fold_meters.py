@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -32,7 +33,7 @@ from transforms.fold_registers import (
 )
 from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
 from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, order_by
-from transforms.kernels.terms import NO_INDEX, Terms
+from transforms.kernels.terms import COUNT, NO_INDEX, Terms
 from transforms.logs import merge as merge_files
 from transforms.logs import to_merge
 from transforms.shards import Place, Slots, State, numpy
@@ -93,13 +94,17 @@ def update_assignments(held: pa.Table, new: pa.Table) -> AssignmentsUpdate:
     slot, account, known = numpy(both["slot"], np.int64), numpy(both["account"]), numpy(both["known"])
     main, installed, removed = is_main(both), days(both["installed_on"]), np.concatenate([ends(old), ends(merged)])
     differs = _unmatched(np.stack([slot, account, known, main, installed, removed]), sign)
-    otherwise = _unmatched(
-        np.stack([slot, account, known, main, installed, days(both["removed_on"]), *_numbers(both)]), sign
-    )
-    meters, first = np.unique(slot[otherwise]), np.zeros(0, np.int64)
-    if len(meters):
-        order = np.lexsort((installed[otherwise], slot[otherwise]))
-        first = installed[otherwise][order][np.searchsorted(slot[otherwise][order], meters)].astype(np.int64)
+    numbers, stated_end = _numbers(both), days(both["removed_on"])
+    begin: list[Any]
+    end: list[Any]
+    begin, end = [slot, account, known, main, installed, *numbers[:-COUNT]], [stated_end, *numbers[-COUNT:]]
+    otherwise = _unmatched(np.stack([*begin, *end]), sign)
+    # Where a row is given another end alone, all is as it was up to the last day of the earlier one.
+    ends_alone = otherwise & ~_unmatched(np.stack(begin), sign)
+    since = np.where(ends_alone, np.maximum(stated_end - 1, installed), installed).astype(np.int64)[otherwise]
+    meters = np.unique(slot[otherwise])
+    first = np.full(len(meters), NEVER, np.int64)
+    np.minimum.at(first, np.searchsorted(meters, slot[otherwise]), since)
     counted = differs & known & main
     before = np.isin(slot, slot[counted & (sign < 0)])
     whose = np.unique(account, return_inverse=True)[1] * (int(slot.max()) + 1) + slot
@@ -419,8 +424,13 @@ class _MeterShard:
         shrunk = [slot for slot in slots.tolist() if not before.known_days(slot) <= after.known_days(slot)]
         if not shrunk:
             return np.zeros(0, np.int64)
+        edges = [(slot, first - 1) for slot in shrunk for first, _ in before.known_days(slot)]
+        edges += [(slot, end) for slot in shrunk for _, end in after.known_days(slot)]
+        of, on = np.array(edges, np.int64).reshape(-1, 2).T
+        lost = before.known_at(of, on) & ~after.known_at(of, on)
+        earliest = int(on[lost].min(initial=NEVER))
         gone = []
-        for log in self._logged("register_readings", lambda entry: True):
+        for log in self._logged("register_readings", lambda entry: entry.last >= earliest):
             slot, day = self.slots.find(log["meter_id"].combine_chunks()).astype(np.int64), numpy(log["service_date"])
             mine = np.isin(slot, shrunk)
             slot, day = slot[mine], day[mine].astype(np.int64)

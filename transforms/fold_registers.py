@@ -423,12 +423,10 @@ def fold_registers(
     if len(changed.series) == 0:
         return out
     history = History(load, stored, out.days)
-    span, context = _reach(history, changed, out.last, terms)
-    old, new = history.gather(span.series, context, span.last)
-    window = Span(span.series, context, span.last)
+    span = _reach(history, changed, out.last, terms)
     sides, broken = [], []
-    for cells, of, interval in zip((old, new), terms, intervals, strict=True):
-        found, gone = energies(points_of(cells, of, window), of.multipliers(), ROLLOVER_PPM)
+    for points, cells, of, interval in zip(*_points(history, span, terms), terms, intervals, strict=True):
+        found, gone = energies(points, of.multipliers(), ROLLOVER_PPM)
         sides.append(Used.of(found, cells, of, interval))
         broken.append(gone)
     before, after = sides
@@ -441,28 +439,37 @@ def fold_registers(
     return out
 
 
-def _reach(
-    history: History, changed: Span, last: npt.NDArray[np.int32], terms: tuple[Terms, Terms]
-) -> tuple[Span, Int]:
-    """How far what changed reaches: from the index before to the one after the last gap it may shape; and the days before that
-    give gaps their shape.
+def _points(history: History, span: Span, terms: tuple[Terms, Terms]) -> tuple[list[Points], list[Cells]]:
+    """The points of the days of a span, as they were and as they are, and the indexes among them. The days that give gaps their
+    shape are read only for series that have a gap.
     """
+    sides = list(history.gather(span.series, span.first, span.last))
+    points = [points_of(cells, of, span) for cells, of in zip(sides, terms, strict=True)]
+    gaps = np.isin(span.series, np.concatenate([of.with_gaps() for of in points]))
+    if not gaps.any():
+        return points, sides
+    context = np.where(gaps, span.first - REACH_DAYS, span.first)
+    before = history.gather(span.series[gaps], context[gaps], span.first[gaps] - 1)
+    sides = [Cells.joined([*both]) for both in zip(before, sides, strict=True)]
+    window = Span(span.series, context, span.last)
+    return [points_of(cells, of, window) for cells, of in zip(sides, terms, strict=True)], sides
+
+
+def _reach(history: History, changed: Span, last: npt.NDArray[np.int32], terms: tuple[Terms, Terms]) -> Span:
+    """How far what changed reaches: from the index before to the one after the last gap it may shape."""
     slot, register = np.divmod(changed.series, COUNT)
     floor = np.minimum(*(_begin(of, slot, changed.first) for of in terms))
     latest = last[register, slot].astype(np.int64)
     first = history.previous(changed.series, np.minimum(changed.first - 1, np.maximum(latest, floor)), floor)
     first = np.where(latest < floor, floor, first)
     after = history.next(changed.series, np.minimum(changed.last, NEVER - REACH_DAYS - 1) + REACH_DAYS + 1, latest)
-    span = Span(changed.series, np.minimum(first, changed.first), after)
-    alone = (changed.first == changed.last) & (span.first == changed.first - 1) & (latest <= changed.last)
-    alone &= ~_closed(terms, changed.series)
-    return span, np.where(alone, span.first, span.first - REACH_DAYS)
+    return Span(changed.series, np.minimum(first, changed.first), after)
 
 
 def _closed(terms: tuple[Terms, Terms], series: Int) -> Mask:
-    """Series of meters of which the reference gives an index at a removal. series: (m,)."""
-    slots = np.concatenate([of.slot[(of.closing >= 0).any(axis=1)] for of in terms])
-    return np.isin(series // COUNT, slots) if len(slots) else np.zeros(len(series), np.bool_)
+    """Series of which the reference gives an index at a removal. series: (m,)."""
+    given = [(of.slot[run] * COUNT + register) for of in terms for run, register in [np.nonzero(of.closing >= 0)]]
+    return np.isin(series, np.concatenate(given))
 
 
 def _begin(terms: Terms, slot: Int, day: Int) -> Int:

@@ -57,6 +57,11 @@ class Points:
     actual: Mask
     modulus: Int
 
+    def with_gaps(self) -> Int:
+        """The series that have two points, one after the other in a segment, with days between them. (g,), ascending."""
+        joined = (self.series[1:] == self.series[:-1]) & (self.segment[1:] == self.segment[:-1])
+        return np.unique(self.series[1:][joined & (self.day[1:] > self.day[:-1] + 1)])
+
 
 @dataclass(frozen=True)
 class Energies:
