@@ -32,7 +32,7 @@ from schemas.errors import Locked, StateError
 from transforms.checkpoints import CHECKPOINT, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
 TICK_MARTS = (

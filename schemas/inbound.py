@@ -7,6 +7,9 @@ from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, TEXT, WH, Column, Relati
 ENERGY_LIMIT_WH = 1 << 38
 """Largest accepted energy of one meter and day: 275 GWh, five times the largest smelter."""
 
+PRICE_LIMIT_NANO = 10**12 - 1
+"""Largest accepted price of one kWh: a thousand major units."""
+
 MONEY_LIMIT_MINOR = 1 << 48
 """Largest accepted amount: 2.8 trillion yuan in fen."""
 
@@ -21,18 +24,6 @@ REVISION = Column(
     "file's name, or the order of delivery, as the mapping says", minimum=0,
 )  # fmt: skip
 
-METER_READINGS = Relation(
-    "meter_readings",
-    "Interval energy of one meter on one service day.",
-    (
-        Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
-        Column("service_date", DAY, "Local calendar day the energy was used", key=True),
-        Column("energy_wh", WH, "Energy used on the day", "Wh", minimum=0, maximum=ENERGY_LIMIT_WH),
-        Column("quality", TEXT, "How the value came about", values=QUALITIES),
-        REVISION,
-    ),
-)
-
 REGISTERS = ("total", "sharp", "peak", "flat", "valley", "reverse")
 """What a meter counts apart: everything used, the time-of-use periods of it, and what was fed in."""
 
@@ -41,6 +32,23 @@ PERIODS = ("sharp", "peak", "flat", "valley")
 
 APART = REGISTERS[1:]
 """The registers beside the total."""
+
+METER_READINGS = Relation(
+    "meter_readings",
+    "Interval energy of one meter on one service day.",
+    (
+        Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
+        Column("service_date", DAY, "Local calendar day the energy was used", key=True),
+        Column("energy_wh", WH, "Energy used on the day; the sum of its periods where a source has no total", "Wh", minimum=0, maximum=ENERGY_LIMIT_WH),
+        Column("quality", TEXT, "How the value came about", values=QUALITIES),
+        *(
+            Column(f"{name}_wh", WH, f"Energy {'fed in' if name == 'reverse' else f'used in the period {name}'} on the day", "Wh",
+                   nullable=True, minimum=0, maximum=ENERGY_LIMIT_WH)
+            for name in APART
+        ),
+        REVISION,
+    ),
+)  # fmt: skip
 
 INDEX_LIMIT = 1 << 50
 """Indexes and moduli are below this: a billion kWh in thousandths of a Wh."""
@@ -161,7 +169,7 @@ TARIFFS = Relation(
         Column("tariff", TEXT, "Tariff code", key=True),
         Column("valid_from", DAY, "First day the price holds", key=True),
         Column("period", TEXT, "Time-of-use period", key=True, values=("total", "sharp", "peak", "flat", "valley")),
-        Column("price_micro", WH, "Price of one kWh", "millionths of a major unit", minimum=0),
+        Column("price_nano", WH, "Price of one kWh", "billionths of a major unit", minimum=0, maximum=PRICE_LIMIT_NANO),
         REVISION,
     ),
 )

@@ -25,7 +25,7 @@ from schemas.dateformat import date_pattern
 from schemas.document import MISSING, fault_line
 from schemas.errors import ConfigError
 from schemas.fields import TEXT, WH, Column
-from schemas.inbound import INDEX_LIMIT, REGISTERS, SOURCES
+from schemas.inbound import INDEX_LIMIT, PERIODS, REGISTERS, SOURCES
 from schemas.kafka import Topic
 
 UNITS: dict[str, dict[str, int]] = {
@@ -34,16 +34,16 @@ UNITS: dict[str, dict[str, int]] = {
     "times": {"times": 0},
     "VA": {"VA": 0, "kVA": 3, "MVA": 6},
     "minor units": {"minor": 0, "fen": 0, "cent": 0, "jiao": 1, "yuan": 2, "euro": 2, "dollar": 2, "major": 2},
-    "millionths of a major unit": {
-        "micro": 0, "fen": 4, "cent": 4, "jiao": 5, "yuan": 6, "euro": 6, "dollar": 6, "major": 6,
+    "billionths of a major unit": {
+        "nano": 0, "micro": 3, "fen": 7, "cent": 7, "jiao": 8, "yuan": 9, "euro": 9, "dollar": 9, "major": 9,
     },
 }  # fmt: skip
 """Unit of a schema column -> units a source may deliver it in -> power of ten from the one to the other."""
 
 Kind = Literal["number", "day", "flag", "code", "id", "text"]
 OPTIONS: dict[Kind, tuple[str, ...]] = {
-    "number": ("unit",),
-    "day": ("format", "shift_days", "time_of_day"),
+    "number": ("unit", "round"),
+    "day": ("columns", "format", "shift_days", "time_of_day"),
     "flag": ("map",),
     "code": ("map",),
     "id": (),
@@ -98,11 +98,15 @@ class _Model(BaseModel):
 
 
 class ColumnMapping(_Model):
-    """Where one schema column comes from: a column of the source, or a constant."""
+    """Where one schema column comes from: a column of the source, or a constant. A day may be in several columns: their values
+    are read as one, with `-` between them.
+    """
 
     column: str | None = None
+    columns: tuple[str, ...] = ()
     constant: str | int | bool | date | None = None
     unit: str | None = None
+    round: Literal["half_up"] | None = None
     format: str | None = None
     map: dict[str, str | bool | None] | None = None
     empty: tuple[str, ...] = ()
@@ -130,10 +134,15 @@ class ColumnMapping(_Model):
             date_pattern(value)
         return value
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The columns of the source that it comes from."""
+        return self.columns or ((self.column,) if self.column is not None else ())
+
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if (self.column is None) == (self.constant is None):
-            raise ValueError("needs either `column` or `constant`")
+        if [self.column is None, not self.columns, self.constant is None].count(False) != 1:
+            raise ValueError("needs either `column`, or `columns` that make a day, or `constant`")
         extras = self.model_fields_set - {"constant"}
         if self.constant is not None and extras:
             raise ValueError(f"a constant takes no {', '.join(sorted(extras))}")
@@ -290,6 +299,8 @@ class SourceMapping(_Model):
             if n != "revision" and n not in self.columns and n not in defaults
             and (n in one_a_row or not column.nullable)
         ]  # fmt: skip
+        if self.sums_periods and any(f"{period}_wh" in self.columns for period in PERIODS):
+            missing.remove("energy_wh")
         if one_a_row and not any(name.startswith("index") for name in self.columns):
             missing.append("index_total, or register and index,")
         if missing:
@@ -315,11 +326,11 @@ class SourceMapping(_Model):
 
     def _check_paths(self) -> None:
         """No field of a message may be a value and hold another one. Raises Refused."""
-        mapped = {name: self.columns[name].column for name in self.columns}
-        fields = {field for field in (*mapped.values(), self.revision.column) if field is not None}
+        mapped = [(name, field) for name, of in self.columns.items() for field in of.origins]
+        fields = {field for field in (*(field for _, field in mapped), self.revision.column) if field is not None}
         if self.version:
             fields.add(self.version.field)
-        for name, field in mapped.items():
+        for name, field in mapped:
             if any(other.startswith(f"{field}.") for other in fields):
                 raise Refused(f"columns.{name}", field, "is an object in the messages, as another field is inside it")
 
@@ -330,6 +341,11 @@ class SourceMapping(_Model):
         if any(column.name in self.columns for column in long):
             return (*(column for column in columns if not column.name.startswith("index_")), *long)
         return columns
+
+    @property
+    def sums_periods(self) -> bool:
+        """Whether the energy of a day is the sum of its periods, as the source has no total."""
+        return self.source == "meter_readings" and "energy_wh" not in self.columns
 
     def target(self, name: str) -> Column:
         """What the values of a delivered column are read as."""

@@ -8,8 +8,8 @@ REASONS: dict[str, str] = {
     "in the mapping (`map`, `constant`).",
     "bad_decimal": "Not a plain decimal number: NaN, an exponent, a thousands separator or another decimal mark. "
     "Check `decimal` in the mapping, else deliver the row again.",
-    "too_many_digits": "More decimals than the unit holds (1 Wh, one minor unit). Nothing is rounded: check `unit` in "
-    "the mapping, or deliver the value with fewer decimals.",
+    "too_many_digits": "More decimals than the unit holds (1 Wh, one minor unit). Nothing is rounded unless the mapping "
+    "says `round: half_up`: check `unit` there, or deliver the value with fewer decimals.",
     "out_of_range": "A number outside the column's bounds, such as negative energy. Check `unit` in the mapping, else "
     "deliver the right value.",
     "bad_date": "Not a day of the calendar in the mapping's `format`, or a time of day other than midnight. Check "

@@ -85,7 +85,7 @@ def test_event_days_end_soon_and_reference_days_reach_far() -> None:
         ({"columns": {**COLUMNS, "energy_wh": {"column": "e", "unit": "kwh"}}}, "'kwh': say the unit the source"),
         ({"columns": {**COLUMNS, "meter_id": {"column": "m", "unit": "kWh"}}}, "meter_id.unit: 'kWh': meter_id takes"),
         ({"columns": {**COLUMNS, "meter_id": {"colum": "m"}}}, "columns.meter_id.colum: 'm': no such key; there are"),
-        ({"columns": {**COLUMNS, "meter_id": {}}}, "columns.meter_id: {}: needs either `column` or `constant`"),
+        ({"columns": {**COLUMNS, "meter_id": {}}}, "columns.meter_id: {}: needs either `column`, or `columns` that make"),
         ({"columns": {**COLUMNS, "service_date": {"column": "d", "format": "%Y"}}}, "must name the year, month"),
         ({"columns": {**COLUMNS, "service_date": {"constant": "today"}}}, "'today': must be a day such as 2015-01-31"),
         ({"columns": {**COLUMNS, "quality": {"column": "q", "map": {0: "good"}}}}, "map.0: 'good': must be actual"),

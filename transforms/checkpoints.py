@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from transforms.kernels.windows import date_of
 
-BY_DAY = ("day_block", "meter_block", "register_block", "mart:reading_exceptions")
+BY_DAY = ("day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions")
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
 CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")
@@ -17,7 +17,7 @@ DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "day_block")
 """What an account shard goes on from: reference data, and what happened day by day."""
 
 METER_STATE = (
-    "meter_slots", "assignments", "pending_readings", "meter_block", "log:meter_readings", "pending_registers",
+    "meter_slots", "assignments", "pending_readings", "meter_block", "period_block", "log:meter_readings", "pending_registers",
     "register_block", "register_last", "log:register_readings", "mart:reading_exceptions",
 )  # fmt: skip
 """What a meter shard goes on from."""

@@ -8,7 +8,7 @@ counted before. They add up in any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -17,12 +17,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import METER_READINGS, METERS, QUALITIES, REGISTERS
+from schemas.inbound import APART, METER_READINGS, METERS, QUALITIES, REGISTERS
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split, tag
 from transforms.fold_reference import STAMP_FIELDS, TO_METER_SHARD, marked, touched
 from transforms.fold_registers import (
     DIFFERENCE_SCHEMA,
     EXCEPTIONS_SCHEMA,
+    PERIODS_SCHEMA,
     REGISTERS_SCHEMA,
     RegisterDay,
     RegistersFolded,
@@ -45,6 +46,9 @@ HELD_SCHEMA = pa.schema([*TO_METER_SHARD, pa.field("slot", pa.int32())])
 EXPECTED_SCHEMA = pa.schema(
     [("slot", pa.int32()), ("installed", pa.int32()), ("removed", pa.int32()), ("meters", pa.int32())]
 )
+APART_COLUMNS = {REGISTERS.index(name): f"{name}_wh" for name in APART}
+"""Columns of interval energy beside the total, by the number of their register."""
+
 WAITING = {
     "meter_readings": (READINGS_SCHEMA, "pending_readings"),
     "register_readings": (REGISTERS_SCHEMA, "pending_registers"),
@@ -209,7 +213,10 @@ def differences(before: Contribution, after: Contribution) -> Iterator[tuple[int
 
 @dataclass
 class MetersFolded:
-    """What a fold of one meter shard came to: days to write, differences by account, and where each row went."""
+    """What a fold of one meter shard came to: days to write, differences by account, and where each row went.
+
+    apart: the days to write of energy by period and fed in; apart_parts: (sign, day, register, accounts, energy).
+    """
 
     after: dict[int, MeterDay]
     parts: list[tuple[int, int, Int, Contribution]]
@@ -217,6 +224,8 @@ class MetersFolded:
     lost: list[tuple[int, Int]]
     accepted: int = 0
     superseded: int = 0
+    apart: dict[int, RegisterDay] = field(default_factory=dict)
+    apart_parts: list[tuple[int, int, int, Int, Int]] = field(default_factory=list)
 
     def difference_blocks(self) -> Iterator[Keyed]:
         """The differences as blocks by account shard."""
@@ -235,20 +244,57 @@ class MetersFolded:
         batch = pa.record_batch([pa.array(c) for c in columns], schema=DIFFERENCE_SCHEMA)
         for key, block in split(batch, (account >> 32).astype(np.int32)):
             yield key, tag(block, "difference")
+        if not self.apart_parts:
+            return
+        each = [len(energy) for *_, energy in self.apart_parts]
+        sign, day, register = (
+            np.repeat(np.array([part[at] for part in self.apart_parts], kind), each)
+            for at, kind in enumerate((np.int8, np.int32, np.int8))
+        )
+        account, energy = (np.concatenate([part[at] for part in self.apart_parts]) for at in (3, 4))
+        columns = [(account & 0xFFFF_FFFF).astype(np.int32), day, register, energy * sign, sign]
+        batch = pa.record_batch([pa.array(c) for c in columns], schema=PERIODS_SCHEMA)
+        for key, block in split(batch, (account >> 32).astype(np.int32)):
+            yield key, tag(block, "period_difference")
+
+
+def apart_differences(
+    was: Contribution, now: Contribution, before: RegisterDay, after: RegisterDay
+) -> Iterator[tuple[int, int, Int, Int]]:
+    """What differs of energy by period and fed in, on one day: (-1 or 1, register, accounts, energy). before, after: its state."""
+    for code in sorted({*before, *after}):
+        sides = [
+            (of.counts & day[code].read, of.account, day[code].low)
+            if code in day
+            else (of.counts & False, of.account, of.account)
+            for of, day in ((was, before), (now, after))
+        ]
+        (had, old, low), (has, new, high) = sides
+        same = had & has & (old == new) & (low == high)
+        for sign, (told, account, energy) in zip((-1, 1), sides, strict=True):
+            some = np.flatnonzero(told & ~same)
+            if len(some):
+                yield sign, code, account[some], energy[some]
 
 
 def fold_meters(
-    load: Callable[[int], MeterDay], old: Assignments, new: Assignments, rows: pa.Table, slot: npt.NDArray[np.int32],
-    redriven: Mask, more_days: Iterable[int],
+    load: Callable[[int], MeterDay], load_apart: Callable[[int], RegisterDay], old: Assignments, new: Assignments,
+    rows: pa.Table, slot: npt.NDArray[np.int32], redriven: Mask, more_days: Iterable[int],
 ) -> MetersFolded:  # fmt: skip
     """Fold readings into their days, day by day, and find what differs for the accounts.
 
-    load: the stored state of a day by day number. old, new: assignments before and after (the same object: unchanged).
+    load, load_apart: the stored state of a day by day number, of totals and of what is told apart. old, new: assignments
+    before and after (the same object: unchanged).
     rows: (k,) of `READINGS_SCHEMA`; slot: (k,) their meters; redriven: (k,) rows that waited and are in the stored state.
     more_days: days to look at although no row is of them.
     """
     day, revision, energy = numpy(rows["service_date"]), numpy(rows["revision"]), numpy(rows["energy_wh"])
     quality = numpy(pc.index_in(rows["quality"], value_set=pa.array(QUALITIES)), np.int8)
+    apart = {
+        code: (~numpy(rows[name].is_null()), numpy(rows[name].fill_null(0)))
+        for code, name in APART_COLUMNS.items()
+        if rows[name].null_count < rows.num_rows
+    }
     order = np.argsort(day, kind="stable")
     numbers, starts = np.unique(day[order], return_index=True)
     rows_of = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
@@ -259,6 +305,12 @@ def fold_meters(
         if len(fresh):
             after = merge(before, *reduce_rows(slot[fresh], revision[fresh], energy[fresh], quality[fresh]))
             out.after[number] = after
+        apart_before = apart_after = load_apart(number)
+        for code, (told, amount) in apart.items():
+            if len(some := fresh[told[fresh]]):
+                day_of = apart_after.get(code) or MeterDay.empty(len(before.revision))
+                merged = merge(day_of, *reduce_rows(slot[some], revision[some], amount[some], quality[some]))
+                out.apart[number] = apart_after = {**apart_after, code: merged}
         was, now = Contribution.of(old, number, before), Contribution.of(new, number, after)
         if len(index):
             accepted, superseded, waits = count_accepted(
@@ -270,6 +322,9 @@ def fold_meters(
         if old is not new and len(gone := np.flatnonzero(was.here & ~now.here)):
             out.lost.append((number, gone))
         out.parts += [(sign, number, slots, side) for sign, slots, side in differences(was, now) if len(slots)]
+        if apart_before is not apart_after or (old is not new and apart_before):
+            parts = apart_differences(was, now, apart_before, apart_after)
+            out.apart_parts += [(sign, number, code, account, energy) for sign, code, account, energy in parts]
     return out
 
 
@@ -352,13 +407,22 @@ class _MeterShard:
         more = [day for day in stored if update.reassigned_from is not None and day >= update.reassigned_from]
         waiting = _Waiting.of(self.state, self.slots, "meter_readings", rows, slot, update.changed)
         self._load = _loader(self.store, stored, len(self.slots))
-        done = fold_meters(self._load, old, new, waiting.table, waiting.slot, waiting.redriven, more)
+        load_apart = _apart_loader(self.store, self.state.by_day("period_block"), len(self.slots))
+        done = fold_meters(self._load, load_apart, old, new, waiting.table, waiting.slot, waiting.redriven, more)
         gone = np.concatenate([some << 32 | day for day, some in done.lost]) if done.lost else np.zeros(0, np.int64)
         blocks = [(day, state.to_batch()) for day, state in done.after.items()]
         path = self.place.path("meter_block", self.shard, "arrow")
         self._put("meter_block", self.store.write_blocks(path, "meter_block", self.shard, blocks))
+        self._write_apart("period_block", done.apart)
         self._settle("meter_readings", rows, waiting, done.pending, gone, done.accepted, done.superseded)
         return done
+
+    def _write_apart(self, kind: str, days: Mapping[int, RegisterDay]) -> None:
+        """Days of several registers each, as blocks of one schema."""
+        used = sorted({code for day in days.values() for code in day})
+        blocks = [(number, register_day_to_batch(day, used, len(self.slots))) for number, day in days.items()]
+        path = self.place.path(kind, self.shard, "arrow")
+        self._put(kind, self.store.write_blocks(path, kind, self.shard, blocks))
 
     # --- registers -----------------------------------------------------------------------------------------------------
     def _registers(self, rows: pa.Table, slot: npt.NDArray[np.int32], done: MetersFolded) -> list[Keyed]:
@@ -370,10 +434,7 @@ class _MeterShard:
         after = terms_of(update.held) if len(update.terms[0]) else before
         waiting = _Waiting.of(state, self.slots, "register_readings", rows, slot, update.changed)
 
-        def load(day: int) -> RegisterDay:
-            entry = stored.get(day)
-            return register_day_from_batch(self.store.read_block(entry), n) if entry else {}
-
+        load = _apart_loader(self.store, stored, n)
         intervals = state.by_day("meter_block")
 
         def read_before(day: int) -> Mask | None:
@@ -398,12 +459,8 @@ class _MeterShard:
         return list(folded.blocks())
 
     def _write_registers(self, folded: RegistersFolded) -> None:
-        path, n, store, stored = self.place.path, len(self.slots), self.store, self.state.entries
-        if folded.days:
-            used = sorted({r for day in folded.days.values() for r in day})
-            blocks = [(day, register_day_to_batch(state, used, n)) for day, state in folded.days.items()]
-            file = path("register_block", self.shard, "arrow")
-            self._put("register_block", store.write_blocks(file, "register_block", self.shard, blocks))
+        path, store, stored = self.place.path, self.store, self.state.entries
+        self._write_apart("register_block", folded.days)
         if folded.days or "register_last" in stored:
             file, block = path("register_last", self.shard, "arrow"), (-1, folded.last_block())
             self._put("register_last", store.write_blocks(file, "register_last", self.shard, [block]), replace=True)
@@ -524,6 +581,16 @@ def _loader(store: Store, stored: Mapping[int, Entry], n: int) -> Callable[[int]
     def load(day: int) -> MeterDay:
         entry = stored.get(day)
         return MeterDay.from_batch(store.read_block(entry), n) if entry else MeterDay.empty(n)
+
+    return load
+
+
+def _apart_loader(store: Store, stored: Mapping[int, Entry], n: int) -> Callable[[int], RegisterDay]:
+    """The same of days of several registers each."""
+
+    def load(day: int) -> RegisterDay:
+        entry = stored.get(day)
+        return register_day_from_batch(store.read_block(entry), n) if entry else {}
 
     return load
 

@@ -23,18 +23,24 @@ JOIN oracle.assignment a
     AND a.is_main
 SEMI JOIN oracle.known_account k ON k.account_id = a.account_id;
 
--- The same of the registers beside the total.
+-- The same of energy by period, and of what was fed in.
 CREATE OR REPLACE TABLE oracle.counted_apart AS
+WITH known_apart AS (
+    FROM oracle.reading_apart
+    UNION ALL BY NAME
+    SELECT meter_id, service_date, register, energy_wh
+    FROM oracle.register_day
+    ANTI JOIN oracle.reading USING (meter_id, service_date)
+    WHERE register <> 'total'
+)
 SELECT a.account_id, d.service_date, d.register, d.energy_wh
-FROM oracle.register_day d
-ANTI JOIN oracle.reading i USING (meter_id, service_date)
+FROM known_apart d
 JOIN oracle.assignment a
     ON a.meter_id = d.meter_id
     AND a.first_day <= d.service_date
     AND (a.end_day IS NULL OR d.service_date < a.end_day)
     AND a.is_main
-SEMI JOIN oracle.known_account k ON k.account_id = a.account_id
-WHERE d.register <> 'total';
+SEMI JOIN oracle.known_account k ON k.account_id = a.account_id;
 
 -- Ledger events of known accounts, in all their versions.
 CREATE OR REPLACE TABLE oracle.ledger_event AS

@@ -68,3 +68,25 @@ SELECT
     min(energy_wh) <> max(energy_wh) AS is_conflict
 FROM best
 GROUP BY meter_id, service_date;
+
+-- The same of its energy by period, and of what was fed in: each competes by itself, among the rows that have it.
+CREATE OR REPLACE TABLE oracle.reading_apart AS
+WITH told AS (
+    UNPIVOT (
+        SELECT meter_id, service_date, revision, sharp_wh, peak_wh, flat_wh, valley_wh, reverse_wh
+        FROM accepted_readings
+        WHERE delivery <= getvariable('as_known')
+    )
+    ON sharp_wh, peak_wh, flat_wh, valley_wh, reverse_wh
+    INTO NAME register VALUE energy_wh
+)
+SELECT
+    meter_id,
+    service_date,
+    replace(register, '_wh', '') AS register,
+    min(energy_wh) AS energy_wh
+FROM (
+    FROM told
+    QUALIFY rank() OVER (PARTITION BY meter_id, service_date, register ORDER BY revision DESC) = 1
+)
+GROUP BY meter_id, service_date, register;

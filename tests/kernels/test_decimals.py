@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, localcontext
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 import numpy as np
 import pyarrow as pa
@@ -108,3 +108,21 @@ def test_integer_columns(dtype: type[np.integer]) -> None:
 def test_nothing_gives_nothing(empty: pa.Array) -> None:
     assert outcomes(parse_decimal(empty, 3)) == []
     assert outcomes(rescale(pa.array([], pa.int64()), 3)) == []
+
+
+@given(st.lists(numbers, max_size=20), st.sampled_from([0, 1, 3, 6]))
+def test_rounded_text_is_the_nearest_and_halves_go_away_from_zero(texts: list[str], scale: int) -> None:
+    def nearest(text: str) -> int | str:
+        with localcontext(prec=200):
+            found = int(Decimal(text).scaleb(scale).to_integral_value(ROUND_HALF_UP))
+        return found if -INT64 <= found < INT64 else "out_of_range"
+
+    rounded = parse_decimal(pa.array(texts, pa.string()), scale, rounded=True)
+    assert outcomes(rounded) == [nearest(text) for text in texts]
+
+
+@given(st.lists(st.decimals(-(10**9), 10**9, places=6), max_size=20))
+def test_rounded_decimals_are_those_of_their_text(values: list[Decimal]) -> None:
+    typed = rescale(pa.array(values, pa.decimal128(18, 6)), 3, rounded=True)
+    text = parse_decimal(pa.array([f"{value:f}" for value in values], pa.string()), 3, rounded=True)
+    assert outcomes(typed) == outcomes(text)

@@ -23,7 +23,7 @@ Row = tuple[str, ...]
 """One row of a landed file, as text, in the order of `HEADERS`."""
 
 HEADERS = {
-    "meter_readings": "meter_id,service_date,energy_kwh,quality,revision",
+    "meter_readings": "meter_id,service_date,energy_kwh,quality,revision,peak_kwh,valley_kwh,reverse_kwh",
     "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision",
     "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
@@ -48,6 +48,11 @@ REGISTERS = """  register_readings:
     revision: {column: revision}
     known_at: {file_date: "%Y%m%d"}
 
+"""
+PERIODS = """
+      peak_wh: {column: peak_kwh, unit: kWh}
+      valley_wh: {column: valley_kwh, unit: kWh}
+      reverse_wh: {column: reverse_kwh, unit: kWh}
 """
 METERS = """
       role: role
@@ -99,6 +104,10 @@ class Bureau:
             ("shards: 4", f"shards: {shards}"),
             ("features: 35", "features: 4000"),
             ("daily_consumption: 400", "daily_consumption: 4000"),
+            (
+                "      energy_wh: {column: energy_kwh, unit: kWh}\n",
+                f"      energy_wh: {{column: energy_kwh, unit: kWh}}{PERIODS}",
+            ),
             ("  ledger_events:", f"{REGISTERS}  ledger_events:"),
             (
                 '      removed_on: {column: removed_on, format: "%Y-%m-%d"}\n',

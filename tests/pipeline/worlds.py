@@ -21,6 +21,7 @@ INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
     "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
+    "periods",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -53,8 +54,12 @@ def yuan(fen: int) -> str:
     return f"{'-' * (fen < 0)}{abs(fen) // 100}.{abs(fen) % 100:02d}"
 
 
-def reading(meter: str, day: date, wh: int, revision: int = 1, quality: str = "A") -> Event:
-    return "meter_readings", (meter, f"{day}", kwh(wh), quality, str(revision))
+def reading(
+    meter: str, day: date, wh: int, revision: int = 1, quality: str = "A", peak: str = "", valley: str = "",
+    reverse: str = "",
+) -> Event:  # fmt: skip
+    """Interval energy of a day; by period, and fed in: kWh as delivered."""
+    return "meter_readings", (meter, f"{day}", kwh(wh), quality, str(revision), peak, valley, reverse)
 
 
 def meter(
@@ -129,8 +134,8 @@ class _Maker:
             self._readings(meter_id)
         if "bad_rows" in self.has:
             day = self.somewhen()
-            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1")))
-            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1")))
+            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1", "", "", "")))
+            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1", "", "", "")))
             self.add(day, ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1")))
         self.events.sort(key=lambda dated: dated[0])
         return [event for _, event in self.events]
@@ -174,21 +179,28 @@ class _Maker:
         level = 7_000 if self.chance("ties", 0.3) else rng.randrange(1, 10 ** rng.choice((3, 5, 7, 9, 10))) * 5
         silent_from = self.somewhen() if self.chance("silent", 0.25) else None
         step_on, factor = self.somewhen(), rng.choice((0, 1, 1, 3))
+        told = [name for name in ("peak", "valley", "reverse") if self.chance("periods", 0.3)]
+
+        def parts(wh: int) -> dict[str, str]:
+            """Energy by period, and fed in, mostly told, and not always what adds up."""
+            return {name: kwh(wh * rng.randrange(1, 5) // 4) for name in told if rng.random() < 0.85}
+
         for day in self.dates:
             if (silent_from and day >= silent_from) or self.chance("gaps", 0.12):
                 continue
             wh = level if rng.random() < 0.3 else level * rng.randrange(500, 1500) // 1000
             wh = min(wh * factor if day >= step_on else wh, 50_000_000_000)
             quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
-            self.add(day, reading(meter_id, day, wh, 1, quality))
+            self.add(day, reading(meter_id, day, wh, 1, quality, **parts(wh)))
             if self.chance("conflicts", 0.04):
-                self.add(day, reading(meter_id, day, rng.randrange(0, level + 1), 1))
+                other = rng.randrange(0, level + 1)
+                self.add(day, reading(meter_id, day, other, 1, **parts(other)))
             if self.chance("corrections", 0.07):
                 later = day + timedelta(days=rng.randrange(1, 25))
                 revision = rng.choice((2, 2, 7))
-                self.add(later, reading(meter_id, day, rng.randrange(0, 4 * level + 1), revision))
-                if self.chance("conflicts", 0.3):
-                    self.add(later, reading(meter_id, day, rng.randrange(0, 4 * level + 1), revision))
+                for _ in range(2 if self.chance("conflicts", 0.3) else 1):
+                    right = rng.randrange(0, 4 * level + 1)
+                    self.add(later, reading(meter_id, day, right, revision, **parts(right)))
 
     def _register_meter(self, meter_id: str, account_id: str) -> None:
         """A meter with registers: what stands in the reference changes with what it shows, not always correctly."""

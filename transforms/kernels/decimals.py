@@ -20,6 +20,8 @@ def parse_decimal(
     mark: str = ".",
     minimum: int | None = None,
     maximum: int | None = None,
+    *,
+    rounded: bool = False,
 ) -> Parsed:
     """Parse decimal text into int64 of the unit that is `10**scale` times smaller.
 
@@ -28,9 +30,10 @@ def parse_decimal(
         scale: 0 to 18.
         mark: the decimal mark, "." or ",".
         minimum, maximum: inclusive bounds of the result; int64's own where None.
+        rounded: whether digits behind the last one the unit holds are rounded away, half up, away from zero.
 
     Faults: `bad_decimal` unless digits with an optional sign and one optional mark; `too_many_digits` where a digit
-    other than 0 stands behind the last one the unit holds; `out_of_range`.
+    other than 0 stands behind the last one the unit holds, unless `rounded`; `out_of_range`.
 
     >>> parse_decimal(pa.array(["0.1", "12", "0.10000", "0.0001", "1e3", ""]), 3).values.to_pylist()
     [100, 12000, 100, None, None, None]
@@ -45,7 +48,9 @@ def parse_decimal(
         text = pc.replace_substring(text, mark, ".")
     behind = rf"\.[0-9]{{{scale + 1}}}"
     long = pc.match_substring_regex(text, behind)
-    if pc.any(long).as_py():
+    if rounded and pc.any(long).as_py():
+        text = pc.if_else(long, _round_text(text, scale, filled & (faults == 0)), text)
+    elif pc.any(long).as_py():
         text = pc.if_else(long, pc.utf8_rtrim(text, "0"), text)
         blame(faults, mask_of(pc.match_substring_regex(text, behind)), "too_many_digits")
     if (pc.max(pc.binary_length(text)).as_py() or 0) >= 20:
@@ -55,9 +60,19 @@ def parse_decimal(
     return _integers(decimals, usable, faults, minimum, maximum)
 
 
+def _round_text(text: pa.Array, scale: int, usable: Mask) -> pa.Array:
+    """(n,) decimal text to `scale` decimals, half away from zero. One digit more decides: those behind it cannot."""
+    cut = pc.replace_substring_regex(text, rf"(\.[0-9]{{{scale + 1}}})[0-9]*", r"\1")
+    fits = usable & mask_of(pc.less(pc.binary_length(cut), 36))
+    exact = pc.cast(pc.if_else(pa.array(fits), cut, "0"), pa.decimal128(38, scale + 1))
+    out = pc.cast(pc.round(exact, scale, round_mode="half_towards_infinity"), pa.string())
+    return pc.if_else(pa.array(fits), out, text)
+
+
 def rescale(
-    numbers: pa.Array | pa.ChunkedArray, scale: int, minimum: int | None = None, maximum: int | None = None
-) -> Parsed:
+    numbers: pa.Array | pa.ChunkedArray, scale: int, minimum: int | None = None, maximum: int | None = None, *,
+    rounded: bool = False,
+) -> Parsed:  # fmt: skip
     """Like `parse_decimal`, for (n,) integer or decimal columns (of up to 38 digits), as Parquet holds them."""
     numbers = _one_array(numbers)
     if pa.types.is_integer(numbers.type):
@@ -66,7 +81,9 @@ def rescale(
     held = max(scale, numbers.type.scale)
     exact = pc.cast(numbers, pa.decimal256(76, held))
     cut = pc.cast(exact, pa.decimal256(76, scale), safe=False)
-    if held > scale:
+    if held > scale and rounded:
+        cut = pc.cast(pc.round(exact, scale, round_mode="half_towards_infinity"), pa.decimal256(76, scale))
+    elif held > scale:
         blame(faults, mask_of(pc.not_equal(pc.cast(cut, pa.decimal256(76, held)), exact)), "too_many_digits")
     return _integers(cut, mask_of(numbers.is_valid()) & (faults == 0), faults, minimum, maximum)
 

@@ -133,8 +133,8 @@ def source_columns(mapping: SourceMapping) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for column in mapping.delivered:
         mapped = mapping.column(column.name)
-        if mapped and mapped.column is not None:
-            wanted.setdefault(mapped.column, []).append(column.name)
+        for origin in mapped.origins if mapped else ():
+            wanted.setdefault(origin, []).append(column.name)
     return wanted
 
 

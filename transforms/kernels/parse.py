@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
-from schemas.inbound import REGISTERS, SOURCES, STAMP
+from schemas.inbound import ENERGY_LIMIT_WH, PERIODS, REGISTERS, SOURCES, STAMP
 from schemas.mapping import ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
@@ -100,6 +101,8 @@ def decode_block(
         parsed |= _ledger_rules(parsed)
     if mapping.source == "register_readings":
         parsed |= _register_rules(parsed)
+    if mapping.sums_periods:
+        parsed |= _period_rules(parsed)
     reason, at = first_faults([parsed[column.name].faults for column in mapping.delivered])
     good = reason == 0
     stamps = [_repeat(delivery.seq, len(row), STAMP[0].type), pa.array(row, STAMP[1].type)]
@@ -133,14 +136,22 @@ def _decode_column(
     mapped = mapping.column(column.name)
     if mapped is None:
         return Parsed(pa.nulls(rows, column.type), no_faults(rows))
-    if mapped.column is None:
+    if not mapped.origins:
         parsed = Parsed(_repeat(mapped.constant, rows, column.type), no_faults(rows))
     else:
-        raw = _without(columns[mapped.column], mapped.empty)
+        raw = _without(_joined(mapped, columns), mapped.empty)
         parsed = _parse(delivery, mapping, column, mapped, raw)
     if not column.nullable:
         blame(parsed.faults, mask_of(parsed.values.is_null()), "missing_value")
     return parsed
+
+
+def _joined(mapped: ColumnMapping, columns: Mapping[str, pa.Array]) -> pa.Array:
+    """The delivered values of a mapped column: (n,) of the source's one column, or as text of several."""
+    if mapped.column is not None:
+        return columns[mapped.column]
+    parts = [pc.utf8_trim_whitespace(pc.cast(columns[name], pa.string())) for name in mapped.columns]
+    return pc.binary_join_element_wise(*parts, "-")
 
 
 def _parse(delivery: Delivery, mapping: SourceMapping, column: Column, mapped: ColumnMapping, raw: pa.Array) -> Parsed:
@@ -149,8 +160,13 @@ def _parse(delivery: Delivery, mapping: SourceMapping, column: Column, mapped: C
     match kind_of(column):
         case "number":
             scale = mapping.scale(column.name)
-            bounds = column.minimum, column.maximum
-            return parse_decimal(raw, scale, mapping.decimal, *bounds) if text else rescale(raw, scale, *bounds)
+            bounds, rounded = (column.minimum, column.maximum), mapped.round is not None
+            mark = mapping.decimal
+            return (
+                parse_decimal(raw, scale, mark, *bounds, rounded=rounded)
+                if text
+                else rescale(raw, scale, *bounds, rounded=rounded)
+            )
         case "day":
             drop = mapped.time_of_day == "drop"
             if text or pa.types.is_integer(raw.type):
@@ -255,6 +271,17 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
     return {**spread, "index": Parsed(index.values, faults)}
 
 
+def _period_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
+    """Interval energy without a total is the sum of its periods; one that is empty adds nothing, but not all of them."""
+    periods = [parsed[f"{name}_wh"] for name in PERIODS]
+    energy = reduce(pc.add, [period.values.fill_null(0) for period in periods])
+    told = np.logical_or.reduce([mask_of(period.values.is_valid()) | (period.faults != 0) for period in periods])
+    faults = no_faults(len(told))
+    blame(faults, ~told, "missing_value")
+    blame(faults, mask_of(pc.greater(energy, ENERGY_LIMIT_WH)), "out_of_range")
+    return {"energy_wh": Parsed(energy, faults)}
+
+
 def _rejects(
     delivery: Delivery,
     mapping: SourceMapping,
@@ -276,7 +303,7 @@ def _rejects(
     for number, column in enumerate(mapping.delivered):
         hit = np.flatnonzero((reason != 0) & (at == number))
         mapped = mapping.column(column.name)
-        raw = columns[mapped.column].take(pa.array(hit)) if mapped and mapped.column else pa.nulls(len(hit))
+        raw = _joined(mapped, columns).take(pa.array(hit)) if mapped and mapped.origins else pa.nulls(len(hit))
         piece = {
             "row": pa.array(row[hit], pa.int64()),
             "column": _repeat(column.name, len(hit), pa.string()),
