@@ -37,6 +37,7 @@ FORMAT = 3
 
 TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
+    "mart:vee_results",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 

@@ -29,6 +29,7 @@ KINDS = {
     "tier": "tier",
     "to_abc": "class",
     "to_tier": "tier",
+    "vee_rule": "vee_rule",
 }
 """Column of a mart that holds a closed set of codes -> kind of label."""
 

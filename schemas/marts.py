@@ -5,6 +5,7 @@ from __future__ import annotations
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import CATEGORIES, PERIODS, REGISTERS
+from schemas.vee import VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
 CLASSES = ("A", "B", "C")
@@ -280,6 +281,22 @@ PENDING = Relation(
     ),
 )  # fmt: skip
 
+VEE_RESULTS = Relation(
+    "vee_results",
+    "Days whose energy trips a rule of VEE that the policy sets. The energy counts all the same.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("vee_rule", TEXT, "Rule", key=True, values=tuple(VEE_RULES)),
+        Column("severity", TEXT, "What comes of it", values=("flag",)),
+        Column("as_read_wh", WH, "Energy of the day", "Wh", minimum=0),
+        Column(
+            "limit_wh", WH, "What it is held against; null where the rule has no limit", "Wh", nullable=True, minimum=0
+        ),
+        Column("policy_version", TEXT, "Policy version in force on the day"),
+    ),
+)
+
 READING_EXCEPTIONS = Relation(
     "reading_exceptions",
     "Two indexes of one register, one after the other, that no energy follows from; the days between them have none.",
@@ -334,6 +351,7 @@ MARTS = {
     for relation in (
         DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )
 }  # fmt: skip

@@ -26,6 +26,7 @@ from schemas.fields import Column
 from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, FEATURES, PPM_LIMIT
 from schemas.suites import expectations
+from schemas.vee import Vee
 
 Operator = Literal["at_least", "at_most", "above", "below", "equals", "one_of", "not_one_of"]
 Rule = Literal["cumulative_share", "top_fraction", "turnover_fraction"]
@@ -201,6 +202,7 @@ class PolicyVersion(_Part):
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
+    vee: Vee | None = None
 
     def cuts(self) -> tuple[Cut, ...]:
         """The A and B cut of all three rules, and entry and exit beside those of this version's own rule.

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from schemas.fields import Column, Relation
 from schemas.inbound import SOURCES, STAMP
+from schemas.labels import label
 from schemas.marts import MARTS
 from schemas.metrics import METRICS, NAMESPACE
 from schemas.topics import TIER_CHANGE_SCHEMA, TOPICS
+from schemas.vee import FIXED_RULES, VEE_RULES, Vee
 
 try:
     from schemas.reasons import REASONS
@@ -140,6 +142,30 @@ def metrics_page() -> str:
     return _page("Metrics of a stream", METRICS_INTRODUCTION, [table(("Name", "Kind", "Unit", "Meaning"), rows)])
 
 
+VEE_INTRODUCTION = """\
+Validation, estimation, editing: what a reading, or a day's energy, is held against. The policy sets the first table, in `vee:` of a
+version, with the parameters named here; `wattier init` writes a policy with all of them. What trips one stands in the mart
+`vee_results` with the energy as it was read and the limit it passed; the energy counts all the same (`flag`). They go by account.
+The second table follows from what a reading is, and no policy sets it."""
+
+
+def vee_page() -> str:
+    """docs/reference/vee-rules.md, from the rules and the policy that ships."""
+    from schemas.policy import default_policy_text, parse_policy
+
+    shipped = parse_policy(default_policy_text(), "policy.yaml").versions[-1].vee or Vee()
+    rows = []
+    for name, words in VEE_RULES.items():
+        rule = getattr(shipped, name)
+        said = ", ".join(f"`{key}: {value}`" for key, value in rule.model_dump().items()) if rule else "off"
+        rows.append((f"`{name}`", label("vee_rule", name), label("vee_rule", name, "zh"), words, said))
+    set_by_policy = table(("Rule", "English", "中文", "Trips where", "In the policy that ships"), rows)
+    fixed = table(("Rule", "Trips where", "What comes of it"), ((f"`{n}`", *words) for n, words in FIXED_RULES.items()))
+    return _page(
+        "VEE rules", VEE_INTRODUCTION, ["## Set by the policy", set_by_policy, "## Not set by the policy", fixed]
+    )
+
+
 def _page(title: str, introduction: str, sections: Iterable[str]) -> str:
     return "\n\n".join([NOTICE, f"# {title}", introduction, *sections]) + "\n"
 
@@ -151,6 +177,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics_page(),
         "sources.md": sources_page(),
         "streams.md": streams_page(),
+        "vee-rules.md": vee_page(),
     }
     if REASONS:
         result["reject-reasons.md"] = reasons_page()

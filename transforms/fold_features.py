@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.inbound import APART, CATEGORIES
-from schemas.marts import DAILY_CONSUMPTION, FEATURES
+from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy
+from schemas.vee import VEE_RULES, Vee
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_meters import EXPECTED_SCHEMA
@@ -26,6 +27,7 @@ from transforms.kernels.ledger import Carried, Ledger, credit_features
 from transforms.kernels.order_statistics import ladder
 from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import CODES
+from transforms.kernels.vee import NO_LIMIT, Account, Verdicts, judge
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
@@ -101,6 +103,7 @@ class FoldFeaturesShard(beam.DoFn):
         ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
+        judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
         staged: list[tuple[int, pa.RecordBatch]] = []
         for day in range(plan.first, plan.last + 1):
             windows.roll(load)
@@ -113,6 +116,11 @@ class FoldFeaturesShard(beam.DoFn):
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := load(day)):
                 consumption.write(day, consumption_table(slots, day, block, expected, n))
+            if vee := self.policy.on(date_of(day)).vee:
+                accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
+                found = vee_table(slots, day, judge(vee, day, n, load, accounts), vee, self.policy)
+                if found.num_rows:
+                    judged.write(day, found)
             names = needed_columns(self.policy, date_of(day))
             staged.append((day, staged_block(rows, category[rows], names, values)))
             version = self.policy.on(date_of(day))
@@ -122,7 +130,7 @@ class FoldFeaturesShard(beam.DoFn):
                 rungs = ladder(metric, slots.ids.take(pa.array(mine)), slots.rank[mine])
                 yield problem(day, version.abc.metric, scope), tag(rungs, "ladder")
 
-        entries = [*features.close(), *consumption.close()]
+        entries = [*features.close(), *consumption.close(), *judged.close()]
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
@@ -220,6 +228,23 @@ def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expecte
         else:
             columns.append(pa.nulls(len(rows), pa.int64()))
     return pa.table(columns, schema=DAILY_CONSUMPTION.schema)
+
+
+def vee_table(slots: Slots, day: int, found: Verdicts, vee: Vee, policy: Policy) -> pa.Table:
+    """The rows of `vee_results` of one day."""
+    m = len(found.slot)
+    severity = [rule.severity if (rule := getattr(vee, name)) else "off" for name in VEE_RULES]
+    rule = pa.array(found.rule)
+    columns = {
+        "account_id": slots.ids.take(pa.array(found.slot)),
+        "service_date": pa.array(np.full(m, day, np.int32)).cast(pa.date32()),
+        "vee_rule": pa.array(list(VEE_RULES)).take(rule),
+        "severity": pa.array(severity).take(rule),
+        "as_read_wh": pa.array(found.as_read),
+        "limit_wh": pa.array(found.limit, mask=found.limit == NO_LIMIT),
+        "policy_version": pa.repeat(policy.on(date_of(day)).version, m),
+    }
+    return pa.table([columns[name] for name in VEE_RESULTS.schema.names], schema=VEE_RESULTS.schema)
 
 
 def staged_block(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:

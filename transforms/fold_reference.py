@@ -32,7 +32,8 @@ TO_METER_SHARD = pa.schema([*METERS_SCHEMA, pa.field("known", pa.bool_()), pa.fi
 """A meter row with whether its account is known, and the account's shard and slot as one number (see `pack`)."""
 
 POPULATION_SCHEMA = pa.schema(
-    [(name, pa.int32()) for name in ("slot", "valid_from", "opened", "closed")] + [("category", pa.int8())]
+    [(name, pa.int32()) for name in ("slot", "valid_from", "opened", "closed")]
+    + [("category", pa.int8()), ("capacity", pa.int64())]
 )
 
 
@@ -81,7 +82,7 @@ def marked(held: pa.Table, new: pa.Table) -> pa.Table:
 
 
 def _first_difference(old: pa.Table, new: pa.Table) -> int | None:
-    """First day on which an account's category, or whether it is in the population, differs. Same accounts in both."""
+    """First day on which an account's category or capacity, or whether it is in the population, differs. Same accounts in both."""
     touched_slots = np.unique(numpy(new["slot"]))
     before, after = (
         replace(p, slot=np.searchsorted(touched_slots, p.slot).astype(np.int32))
@@ -99,7 +100,8 @@ def _first_difference(old: pa.Table, new: pa.Table) -> int | None:
         days_ = np.unique(np.concatenate(edges))
         for day in [int(days_[0]) - 1, *days_[days_ < NEVER].tolist()]:
             (inside_a, category_a), (inside_b, category_b) = (p.on(day, n) for p in (before, after))
-            if (again & ((inside_a != inside_b) | (inside_a & (category_a != category_b)))).any():
+            otherwise = (category_a != category_b) | (before.capacity_on(day, n) != after.capacity_on(day, n))
+            if (again & ((inside_a != inside_b) | (inside_a & otherwise))).any():
                 differences.append(day)
                 break
     return min(differences, default=None)
@@ -111,7 +113,8 @@ def population(accounts: pa.Table) -> Population:
     category = numpy(pc.index_in(accounts["category"], value_set=pa.array(CATEGORIES)), np.int8)
     order = order_by(slot, valid_from)
     opened, closed = days(accounts["opened_on"]), days(accounts["closed_on"])
-    return Population(slot[order], valid_from[order], opened[order], closed[order], category[order])
+    capacity = numpy(pc.fill_null(accounts["capacity_va"], -1))
+    return Population(slot[order], valid_from[order], opened[order], closed[order], category[order], capacity[order])
 
 
 def load_population(state: State) -> Population:

@@ -69,6 +69,7 @@ def recompute(
         "CREATE OR REPLACE TABLE oracle.ledger_account AS FROM"
         f" {'oracle.known_account' if everyone else 'oracle.compared_account'}"
     )
+    con.execute(_sql("s4_vee"))
     con.execute(_sql("s3_ledger"))
     con.execute(_sql("s4_features"))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
@@ -134,6 +135,13 @@ def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
             con.execute(
                 "INSERT INTO oracle.policy_scope VALUES (?, ?, ?, ?)",
                 [version.version, version.abc.metric, scope, category],
+            )
+        for name, rule in version.vee.on().items() if version.vee else ():
+            said = rule.model_dump()
+            names = ("severity", "factor_ppm", "at_least_wh", "like_days", "days", "tolerance_ppm", "tolerance_wh")
+            con.execute(
+                "INSERT INTO oracle.policy_vee VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [version.version, name, *(said.get(parameter) for parameter in names)],
             )
         for cut in version.cuts():
             con.execute(

@@ -24,6 +24,19 @@ CREATE OR REPLACE TABLE oracle.policy_cut (
     cut_den BIGINT
 );
 
+-- A row for each VEE rule that is on; a parameter that the rule does not have is null.
+CREATE OR REPLACE TABLE oracle.policy_vee (
+    policy_version VARCHAR,
+    vee_rule VARCHAR,
+    severity VARCHAR,
+    factor_ppm BIGINT,
+    at_least_wh BIGINT,
+    min_like_days BIGINT,
+    run_days INTEGER,
+    tolerance_ppm BIGINT,
+    tolerance_wh BIGINT
+);
+
 CREATE OR REPLACE VIEW oracle.policy_day AS
 SELECT d.service_date, p.policy_version
 FROM oracle.service_day d

@@ -89,6 +89,15 @@ versions:
       - {rule: middle, tier: mid_steady, when: [{column: abc, equals: B}]}
       - {rule: small, tier: low_small}
     min_stay_days: 2
+    vee:
+      spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
+      low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}
+      capacity: {factor_ppm: 1200000}
+      frozen: {days: 3}
+      zero_use: {days: 2}
+      prolonged_estimation: {days: 2}
+      inactive_use: {}
+      sum_check: {tolerance_ppm: 5000, tolerance_wh: 10}
 """
 """A policy under which tiers move within days."""
 

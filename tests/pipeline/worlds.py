@@ -81,10 +81,11 @@ def index(
 
 def account(
     account_id: str, valid_from: date, category: str = "industrial", opened: date | None = None,
-    closed: date | None = None, revision: int = 1, region: str = "",
+    closed: date | None = None, revision: int = 1, region: str = "", capacity: str = "",
 ) -> Event:  # fmt: skip
+    """capacity: kVA as delivered."""
     return "accounts", (
-        account_id, f"{valid_from}", category, region, "", "", "", "", "", f"{opened or valid_from}", f"{closed or ''}",
+        account_id, f"{valid_from}", category, region, "", "", "", capacity, "", f"{opened or valid_from}", f"{closed or ''}",
         str(revision),
     )  # fmt: skip
 
@@ -146,12 +147,16 @@ class _Maker:
         rng, category = self.rng, self.rng.choice(CATEGORIES)
         opened = self.somewhen() if rng.random() < 0.15 else self.before
         closed = self.somewhen() if self.chance("closed_accounts", 0.3) else None
-        self.add(self.before, account(account_id, self.before, category, opened, closed))
+        capacity = {"capacity": rng.choice(("", "1", "0.05", "900"))}
+        self.add(self.before, account(account_id, self.before, category, opened, closed, **capacity))
         if self.chance("category_changes", 0.4):
             day = self.somewhen()
             self.add(day, account(account_id, day, rng.choice(CATEGORIES), opened))
         if self.chance("corrected_accounts", 0.3):
-            self.add(self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), self.before, None, 2))
+            self.add(
+                self.somewhen(),
+                account(account_id, self.before, rng.choice(CATEGORIES), self.before, None, 2, **capacity),
+            )
         if self.chance("corrected_accounts", 0.2):  # one revision, two contents
             self.add(
                 self.somewhen(), account(account_id, self.before, rng.choice(CATEGORIES), opened, closed, 2, "North")

@@ -120,7 +120,8 @@ class Assignments:
 class Population:
     """Account reference rows of one shard, ascending by (slot, valid_from); a slot's first row also holds before it.
 
-    slot, valid_from, opened, closed (inclusive; NEVER while open): (k,) int32; category: (k,) int8 code.
+    slot, valid_from, opened, closed (inclusive; NEVER while open): (k,) int32; category: (k,) int8 code;
+    capacity: (k,) contracted, VA, -1 where unknown.
     """
 
     slot: Int32
@@ -128,17 +129,29 @@ class Population:
     opened: Int32
     closed: Int32
     category: npt.NDArray[np.int8]
+    capacity: Int
 
     def on(self, day: int, n: int) -> tuple[Mask, npt.NDArray[np.int8]]:
         """Who is in the population on `day`, and each account's category code. Both (n,)."""
         if len(self.slot) == 0:
             return np.zeros(n, np.bool_), np.full(n, -1, np.int8)
-        first = np.ones(len(self.slot), np.bool_)
-        first[1:] = self.slot[1:] != self.slot[:-1]
-        row = last_per_slot(self.slot, first | (self.valid_from <= day), n)
+        row = self._row_on(day, n)
         known = row >= 0
         inside = known & (self.opened[row] <= day) & (day <= self.closed[row])
         return inside, np.where(known, self.category[row], -1).astype(np.int8)
+
+    def capacity_on(self, day: int, n: int) -> Int:
+        """Contracted capacity of each account on `day`, VA, -1 where unknown. (n,)."""
+        if len(self.slot) == 0:
+            return np.full(n, -1, np.int64)
+        row = self._row_on(day, n)
+        return np.where(row >= 0, self.capacity[row], -1)
+
+    def _row_on(self, day: int, n: int) -> Int:
+        """The row that holds for each account on `day`, -1 where none. (n,)."""
+        first = np.ones(len(self.slot), np.bool_)
+        first[1:] = self.slot[1:] != self.slot[:-1]
+        return last_per_slot(self.slot, first | (self.valid_from <= day), n)
 
     def known(self, n: int) -> Mask:
         """Which of `n` account slots are in the reference data at all."""

@@ -1,0 +1,110 @@
+"""The rules of VEE (validation, estimation, editing): what each looks at, its parameters, and what comes of it.
+
+Rules on what an account used on one day, beside its own days before, are the policy's to set (`vee:` of a version). Rules on rows
+and registers are not: they follow from what a reading is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Severity = Literal["flag", "off"]
+Factor = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Wh = Annotated[int, Field(ge=0, le=1 << 44)]
+
+LIKE_DAYS = (7, 14, 21, 28)
+"""Days back of the same weekday that a day is held against."""
+
+RUN_DAYS = 7
+"""The longest run of days that a rule can ask for."""
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    severity: Severity = "flag"
+
+
+class Against(_Rule):
+    """A day held against like days. like_days: how many of the four must have been read."""
+
+    factor_ppm: Factor
+    at_least_wh: Wh
+    like_days: Annotated[int, Field(ge=1, le=4)] = 2
+
+
+class Capacity(_Rule):
+    """A day held against the contracted capacity."""
+
+    factor_ppm: Factor = 1_200_000
+
+
+class RunOfDays(_Rule):
+    """Days in a row."""
+
+    days: Annotated[int, Field(ge=2, le=RUN_DAYS)]
+
+
+class SumCheck(_Rule):
+    """The total held against its periods. The larger tolerance counts."""
+
+    tolerance_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 5_000
+    tolerance_wh: Wh = 10
+
+
+class Plain(_Rule):
+    """A rule without parameters."""
+
+
+class Vee(BaseModel):
+    """The rules that a policy sets. One that is not named is off."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    spike: Against | None = None
+    low: Against | None = None
+    capacity: Capacity | None = None
+    frozen: RunOfDays | None = None
+    zero_use: RunOfDays | None = None
+    prolonged_estimation: RunOfDays | None = None
+    inactive_use: Plain | None = None
+    sum_check: SumCheck | None = None
+
+    def on(self) -> dict[str, _Rule]:
+        """The rules that are not off, by name, in the order of `VEE_RULES`."""
+        named = {name: getattr(self, name) for name in VEE_RULES}
+        return {name: rule for name, rule in named.items() if rule is not None and rule.severity != "off"}
+
+
+VEE_RULES: dict[str, str] = {
+    "spike": "The day's energy is above `factor_ppm` of the largest of the like days 7, 14, 21 and 28 days before, and above "
+    "`at_least_wh`. At least `like_days` of them were read. Limit: the larger of the two.",
+    "low": "The day's energy is below `factor_ppm` of the smallest of the like days, of which at least `like_days` were read and "
+    "which is at least `at_least_wh`; all meters expected that day were received. Limit: that part of it.",
+    "capacity": "The day's energy is above 24 hours of the contracted capacity (`capacity_va` of the account) times `factor_ppm`. "
+    "Limit: that.",
+    "frozen": "The same energy, not 0, on `days` days in a row. Named on the day that makes them so many.",
+    "zero_use": "No energy on `days` days in a row, on each of which all meters expected were received, after a day with some. "
+    "Named on the day that makes them so many.",
+    "prolonged_estimation": "A value that is not `actual` on `days` days in a row. Named on the day that makes them so many.",
+    "inactive_use": "Energy on a day on which the account is not in the population: before it was opened or after it was closed.",
+    "sum_check": "The day's energy differs from the sum of its periods by more than `tolerance_wh`, and more than "
+    "`tolerance_ppm` of it, where each period that is told is told by all meters received. A swapped order of registers "
+    "shows here. Limit: the larger tolerance.",
+}
+"""Rules that a policy sets -> what trips them."""
+
+FIXED_RULES: dict[str, tuple[str, str]] = {
+    "duplicate": ("Several values for one meter, day and register.", "The highest revision counts; the others are `superseded`. "
+                  "Under one revision the smallest value counts, and `meters_conflict` tells of it."),
+    "register_decrease": ("An index below the one before, and neither an exchange nor a register that turned over.",
+                          "The days between have no energy; `reading_exceptions` names the pair."),
+    "implausible_step": ("An index that rises by more than 2^38 Wh a day.",
+                         "The days between have no energy; `reading_exceptions` names the pair."),
+    "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",
+                      "It waits in `pending`, and counts when the reference tells of it."),
+    "out_of_range": ("Negative energy or index, or one beyond what any meter shows.", "The row is in `rejects`."),
+}  # fmt: skip
+"""Rules that no policy sets -> what trips them, and what comes of it."""

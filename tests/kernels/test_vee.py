@@ -1,0 +1,109 @@
+"""Each VEE rule: a day that trips it, and one that just does not. Numbers can be checked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import pytest
+
+from schemas.vee import VEE_RULES, Vee
+from transforms.kernels.reference import NEVER, Expected
+from transforms.kernels.vee import NO_LIMIT, Account, judge
+from transforms.kernels.windows import DayBlock, day_of
+
+TODAY = day_of(date(2026, 3, 2))
+RULES = Vee.model_validate({
+    "spike": {"factor_ppm": 3_000_000, "at_least_wh": 1_000, "like_days": 2},
+    "low": {"factor_ppm": 100_000, "at_least_wh": 1_000, "like_days": 2},
+    "capacity": {"factor_ppm": 1_200_000},
+    "frozen": {"days": 3}, "zero_use": {"days": 3}, "prolonged_estimation": {"days": 3},
+    "inactive_use": {}, "sum_check": {"tolerance_ppm": 5_000, "tolerance_wh": 10},
+})  # fmt: skip
+
+
+@dataclass
+class Story:
+    """One account with one meter: energy in Wh by days back, None where nothing was read."""
+
+    used: dict[int, int | None]
+    estimated: frozenset[int] = frozenset()
+    inside: bool = True
+    capacity: int = -1
+    meters: int = 1
+    periods: dict[str, int] = field(default_factory=dict)
+
+    def found(self) -> dict[str, int]:
+        """Rule -> its limit, of the rules that today trips."""
+
+        def load(day: int) -> DayBlock | None:
+            back = TODAY - day
+            if (wh := self.used.get(back)) is None:
+                return None
+            apart = {name: (np.array([e]), np.array([1], np.int32)) for name, e in self.periods.items() if back == 0}
+            one, none = np.array([1], np.int32), np.array([0], np.int32)
+            return DayBlock(np.array([wh]), one, one if back in self.estimated else none, none, apart)
+
+        due = Expected(*(np.array([n], np.int32) for n in (0, TODAY - 400, NEVER, self.meters)))
+        account = Account(np.array([self.inside]), np.array([True]), np.array([self.capacity]), due)
+        verdicts = judge(RULES, TODAY, 1, load, account)
+        assert verdicts.as_read.tolist() == [self.used[0]] * len(verdicts.slot)
+        names = [list(VEE_RULES)[code] for code in verdicts.rule]
+        return dict(zip(names, verdicts.limit.tolist(), strict=True))
+
+
+WEEKS = {7: 2_000, 14: 4_000}
+PAIRS = {
+    # limit: 3 x 4,000 Wh, the largest of two like days
+    "spike": (Story({0: 12_001, **WEEKS}), 12_000, Story({0: 12_000, **WEEKS})),
+    # limit: a tenth of 2,000 Wh, the smallest of two like days
+    "low": (Story({0: 199, **WEEKS}), 200, Story({0: 200, **WEEKS})),
+    # limit: 1,000 VA for 24 h, and a fifth more
+    "capacity": (Story({0: 28_801}, capacity=1_000), 28_800, Story({0: 28_800}, capacity=1_000)),
+    "frozen": (Story({0: 5, 1: 5, 2: 5}), NO_LIMIT, Story({0: 5, 1: 5, 2: 6})),
+    "zero_use": (Story({0: 0, 1: 0, 2: 0, 3: 9}), NO_LIMIT, Story({0: 0, 1: 0, 2: 9})),
+    "prolonged_estimation": (
+        Story({0: 1, 1: 2, 2: 3}, frozenset({0, 1, 2})), NO_LIMIT, Story({0: 1, 1: 2, 2: 3}, frozenset({0, 1})),
+    ),
+    "inactive_use": (Story({0: 1}, inside=False), 0, Story({0: 0}, inside=False)),
+    # tolerance: half a percent of 10,000 Wh
+    "sum_check": (
+        Story({0: 10_000}, periods={"peak": 6_000, "valley": 3_949}), 50,
+        Story({0: 10_000}, periods={"peak": 6_000, "valley": 3_950}),
+    ),
+}  # fmt: skip
+
+
+def test_no_rule_is_without_its_pair():
+    assert list(PAIRS) == list(VEE_RULES) == list(Vee.model_fields)
+
+
+@pytest.mark.parametrize("rule", VEE_RULES)
+def test_a_day_that_trips_it_and_one_that_just_does_not(rule):
+    trips, limit, does_not = PAIRS[rule]
+    assert trips.found() == {rule: limit}
+    assert does_not.found() == {}
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        Story({0: 99_999, 7: 2_000}),  # one like day is too few
+        Story({0: 1_000, 7: 100, 14: 100}),  # a small spike: not above 1,000 Wh
+        Story({0: 99, 7: 900, 14: 2_000}),  # low, but the smallest like day is below 1,000 Wh
+        Story({0: 199, **WEEKS}, meters=2),  # low, but one of two meters is missing
+        Story({0: 5, 1: 5, 2: 5, 3: 5}),  # the fourth day of a run is not named again
+        Story({0: 0, 1: 0, 2: 0}),  # nothing used, but nothing before that either
+        Story({0: 0, 1: None, 2: 0, 3: 9}),  # a missing read is not zero use
+        Story({0: 28_801}),  # no capacity is known
+        Story({0: 10_000}, periods={"reverse": 1}),  # what is fed in is no part of the total
+    ],
+)
+def test_what_trips_nothing(story):
+    assert story.found() == {}
+
+
+def test_rules_that_are_off_are_not_looked_at():
+    assert Vee.model_validate({"spike": {"severity": "off", "factor_ppm": 1, "at_least_wh": 0}}).on() == {}
+    assert Vee().on() == {}
