@@ -37,8 +37,10 @@ class Amounts:
         return out
 
     def rounded(self, digits: int = 2) -> Int:
-        """In units of `10**-digits` of a major unit, halves up. The one place where an amount is rounded."""
+        """In units of `10**-digits` of a major unit, digits up to 12, halves up. The one place where an amount is rounded."""
         per_unit = PARTS_OF_MAJOR // 10**digits
+        if per_unit < SPLIT:
+            return np.asarray(self.high * (SPLIT // per_unit) + (self.low + per_unit // 2) // per_unit)
         whole, rest = np.divmod(self.high, per_unit // SPLIT)
         more, low = np.divmod(self.low, per_unit)
         result: Int = whole + more + (rest * SPLIT + low + per_unit // 2) // per_unit
