@@ -249,16 +249,34 @@ def verify(
 def query(
     sql: Annotated[str, typer.Argument(help="One SQL statement; read only.")],
     config: ConfigFile = DEFAULT_CONFIG,
+    as_known_at: Annotated[
+        str | None,
+        typer.Option(help="Ask what was published at a moment, such as 2026-03-01 or 2026-03-01T06:30, in UTC."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ask the published marts something, in SQL."""
-    import duckdb
+    from schemas.errors import StateError
 
-    from schemas.errors import ConfigError, StateError
+    loaded = _load(config)
+    if as_known_at is not None:
+        from pipelines.as_known import marts_at, moment_of
 
-    marts = Path(_load(config).warehouse) / "marts.duckdb"
+        with marts_at(loaded, moment_of(as_known_at)) as then:
+            _ask(then, sql, as_json=as_json)
+        return
+    marts = Path(loaded.warehouse) / "marts.duckdb"
     if not marts.exists():
         raise StateError(f"{marts} is not there yet: nothing has been published. Start with `wattier run`.")
+    _ask(marts, sql, as_json=as_json)
+
+
+def _ask(marts: Path, sql: str, *, as_json: bool) -> None:
+    """Print what a statement gives."""
+    import duckdb
+
+    from schemas.errors import ConfigError
+
     with duckdb.connect(str(marts), read_only=True) as con:
         con.execute("SET python_enable_replacements = false")  # else `FROM marts` is our variable, not a table
         try:

@@ -154,10 +154,14 @@ class Publisher:
     def _full(self, entry: Entry) -> str:
         return str(self.warehouse.store.full(entry.path))
 
-    def derive(self, generation: Generation) -> None:
-        """Write marts.duckdb from a generation."""
-        files = {name: [e.path for e in generation.of(f"mart:{name}")] for name in MARTS if name not in SMALL}
-        extra = {view: [e.path for e in generation.of(kind)] for view, kind in ACCEPTED.items()}
+    def derive(self, generation: Generation, path: Path | None = None) -> None:
+        """Write marts.duckdb from a generation; or another file, elsewhere."""
+
+        def paths(kind: str) -> list[str]:
+            return [e.path if path is None else self._full(e) for e in generation.of(kind)]
+
+        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL}
+        extra = {view: paths(kind) for view, kind in ACCEPTED.items()}
         header = generation.header
         publication = Publication(
             generation.number, date_of(generation.through) if generation.through is not None else None,
@@ -165,7 +169,7 @@ class Publisher:
         )  # fmt: skip
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
-        derive(self.warehouse.marts, publication, files, tables, extra, since)
+        derive(path or self.warehouse.marts, publication, files, tables, extra, since)
 
 
 def generation_of(marts: Path) -> int | None:

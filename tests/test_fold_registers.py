@@ -155,7 +155,8 @@ def test_any_sequence_of_batches_gives_what_the_oracle_says(tmp_path_factory, se
         exceptions = con.execute("SELECT * FROM oracle.reading_exceptions").fetchall()
         waiting = con.execute("SELECT count(*) FROM oracle.pending WHERE source = 'register_readings'").fetchall()[0][0]
         periods = con.execute(
-            "SELECT account_id, service_date - DATE '1970-01-01', register, sum(energy_wh)::BIGINT FROM oracle.counted_apart GROUP BY ALL"
+            "SELECT account_id, service_date - DATE '1970-01-01', register, sum(energy_wh)::BIGINT "
+            "FROM oracle.counted_apart GROUP BY ALL"
         ).fetchall()
     assert {key: value for key, value in shard.used.items() if any(value)} == {
         (account, day): list(rest) for account, day, *rest in wanted
