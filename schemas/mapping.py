@@ -221,7 +221,7 @@ class SourceMapping(_Model):
 
     source: str
     files: tuple[str, ...] = ()
-    format: Literal["auto", "csv", "csv.gz", "parquet"] = "auto"
+    format: Literal["auto", "csv", "csv.gz", "parquet", "nem12", "nem13"] = "auto"
     delimiter: str = ","
     encoding: str = "utf-8"
     decimal: Literal[".", ","] = "."

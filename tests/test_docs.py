@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.cli import EXIT_CODES
 from pipelines.config import load_config
@@ -17,6 +18,7 @@ from pipelines.templates import write_templates
 from schemas import reference
 from schemas.inbound import SOURCES
 from schemas.labels import labels
+from schemas.mapping import parse_sources
 from schemas.marts import MARTS
 from schemas.policy import default_policy_text
 from transforms.checkpoints import CHECKPOINT
@@ -213,3 +215,14 @@ def test_a_failing_step_fails_the_demo_and_other_folders_are_left_alone(tmp_path
     assert refused.returncode == 1
     assert "move it away" in refused.stderr
     assert (folder / "thesis.txt").exists()
+
+
+EXAMPLE = re.compile(r"^```yaml\n(sources:\n.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def test_mappings_that_a_page_shows_whole_are_accepted() -> None:
+    """Every block that begins with `sources:` is a mapping; what it leaves out by `...` is not looked at."""
+    shown = [(page, block) for page in PAGES for block in EXAMPLE.findall(text_of(page)) if "..." not in block]
+    assert len(shown) >= 2
+    for page, block in shown:
+        assert parse_sources(yaml.safe_load(block)["sources"], name_of(page))

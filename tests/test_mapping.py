@@ -68,7 +68,7 @@ def test_event_days_end_soon_and_reference_days_reach_far() -> None:
         ({"topics": "a", "columns": {**COLUMNS, "quality": "m.q"}}, "columns.meter_id: 'm': is an object in the messages"),
         ({"files": []}, "meter_readings.files: []: must be patterns relative to the landing folder"),
         ({"files": "../x.csv"}, "meter_readings.files: '../x.csv': must be patterns relative"),
-        ({"format": "xlsx"}, "meter_readings.format: 'xlsx': must be 'auto', 'csv', 'csv.gz' or 'parquet'"),
+        ({"format": "xlsx"}, "meter_readings.format: 'xlsx': must be 'auto', 'csv', 'csv.gz', 'parquet', 'nem12'"),
         ({"delimiter": "::"}, "meter_readings.delimiter: '::': must be one ASCII character"),
         ({"encoding": "klingon"}, "meter_readings.encoding: 'klingon': no such encoding; for example utf-8, gb18030"),
         ({"decimal": "'"}, "meter_readings.decimal: \"'\": must be '.' or ','"),

@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from schemas.dateformat import date_pattern
 from schemas.errors import FileFault
 from schemas.mapping import Kind, SourceMapping, kind_of, zone
+from transforms.kernels.nem import READ_COLUMNS, nem12_rows, nem13_rows
 from transforms.kernels.parse import Broken, Decoded, Delivery, decode_block
 
 CSV_BLOCK_BYTES = 2 << 20  # Arrow reads up to 32 of them ahead
 HEADER_BYTES = 1 << 20
 SUFFIXES = {".csv": "csv", ".txt": "csv", ".tsv": "csv", ".csv.gz": "csv.gz", ".parquet": "parquet", ".pq": "parquet"}
+NEM = {"nem12": nem12_rows, "nem13": nem13_rows}
 DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -61,6 +63,8 @@ def _raw_blocks(uri: str, content: str, form: str, mapping: SourceMapping, block
     with faults_of(uri), _opened(uri, content) as file:
         if form == "parquet":
             yield from _parquet_blocks(uri, file, mapping, block_rows)
+        elif form in NEM:
+            yield from _nem_blocks(uri, file, form, mapping, block_rows)
         else:
             plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if form == "csv.gz" else file
             yield from _csv_blocks(uri, Utf8Reader(uri, plain, mapping.encoding), mapping, block_rows)
@@ -376,6 +380,30 @@ def _check_lines(uri: str, columns: dict[str, pa.Array], row: NDArray[np.int64],
             f"row {min(rows)} goes on over a line break: a quote is probably not closed.",
             "Mend the quote, or set `quoting: false` in the mapping if the file quotes nothing.",
         )
+
+
+# --- NEM12 and NEM13 ----------------------------------------------------------------------------------------------
+
+
+def _nem_blocks(uri: str, file: BinaryIO, form: str, mapping: SourceMapping, block_rows: int) -> Iterator[Raw]:
+    wanted = list(source_columns(mapping))
+    if form == "nem13" and (unknown := [name for name in wanted if name not in READ_COLUMNS]):
+        raise _no_column(uri, unknown, list(READ_COLUMNS), _mend(unknown, source_columns(mapping), mapping))
+    reader = cast(BinaryIO, Utf8Reader(uri, file, mapping.encoding))
+    lines = codecs.iterdecode(iter(lambda: reader.read(1 << 20), b""), "utf-8")
+    for block in NEM[form](uri, _lines(lines), wanted, block_rows):
+        columns = {name: block.columns[name] for name in wanted}
+        yield Raw(columns, np.array(block.row, np.int64), [])
+
+
+def _lines(pieces: Iterator[str]) -> Iterator[str]:
+    """Pieces of text as lines."""
+    rest = ""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split("\n")
+        yield from whole
+    if rest:
+        yield rest
 
 
 # --- Parquet -----------------------------------------------------------------------------------------------------
