@@ -97,6 +97,12 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Tolerance(_Model):
+    """How far from midnight a time of day may be."""
+
+    within_minutes: int = Field(ge=1, le=719)
+
+
 class ColumnMapping(_Model):
     """Where one schema column comes from: a column of the source, or a constant. A day may be in several columns: their values
     are read as one, with `-` between them.
@@ -111,7 +117,7 @@ class ColumnMapping(_Model):
     map: dict[str, str | bool | None] | None = None
     empty: tuple[str, ...] = ()
     shift_days: int = Field(default=0, ge=-36_525, le=36_525)
-    time_of_day: Literal["midnight", "drop"] = "midnight"
+    time_of_day: Literal["midnight", "drop"] | Tolerance = "midnight"
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +139,11 @@ class ColumnMapping(_Model):
         if value is not None:
             date_pattern(value)
         return value
+
+    @property
+    def minutes_off(self) -> int:
+        """Minutes within which a time of day is the midnight beside it."""
+        return self.time_of_day.within_minutes if isinstance(self.time_of_day, Tolerance) else 0
 
     @property
     def origins(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ REASONS: dict[str, str] = {
     "deliver the right value.",
     "bad_date": "Not a day of the calendar in the mapping's `format`, or a time of day other than midnight. Check "
     "`format` and `time_of_day` in the mapping, else deliver the row again.",
+    "off_midnight": "A time of day further from midnight than `time_of_day: {within_minutes: ...}` of the mapping allows: "
+    "the reading closes no day. Nothing is done about it, unless the time is wrong: then deliver the row again.",
     "date_out_of_range": "A day before the first or after the last that the mapping's `dates` allow. Check `format` "
     "and `dates` in the mapping, else deliver the right day.",
     "unknown_code": "A code that the mapping's `map` does not name. Add it there and deliver the file again under a "

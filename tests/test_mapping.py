@@ -90,6 +90,8 @@ def test_event_days_end_soon_and_reference_days_reach_far() -> None:
         ({"columns": {**COLUMNS, "service_date": {"constant": "today"}}}, "'today': must be a day such as 2015-01-31"),
         ({"columns": {**COLUMNS, "quality": {"column": "q", "map": {0: "good"}}}}, "map.0: 'good': must be actual"),
         ({"columns": {**COLUMNS, "quality": {"column": "q", "map": {True: "actual"}}}}, "put quotes around yes, no"),
+        ({"columns": {**COLUMNS, "service_date": {"column": "d", "time_of_day": "noon"}}}, "service_date.time_of_day"),
+        ({"columns": {**COLUMNS, "service_date": {"column": "d", "time_of_day": {"within_minutes": 720}}}}, "less than or equal"),
         ({"columns": {**COLUMNS, "quality": {"constant": "good"}}}, "columns.quality.constant: 'good': must be one of"),
         ({"columns": {**COLUMNS, "energy_wh": {"constant": -1}}}, "constant: -1: must be a whole number in Wh"),
         ({"columns": {**COLUMNS, "quality": {"constant": "actual", "map": {"0": "actual"}}}}, "constant takes no map"),

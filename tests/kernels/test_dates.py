@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.reasons import REASONS
+from schemas.reasons import FAULTS, REASONS
 from transforms.kernels.dates import from_temporal, parse_days, shift_and_bound
 from transforms.kernels.parsed import Parsed
 
@@ -81,3 +81,29 @@ def test_days_move_and_keep_their_bounds(days: list[date | None], shift: int) ->
     want = [day if day is None or first <= day <= last else "date_out_of_range" for day in moved]
     for column in (pa.array(days, pa.date32()), pa.array(days, pa.date64())):
         assert outcomes(shift_and_bound(from_temporal(column), shift, first, last)) == want
+
+
+TIMES = [
+    ("2026-03-01 00:00:00", "2026-03-01"), ("2026-03-01 00:30:00", "2026-03-01"), ("2026-03-01 00:30:01", None),
+    ("2026-02-28 23:30:00", "2026-03-01"), ("2026-02-28 23:29:59", None), ("2026-03-01 12:00:00", None),
+    ("2026-12-31 23:59:59", "2027-01-01"),
+]  # fmt: skip
+
+
+def test_a_time_near_midnight_is_that_midnight() -> None:
+    """By the minute, before it and after it; text and timestamps say the same."""
+    text = pa.array([time for time, _ in TIMES] + ["", None])
+    wanted = [date.fromisoformat(day) if day else None for _, day in TIMES] + [None, None]
+    stamps = pa.array([datetime.fromisoformat(time) for time, _ in TIMES] + [None, None], pa.timestamp("us"))
+    off = [FAULTS["off_midnight"] * (day is None) for _, day in TIMES] + [0, 0]
+    for parsed in (
+        parse_days(text, "%Y-%m-%d %H:%M:%S", within_minutes=30),
+        from_temporal(stamps, within_minutes=30),
+    ):
+        assert parsed.values.to_pylist() == wanted
+        assert parsed.faults.tolist() == off
+
+
+def test_what_is_no_time_at_all_is_no_date() -> None:
+    parsed = parse_days(pa.array(["2026-03-01 24:00:00", "x"]), "%Y-%m-%d %H:%M:%S", within_minutes=30)
+    assert parsed.faults.tolist() == [FAULTS["bad_date"]] * 2

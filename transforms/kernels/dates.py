@@ -14,24 +14,27 @@ from transforms.kernels.parsed import Mask, Parsed, blame, build, mask_of, no_fa
 
 Longs = NDArray[np.int64]
 EPOCH = date(1970, 1, 1)
+DAY_SECONDS = 86_400
 
 
-def parse_days(text: pa.Array | pa.ChunkedArray, date_format: str = "%Y-%m-%d", drop_time: bool = False) -> Parsed:
+def parse_days(text: pa.Array | pa.ChunkedArray, date_format: str = "%Y-%m-%d", drop_time: bool = False,
+               within_minutes: int = 0) -> Parsed:  # fmt: skip
     """Parse days in a format such as %Y/%m/%d; 2015/1/1 and 2015/01/01 are the same day.
 
     Args:
         text: (n,) string. Blanks around a day are ignored; null and blank give null without a fault.
         date_format: see `schemas.dateformat.date_pattern`.
         drop_time: whether a time of day that the format names may be other than midnight.
+        within_minutes: a time so close to a midnight, before or after it, is that midnight.
 
-    Returns: values (n,) date32. Faults: `bad_date`.
+    Returns: values (n,) date32. Faults: `bad_date`; `off_midnight` for a time of day that is not within the minutes.
 
     >>> parse_days(pa.array(["2015/1/1", "2015/02/29", ""]), "%Y/%m/%d").values.to_pylist()
     [datetime.date(2015, 1, 1), None, None]
     """
     whole = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
     coded = whole.dictionary_encode()  # a file has few different days, so each is parsed once
-    days = _parse_distinct(coded.dictionary, date_format, drop_time)
+    days = _parse_distinct(coded.dictionary, date_format, drop_time, within_minutes)
     if not len(coded.dictionary):
         return Parsed(pa.nulls(len(whole), pa.date32()), no_faults(len(whole)))
     index = coded.indices
@@ -39,7 +42,7 @@ def parse_days(text: pa.Array | pa.ChunkedArray, date_format: str = "%Y-%m-%d", 
     return Parsed(days.values.take(index), np.where(mask_of(index.is_valid()), days.faults[at], 0).astype(np.uint8))
 
 
-def _parse_distinct(text: pa.Array, date_format: str, drop_time: bool) -> Parsed:
+def _parse_distinct(text: pa.Array, date_format: str, drop_time: bool, within_minutes: int) -> Parsed:
     text = pc.utf8_trim_whitespace(text)
     filled = mask_of(pc.greater(pc.binary_length(text), 0))
     found = pc.extract_regex(text, f"^{date_pattern(date_format)}$")
@@ -48,11 +51,22 @@ def _parse_distinct(text: pa.Array, date_format: str, drop_time: bool) -> Parsed
     days, real = days_of(part["Y"], part["m"], part["d"])
     hour, minute, second = (part.get(name, np.zeros(len(text), np.int64)) for name in "HMS")
     real &= (hour < 24) & (minute < 60) & (second < 60)
-    if not drop_time:
-        real &= hour + minute + second == 0
+    seconds = hour * 3600 + minute * 60 + second
     faults = no_faults(len(text))
+    if not drop_time and not within_minutes:
+        real &= seconds == 0
     blame(faults, filled & ~(matched & real), "bad_date")
+    if not drop_time and within_minutes:
+        ahead, off = _nearest_midnight(seconds, within_minutes)
+        blame(faults, filled & off, "off_midnight")
+        days = days + ahead
     return Parsed(build(days, ~filled | (faults != 0), pa.date32()), faults)
+
+
+def _nearest_midnight(seconds: Longs, within_minutes: int) -> tuple[NDArray[np.int32], Mask]:
+    """(n,) days to go on to the midnight that is so near, 0 or 1; and whether none is. seconds: (n,) since the last one."""
+    before, after = DAY_SECONDS - seconds <= within_minutes * 60, seconds <= within_minutes * 60
+    return (before & ~after).astype(np.int32), ~(before | after)
 
 
 def _whole(digits: pa.Array, matched: Mask) -> Longs:
@@ -70,11 +84,13 @@ def days_of(
     return days.astype(np.int64).astype(np.int32), real
 
 
-def from_temporal(column: pa.Array | pa.ChunkedArray, time_zone: str = "UTC", drop_time: bool = False) -> Parsed:
+def from_temporal(
+    column: pa.Array | pa.ChunkedArray, time_zone: str = "UTC", drop_time: bool = False, within_minutes: int = 0
+) -> Parsed:
     """Days from a date or timestamp column. A timestamp with a zone is an instant: its day is the local one there.
 
     column: (n,) date32, date64 or timestamp. Returns values (n,) date32. Faults: `bad_date` for a time of day other
-    than midnight, unless `drop_time`.
+    than midnight, unless `drop_time`; with `within_minutes` as `parse_days`.
     """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     faults = no_faults(len(column))
@@ -82,6 +98,14 @@ def from_temporal(column: pa.Array | pa.ChunkedArray, time_zone: str = "UTC", dr
         if column.type.tz is not None:
             column = pc.local_timestamp(pc.cast(column, pa.timestamp(column.type.unit, time_zone)))
         midnight = pc.floor_temporal(column, unit="day")
+        if within_minutes and not drop_time:
+            seconds = pc.divide(
+                pc.cast(pc.cast(pc.subtract(column, midnight), pa.duration("us")), pa.int64()), 1_000_000
+            )
+            ahead, off = _nearest_midnight(np.asarray(seconds.fill_null(0)), within_minutes)
+            blame(faults, mask_of(column.is_valid()) & off, "off_midnight")
+            days = np.asarray(pc.cast(pc.cast(midnight, pa.date32()), pa.int32()).fill_null(0)) + ahead
+            return Parsed(build(days, ~mask_of(column.is_valid()) | (faults != 0), pa.date32()), faults)
         if not drop_time:
             blame(faults, mask_of(pc.not_equal(column, midnight)), "bad_date")
         column = pc.if_else(pa.array(faults == 0), midnight, None)

@@ -168,11 +168,11 @@ def _parse(delivery: Delivery, mapping: SourceMapping, column: Column, mapped: C
                 else rescale(raw, scale, *bounds, rounded=rounded)
             )
         case "day":
-            drop = mapped.time_of_day == "drop"
+            drop, within = mapped.time_of_day == "drop", mapped.minutes_off
             if text or pa.types.is_integer(raw.type):
-                days = parse_days(pc.cast(raw, pa.string()), mapped.format or "%Y-%m-%d", drop)
+                days = parse_days(pc.cast(raw, pa.string()), mapped.format or "%Y-%m-%d", drop, within)
             else:
-                days = from_temporal(raw, mapping.time_zone, drop)
+                days = from_temporal(raw, mapping.time_zone, drop, within)
             first, last = mapping.day_bounds(column.name, delivery.day(mapping.time_zone))
             return shift_and_bound(days, mapped.shift_days, first, last)
         case "flag" if pa.types.is_boolean(raw.type):
