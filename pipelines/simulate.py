@@ -50,7 +50,8 @@ class Settings:
     `plain`: every row once, on the next day, without faults (for benchmarks). `registers`: meters show cumulative
     registers, in all and by period, in place of interval energy. `faults`: a handful of rows that a reader has to reject.
     `skip_days`: the first days are simulated but not written, so that a simulation can be taken further in the folder of
-    a shorter one. The shares are of all readings. Raises ConfigError.
+    a shorter one. The shares are of all readings; of the late ones, most come within five days, `very_late_share`
+    within 30. Raises ConfigError.
     """
 
     accounts: int
@@ -64,6 +65,7 @@ class Settings:
     registers: bool = False
     faults: bool = True
     late_share: float = 0.01
+    very_late_share: float = 0.05
     missing_share: float = 0.003
     duplicates_share: float = 0.002
     corrections_share: float = 0.002
@@ -157,7 +159,7 @@ def delays(n: int, rng: np.random.Generator, usual: int, rarely: int, rare_share
 
 def deliver(
     rows: Rows, lands: Ints, value: str, shares: tuple[float, ...], rng: np.random.Generator, pending: Pending,
-    conflicts: bool = False,
+    conflicts: bool = False, very_late_share: float = 0.05,
 ) -> Counter[str]:  # fmt: skip
     """Puts rows among the pending ones, each with at most one of the `FATES`; returns how many met which.
 
@@ -184,7 +186,7 @@ def deliver(
         rows["estimated"][estimated] = True
     fixed_on = lands[corrected] + delays(len(corrected), rng, 7, 60, 0.2)
     again_on = lands[again] + rng.integers(0, 4, len(again))
-    lands[late] += delays(len(late), rng, 5, 30, 0.05).astype(lands.dtype)
+    lands[late] += delays(len(late), rng, 5, 30, very_late_share).astype(lands.dtype)
 
     keep = np.ones(len(rows), bool)
     keep[missing] = False
@@ -273,7 +275,8 @@ def deliveries(
         lands = np.full(len(readings), day + 1)
         rng = world.random("readings", day)
         summary.fates += deliver(
-            readings, lands, "energy_wh", settings.shares, rng, pending[source], settings.has_faults
+            readings, lands, "energy_wh", settings.shares, rng, pending[source], settings.has_faults,
+            settings.very_late_share,
         )  # fmt: skip
         landed = {name: queue.pop(day + 1) for name, queue in pending.items()}
         summary.pending = sum(queue.size for queue in pending.values())

@@ -72,6 +72,15 @@ def test_registers_give_the_marts_of_interval_energy_and_a_ratio(tmp_path):
     assert said["compared"]["features"]["rows"] > 900
 
 
+def test_late_readings_cost_something_and_give_what_the_oracle_gives(tmp_path):
+    options = ["--accounts=500", "--days=12", "--shards=2", "--measured=2", f"--work={tmp_path}", "--json"]
+    code, printed, errors = run("late.py", *options)
+    assert code == 0, errors
+    said = json.loads(printed)
+    assert said["mismatches"] == 0
+    assert all(ratio > 0 for ratio in said["ratios"].values())
+
+
 def test_growth_runs_and_gives_a_ratio(tmp_path):
     options = ["--accounts=300", "--early=10", "--late=20", "--measured=1", "--rounds=1", "--shards=1"]
     code, printed, errors = run("growth.py", *options, f"--work={tmp_path}")
