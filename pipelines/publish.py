@@ -202,8 +202,9 @@ def reject_summary(files: list[str]) -> str:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
-    from transforms.fold_meters import HELD_SCHEMA, WAITING, pending_reasons
+    from transforms.fold_meters import WAITING, pending_reasons
     from transforms.fold_reference import EVENTS_SCHEMA, METERS_SCHEMA
+    from transforms.meter_assignments import HELD_SCHEMA
 
     parts = []
 

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transforms.fold_days import LEDGER_SCHEMA, calendar_rows, settle_versions, sum_calendar, update_expected
-from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.kernels.reference import NEVER
+from transforms.meter_assignments import EXPECTED_SCHEMA
 
 START = date(2024, 1, 1)
 Version = tuple[int, str, int, int, int]

@@ -21,9 +21,10 @@ from tests.oracles import worlds as tables
 from tests.pipeline.worlds import INGREDIENTS, a_world
 from transforms.blocks import by_kind, one_batch, tag
 from transforms.checkpoints import METER_STATE
-from transforms.fold_meters import READINGS_SCHEMA, FoldMetersShard
+from transforms.fold_meters import FoldMetersShard
 from transforms.fold_reference import METERS_SCHEMA, TO_METER_SHARD
 from transforms.fold_registers import REGISTERS_SCHEMA
+from transforms.interval_days import READINGS_SCHEMA
 from transforms.shards import Place, state_block
 from transforms.storage import Commit
 

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 
 from schemas.inbound import LEDGER_EVENTS, REGISTERS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
-from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
+from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 

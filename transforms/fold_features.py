@@ -21,7 +21,6 @@ from schemas.policy import Policy
 from schemas.vee import VEE_RULES, Vee
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.fold_days import LEDGER_SCHEMA
-from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.fold_reference import load_population
 from transforms.kernels.ledger import Carried, Ledger, credit_features
 from transforms.kernels.order_statistics import ladder
@@ -29,6 +28,7 @@ from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT, Account, Verdicts, judge
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
+from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 

@@ -1,15 +1,14 @@
 """Fold 0, by meter shard: which reading of a meter-day counts, and for which account.
 
-Of interval energy the fold's arithmetic is the identity; what it settles is revisions and assignments. Cumulative registers
-become energy in `transforms.fold_registers`. It emits differences, account by account: `+` what counts now, `-` what
-counted before. They add up in any order.
+Revisions of interval energy are settled in `transforms.interval_days`, cumulative registers become energy in
+`transforms.fold_registers`, and assignments come from `transforms.meter_assignments`. The fold emits differences, account by
+account: `+` what counts now, `-` what counted before. They add up in any order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
@@ -17,13 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import APART, METER_READINGS, METERS, QUALITIES, REGISTERS
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split, tag
-from transforms.fold_reference import STAMP_FIELDS, TO_METER_SHARD, marked, touched
+from transforms.fold_reference import TO_METER_SHARD
 from transforms.fold_registers import (
-    DIFFERENCE_SCHEMA,
     EXCEPTIONS_SCHEMA,
-    PERIODS_SCHEMA,
     REGISTERS_SCHEMA,
     RegisterDay,
     RegistersFolded,
@@ -32,22 +28,22 @@ from transforms.fold_registers import (
     register_day_from_batch,
     register_day_to_batch,
 )
-from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
-from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, order_by
-from transforms.kernels.terms import COUNT, NO_INDEX, Terms
+from transforms.interval_days import READINGS_SCHEMA, MetersFolded, fold_meters
+from transforms.kernels.readings import MeterDay
+from transforms.kernels.reference import NEVER
+from transforms.kernels.terms import Terms
 from transforms.logs import merge as merge_files
 from transforms.logs import to_merge
+from transforms.meter_assignments import (
+    EXPECTED_SCHEMA,
+    HELD_SCHEMA,
+    assignments,
+    in_order,
+    terms_of,
+    update_assignments,
+)
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry, Store
-
-METER_CONTENT = [f.name for f in METERS.schema if f.name not in ("meter_id", "installed_on", "revision")]
-READINGS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METER_READINGS.schema] + STAMP_FIELDS)
-HELD_SCHEMA = pa.schema([*TO_METER_SHARD, pa.field("slot", pa.int32())])
-EXPECTED_SCHEMA = pa.schema(
-    [("slot", pa.int32()), ("installed", pa.int32()), ("removed", pa.int32()), ("meters", pa.int32())]
-)
-APART_COLUMNS = {REGISTERS.index(name): f"{name}_wh" for name in APART}
-"""Columns of interval energy beside the total, by the number of their register."""
 
 WAITING = {
     "meter_readings": (READINGS_SCHEMA, "pending_readings"),
@@ -57,275 +53,6 @@ WAITING = {
 
 Mask = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class AssignmentsUpdate:
-    """What new meter rows did.
-
-    held: rows that hold, of `HELD_SCHEMA`. changed: (m,) slots of meters whose assignment differs. reassigned_from: first
-    day on which one of those that were assigned before is assigned otherwise. terms: (t,) slots of meters that are read
-    otherwise, and (t,) from which day. account, installed, removed, meters: (k,) differences of expected stretches by
-    account. accepted, superseded: of the new rows of known accounts.
-    """
-
-    held: pa.Table
-    changed: Int
-    reassigned_from: int | None
-    terms: tuple[Int, Int]
-    account: Int
-    installed: npt.NDArray[np.int32]
-    removed: npt.NDArray[np.int32]
-    meters: npt.NDArray[np.int32]
-    accepted: int
-    superseded: int
-
-
-def update_assignments(held: pa.Table, new: pa.Table) -> AssignmentsUpdate:
-    """Merge new meter rows into those held; both of `HELD_SCHEMA`. Only meters among the new rows are touched."""
-    if new.num_rows == 0:
-        none, no_days = np.zeros(0, np.int64), np.zeros(0, np.int32)
-        return AssignmentsUpdate(held, none, None, (none, none), none, no_days, no_days, no_days, 0, 0)
-    mine = touched(held, new)
-    old, rest = held.filter(pa.array(mine)), held.filter(pa.array(~mine))
-    table = marked(old, new).append_column("unknown", pc.invert(pa.concat_tables([old, new])["known"]))
-    merged = latest(table, ["meter_id", "installed_on"], [*METER_CONTENT, "unknown", "fresh", "delivery", "row"])
-    accepted = int(pc.sum(pc.and_(merged["fresh"], merged["known"])).as_py() or 0)
-    merged = merged.drop_columns(["fresh", "unknown"])
-
-    both = pa.concat_tables([old, merged])
-    sign = np.repeat(np.array([-1, 1]), [old.num_rows, merged.num_rows])
-    slot, account, known = numpy(both["slot"], np.int64), numpy(both["account"]), numpy(both["known"])
-    main, installed, removed = is_main(both), days(both["installed_on"]), np.concatenate([ends(old), ends(merged)])
-    differs = _unmatched(np.stack([slot, account, known, main, installed, removed]), sign)
-    numbers, stated_end = _numbers(both), days(both["removed_on"])
-    begin: list[Any]
-    end: list[Any]
-    begin, end = [slot, account, known, main, installed, *numbers[:-COUNT]], [stated_end, *numbers[-COUNT:]]
-    otherwise = _unmatched(np.stack([*begin, *end]), sign)
-    # Where a row is given another end alone, all is as it was up to the last day of the earlier one.
-    ends_alone = otherwise & ~_unmatched(np.stack(begin), sign)
-    since = np.where(ends_alone, np.maximum(stated_end - 1, installed), installed).astype(np.int64)[otherwise]
-    meters = np.unique(slot[otherwise])
-    first = np.full(len(meters), NEVER, np.int64)
-    np.minimum.at(first, np.searchsorted(meters, slot[otherwise]), since)
-    counted = differs & known & main
-    before = np.isin(slot, slot[counted & (sign < 0)])
-    whose = np.unique(account, return_inverse=True)[1] * (int(slot.max()) + 1) + slot
-    again = counted & before
-    return AssignmentsUpdate(
-        pa.concat_tables([rest, merged]).combine_chunks(), np.unique(slot[differs]),
-        first_difference(whose[again], installed[again], removed[again], sign[again]),
-        (meters, first),
-        account[counted], installed[counted], removed[counted], sign[counted].astype(np.int32),
-        accepted, int(pc.sum(new["known"]).as_py() or 0) - accepted,
-    )  # fmt: skip
-
-
-def _unmatched(rows: npt.NDArray[np.int64], sign: Int) -> Mask:
-    """Which rows do not cancel out. rows: (columns, k); sign: (k,) -1 for those taken away, 1 for those added."""
-    _, index = np.unique(rows, axis=1, return_inverse=True)
-    net = np.zeros(index.max() + 1, np.int64)
-    np.add.at(net, index, sign)
-    result: Mask = net[index] != 0
-    return result
-
-
-def is_main(meters: pa.Table) -> Mask:
-    """Which meter rows are of meters that count. (k,)."""
-    return ~numpy(pc.fill_null(pc.equal(meters["role"], "check"), False))
-
-
-def _numbers(meters: pa.Table) -> list[Int]:
-    """Multiplier, modulus and indexes of meter rows, where none is given as `Terms` has it. (k,) each."""
-    given = [(name, NO_INDEX) for prefix in ("installed_", "removed_") for name in (f"{prefix}{r}" for r in REGISTERS)]
-    return [numpy(pc.fill_null(meters[name], none)) for name, none in (("multiplier", 1), ("modulus", 0), *given)]
-
-
-def assignments(held: pa.Table) -> Assignments:
-    """Assignment rows by meter slot. held: `HELD_SCHEMA`."""
-    order, slot, installed = in_order(held), numpy(held["slot"], np.int32), days(held["installed_on"])
-    removed, account, known = days(held["removed_on"]), numpy(held["account"]), numpy(held["known"])
-    return Assignments(
-        slot[order], installed[order], removed[order], account[order], known[order], is_main(held)[order]
-    )
-
-
-def terms_of(held: pa.Table) -> Terms:
-    """How the meters are read. held: `HELD_SCHEMA`."""
-    order, known = in_order(held), numpy(held["known"])
-    multiplier, modulus, *given = (column[order] for column in _numbers(held))
-    opening, closing = (np.stack(some, axis=1) for some in (given[: len(REGISTERS)], given[len(REGISTERS) :]))
-    slot, installed, removed = numpy(held["slot"], np.int64), days(held["installed_on"]), days(held["removed_on"])
-    return Terms.of(
-        slot[order], installed[order].astype(np.int64), removed[order].astype(np.int64), numpy(held["account"])[order],
-        known[order], (known & is_main(held))[order], multiplier, modulus, opening, closing,
-    )  # fmt: skip
-
-
-def in_order(held: pa.Table) -> Int:
-    """The order of assignment rows by (slot, installed). held: `HELD_SCHEMA`; returns (k,) row positions."""
-    return order_by(numpy(held["slot"]), days(held["installed_on"]))
-
-
-def ends(table: pa.Table) -> npt.NDArray[np.int32]:
-    """When each assignment ends: as its row says, or before that where the meter's next one begins.
-
-    table: `HELD_SCHEMA`, one row for each (slot, installed_on). Returns (k,) day numbers, exclusive, NEVER while it goes on;
-    a row that would end before it begins ends as it begins.
-    """
-    order, slot, installed = in_order(table), numpy(table["slot"]), days(table["installed_on"])
-    followed = np.flatnonzero(slot[order][1:] == slot[order][:-1])
-    begins = np.full(len(slot), NEVER, np.int32)
-    begins[order[followed]] = installed[order[followed + 1]]
-    return np.maximum(np.minimum(days(table["removed_on"]), begins), installed)
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What each meter of a shard adds on one day. All (n,).
-
-    here: read, and of a known account; counts: so, and not by a check meter; account: its shard and slot, -1 where it does
-    not count.
-    """
-
-    here: Mask
-    counts: Mask
-    account: Int
-    day: MeterDay
-
-    @classmethod
-    def of(cls, assigned: Assignments, day: int, state: MeterDay) -> Contribution:
-        """The readings of a day under a set of assignments."""
-        row, known, _ = assigned.on(day, len(state.revision))
-        account, main = (assigned.account[row], assigned.main[row]) if len(assigned.account) else (row, known)
-        return cls(known & state.read, known & main & state.read, np.where(known & main, account, -1), state)
-
-
-def differences(before: Contribution, after: Contribution) -> Iterator[tuple[int, Int, Contribution]]:
-    """Meters whose contribution changed: (-1, their slots, before), then (+1, their slots, after)."""
-    same = before.counts & after.counts & (before.account == after.account)
-    same &= (before.day.low == after.day.low) & (before.day.quality == after.day.quality)
-    same &= (before.day.spread > 0) == (after.day.spread > 0)
-    yield -1, np.flatnonzero(before.counts & ~same), before
-    yield 1, np.flatnonzero(after.counts & ~same), after
-
-
-@dataclass
-class MetersFolded:
-    """What a fold of one meter shard came to: days to write, differences by account, and where each row went.
-
-    apart: the days to write of energy by period and fed in; apart_parts: (sign, day, register, accounts, energy).
-    """
-
-    after: dict[int, MeterDay]
-    parts: list[tuple[int, int, Int, Contribution]]
-    pending: list[Int]
-    lost: list[tuple[int, Int]]
-    accepted: int = 0
-    superseded: int = 0
-    apart: dict[int, RegisterDay] = field(default_factory=dict)
-    apart_parts: list[tuple[int, int, int, Int, Int]] = field(default_factory=list)
-
-    def difference_blocks(self) -> Iterator[Keyed]:
-        """The differences as blocks by account shard."""
-        if not self.parts:
-            return
-        account = np.concatenate([side.account[slots] for _, _, slots, side in self.parts])
-        sign = np.concatenate([np.full(len(slots), s, np.int8) for s, _, slots, _ in self.parts])
-        columns = [
-            (account & 0xFFFF_FFFF).astype(np.int32),
-            np.concatenate([np.full(len(slots), day, np.int32) for _, day, slots, _ in self.parts]),
-            np.concatenate([side.day.low[slots] for _, _, slots, side in self.parts]) * sign,
-            sign,
-            np.concatenate([side.day.quality[slots] > 0 for _, _, slots, side in self.parts]).astype(np.int8) * sign,
-            np.concatenate([side.day.spread[slots] > 0 for _, _, slots, side in self.parts]).astype(np.int8) * sign,
-        ]
-        batch = pa.record_batch([pa.array(c) for c in columns], schema=DIFFERENCE_SCHEMA)
-        for key, block in split(batch, (account >> 32).astype(np.int32)):
-            yield key, tag(block, "difference")
-        if not self.apart_parts:
-            return
-        each = [len(energy) for *_, energy in self.apart_parts]
-        sign, day, register = (
-            np.repeat(np.array([part[at] for part in self.apart_parts], kind), each)
-            for at, kind in enumerate((np.int8, np.int32, np.int8))
-        )
-        account, energy = (np.concatenate([part[at] for part in self.apart_parts]) for at in (3, 4))
-        columns = [(account & 0xFFFF_FFFF).astype(np.int32), day, register, energy * sign, sign]
-        batch = pa.record_batch([pa.array(c) for c in columns], schema=PERIODS_SCHEMA)
-        for key, block in split(batch, (account >> 32).astype(np.int32)):
-            yield key, tag(block, "period_difference")
-
-
-def apart_differences(
-    was: Contribution, now: Contribution, before: RegisterDay, after: RegisterDay
-) -> Iterator[tuple[int, int, Int, Int]]:
-    """What differs of energy by period and fed in, on one day: (-1 or 1, register, accounts, energy). before, after: its state."""
-    for code in sorted({*before, *after}):
-        sides = [
-            (of.counts & day[code].read, of.account, day[code].low)
-            if code in day
-            else (of.counts & False, of.account, of.account)
-            for of, day in ((was, before), (now, after))
-        ]
-        (had, old, low), (has, new, high) = sides
-        same = had & has & (old == new) & (low == high)
-        for sign, (told, account, energy) in zip((-1, 1), sides, strict=True):
-            some = np.flatnonzero(told & ~same)
-            if len(some):
-                yield sign, code, account[some], energy[some]
-
-
-def fold_meters(
-    load: Callable[[int], MeterDay], load_apart: Callable[[int], RegisterDay], old: Assignments, new: Assignments,
-    rows: pa.Table, slot: npt.NDArray[np.int32], redriven: Mask, more_days: Iterable[int],
-) -> MetersFolded:  # fmt: skip
-    """Fold readings into their days, day by day, and find what differs for the accounts.
-
-    load, load_apart: the stored state of a day by day number, of totals and of what is told apart. old, new: assignments
-    before and after (the same object: unchanged).
-    rows: (k,) of `READINGS_SCHEMA`; slot: (k,) their meters; redriven: (k,) rows that waited and are in the stored state.
-    more_days: days to look at although no row is of them.
-    """
-    day, revision, energy = numpy(rows["service_date"]), numpy(rows["revision"]), numpy(rows["energy_wh"])
-    quality = numpy(pc.index_in(rows["quality"], value_set=pa.array(QUALITIES)), np.int8)
-    apart = {
-        code: (~numpy(rows[name].is_null()), numpy(rows[name].fill_null(0)))
-        for code, name in APART_COLUMNS.items()
-        if rows[name].null_count < rows.num_rows
-    }
-    order = np.argsort(day, kind="stable")
-    numbers, starts = np.unique(day[order], return_index=True)
-    rows_of = dict(zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)) if len(order) else {}
-    out, none = MetersFolded({}, [], [], []), np.zeros(0, np.int64)
-    for number in sorted({*rows_of, *more_days}):
-        before, index = load(number), rows_of.get(number, none)
-        after, fresh = before, index[~redriven[index]]
-        if len(fresh):
-            after = merge(before, *reduce_rows(slot[fresh], revision[fresh], energy[fresh], quality[fresh]))
-            out.after[number] = after
-        apart_before = apart_after = load_apart(number)
-        for code, (told, amount) in apart.items():
-            if len(some := fresh[told[fresh]]):
-                day_of = apart_after.get(code) or MeterDay.empty(len(before.revision))
-                merged = merge(day_of, *reduce_rows(slot[some], revision[some], amount[some], quality[some]))
-                out.apart[number] = apart_after = {**apart_after, code: merged}
-        was, now = Contribution.of(old, number, before), Contribution.of(new, number, after)
-        if len(index):
-            accepted, superseded, waits = count_accepted(
-                before, after, now.here, slot[index], revision[index], energy[index], redriven[index]
-            )
-            out.accepted += accepted
-            out.superseded += superseded
-            out.pending.append(index[waits])
-        if old is not new and len(gone := np.flatnonzero(was.here & ~now.here)):
-            out.lost.append((number, gone))
-        out.parts += [(sign, number, slots, side) for sign, slots, side in differences(was, now) if len(slots)]
-        if apart_before is not apart_after or (old is not new and apart_before):
-            parts = apart_differences(was, now, apart_before, apart_after)
-            out.apart_parts += [(sign, number, code, account, energy) for sign, code, account, energy in parts]
-    return out
 
 
 @beam.typehints.with_output_types(Keyed)

@@ -18,13 +18,13 @@ from schemas.policy import Policy
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
 from transforms.fold_features import feature_column
-from transforms.fold_meters import EXPECTED_SCHEMA
 from transforms.fold_reference import load_population
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import NONE
 from transforms.kernels.windows import Windows, consumption_features
+from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, State, numpy
 from transforms.storage import Entry
 
