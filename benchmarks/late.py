@@ -9,58 +9,25 @@ where they differ.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import tick
-from world import go_back
-
-SIDES = {"all in time": False, "1 % late": True}
+from sides import Checked, measure
+from world import World
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prepare, measure, verify, print. Returns 0 where the oracle agrees."""
-    arguments = options(argv)
-    with tick.work_folder(arguments.work) as work:
-        return _bench(arguments, Path(work))
-
-
-def _bench(arguments: argparse.Namespace, work: Path) -> int:
+def check(plain: World, late: World, days: Sequence[str]) -> Checked:
+    """The late world's marts beside the oracle's."""
     from pipelines.config import load_config
     from pipelines.verify import verify
 
-    outcomes: dict[str, tick.Outcome] = {}
-    for side, late in SIDES.items():
-        arguments.late = late
-        world = tick.world_of(arguments, work)
-        tick.contend(arguments, world, "prepare")
-        if not arguments.prepare_only:
-            outcomes[side] = tick.contend(arguments, world, "warm")
-    if arguments.prepare_only:
-        return 0
-    report = verify(str(world.warehouse / "marts.duckdb"), load_config(world.config).policy)
-    go_back(world)
-    plain, some_late = outcomes.values()
-    ratios = {"seconds": some_late.median / plain.median, "cpu": some_late.median_cpu / plain.median_cpu}
-    if arguments.json:
-        print(json.dumps({"ratios": ratios, "mismatches": report.mismatches}))
-    else:
-        print(f"{arguments.accounts:,} accounts, {world.shards} shards; {tick.machine()}")
-        for side, outcome in outcomes.items():
-            print(f"{side:<12} {outcome.median:>8.2f} s {outcome.median_cpu:>8.2f} CPU s; {outcome.stage_text()}")
-        print(f"late / in time: {ratios['seconds']:.2f} by the clock, {ratios['cpu']:.2f} in CPU seconds")
-        print(report)
-    return 0 if report.ok else 1
+    report = verify(str(late.warehouse / "marts.duckdb"), load_config(late.config).policy)
+    return Checked(report.ok, str(report), {"mismatches": report.mismatches})
 
 
-def options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of tick.py that mean something here."""
-    arguments = tick.options([*(argv if argv is not None else sys.argv[1:]), "--only=warm"])
-    arguments.contender = None
-    return arguments
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 where the oracle agrees."""
+    return measure(argv, "late", ("all in time", "1 % late"), check)
 
 
 if __name__ == "__main__":

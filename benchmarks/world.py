@@ -140,10 +140,11 @@ def simulate_stock(world: World) -> None:
         if number % 50 == 0 or number == world.stocked:
             say(f"  simulated {number} of {world.stocked} days, {time.monotonic() - started:,.0f} s")
 
+    none = dict.fromkeys(("very_late_share", "late_reference_share", "missing_share", "duplicates_share"), 0.0)
+    none |= dict.fromkeys(("corrections_share", "estimated_share"), 0.0)
     settings = Settings(
         world.accounts, world.stocked, world.seed, START, stock, "parquet", plain=not world.late, registers=world.registers,
-        skip_days=there, faults=False, very_late_share=0.0, missing_share=0.0, duplicates_share=0.0, corrections_share=0.0,
-        estimated_share=0.0,
+        skip_days=there, faults=False, **none,
     )  # fmt: skip
     simulate(settings, on_day)
     done.write_text(json.dumps({"days": world.stocked}))

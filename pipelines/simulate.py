@@ -51,7 +51,7 @@ class Settings:
     registers, in all and by period, in place of interval energy. `faults`: a handful of rows that a reader has to reject.
     `skip_days`: the first days are simulated but not written, so that a simulation can be taken further in the folder of
     a shorter one. The shares are of all readings; of the late ones, most come within five days, `very_late_share`
-    within 30. Raises ConfigError.
+    within 30. Of new accounts and meters `late_reference_share` are told within ten days. Raises ConfigError.
     """
 
     accounts: int
@@ -66,6 +66,7 @@ class Settings:
     faults: bool = True
     late_share: float = 0.01
     very_late_share: float = 0.05
+    late_reference_share: float = 0.1
     missing_share: float = 0.003
     duplicates_share: float = 0.002
     corrections_share: float = 0.002
@@ -263,7 +264,7 @@ def deliveries(
             lands = np.full(len(rows), day + 1)
             if day and not settings.plain:
                 rng = world.random(name, day)
-                new = (rows["revision"] == 1) & (rng.random(len(rows)) < 0.1)
+                new = (rows["revision"] == 1) & (rng.random(len(rows)) < settings.late_reference_share)
                 lands += np.where(new, rng.integers(2, 10, len(rows)), 0)
             pending[name].add(lands, rows)
         summary.accounts += int(held.opens.sum())
@@ -271,7 +272,10 @@ def deliveries(
         if settings.ledger:
             events = ledger_for_day(world, books, day, held)
             rng = world.random("ledger", day)
-            deliver(events, events["day"] + 1, "amount_fen", ledger_shares, rng, pending["ledger"], settings.has_faults)
+            deliver(
+                events, events["day"] + 1, "amount_fen", ledger_shares, rng, pending["ledger"], settings.has_faults,
+                settings.very_late_share,
+            )  # fmt: skip
         lands = np.full(len(readings), day + 1)
         rng = world.random("readings", day)
         summary.fates += deliver(

@@ -1,4 +1,4 @@
--- definitions.md, "VEE". One row per known account and day without a gap, from the first day that any rule looks at.
+-- definitions.md, "VEE". One row per compared account and day without a gap, from the first day that any rule looks at.
 CREATE OR REPLACE TABLE oracle.judged_day AS
 WITH period AS (
     SELECT
@@ -9,6 +9,7 @@ WITH period AS (
     FROM (
         SELECT account_id, service_date, register, sum(energy_wh) AS register_wh, count(*) AS meters
         FROM oracle.counted_apart
+        SEMI JOIN oracle.compared_account USING (account_id)
         WHERE register <> 'reverse'
         GROUP BY ALL
     )
@@ -20,7 +21,7 @@ due AS (
         k.account_id,
         d.service_date,
         coalesce(sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date, d.service_date)), 0) AS meters_due
-    FROM oracle.known_account k
+    FROM oracle.compared_account k
     CROSS JOIN oracle.reached_day d
     LEFT JOIN oracle.assignment a ON a.account_id = k.account_id AND a.is_main AND a.first_day <= d.service_date
     GROUP BY ALL
@@ -102,7 +103,6 @@ WITH facts AS (
         r.estimated_days
     FROM oracle.judged_day d
     JOIN oracle.policy_day v USING (service_date)
-    SEMI JOIN oracle.compared_account c ON c.account_id = d.account_id
     LEFT JOIN oracle.population p USING (account_id, service_date)
     LEFT JOIN oracle.account a
         ON a.account_id = d.account_id

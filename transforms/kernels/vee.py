@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class _Day:
         self.day, self.n, self.accounts = day, n, accounts
         self._load = load
         self._held: dict[int, DayBlock | None] = {}
-        self.energy, self.received = self.energy_of(0), self.received_of(0)
+        self.energy = self.energy_of(0)
 
     def block(self, back: int) -> DayBlock | None:
         """The block of so many days before."""
@@ -98,6 +99,7 @@ class _Day:
         result: Mask = (due > 0) & (self.received_of(back) >= due)
         return result
 
+    @cached_property
     def like(self) -> tuple[Int, Int, Int]:
         """How many like days were read, and the largest and smallest energy of them. (n,) each; 0 and 2^62 where none."""
         count, high, low = np.zeros(self.n, np.int64), np.zeros(self.n, np.int64), np.full(self.n, 1 << 62, np.int64)
@@ -135,13 +137,13 @@ def _no_limit(day: _Day) -> Int:
 
 
 def _spike(day: _Day, rule: Against) -> tuple[Mask, Int]:
-    count, high, _ = day.like()
+    count, high, _ = day.like
     limit = np.maximum(_part(high, rule.factor_ppm), rule.at_least_wh)
     return (count >= rule.like_days) & (day.energy > limit), limit
 
 
 def _low(day: _Day, rule: Against) -> tuple[Mask, Int]:
-    count, _, low = day.like()
+    count, _, low = day.like
     known = (count >= rule.like_days) & (low >= rule.at_least_wh)
     limit = _part(np.where(known, low, 0), rule.factor_ppm)
     return known & day.complete(0) & (day.energy < limit), limit
@@ -157,11 +159,10 @@ def _capacity(day: _Day, rule: Capacity) -> tuple[Mask, Int]:
 
 def _frozen(day: _Day, rule: RunOfDays) -> tuple[Mask, Int]:
     def same(back: int) -> Mask:
-        result: Mask = (day.received_of(back) > 0) & (day.energy_of(back) == day.energy)
+        result: Mask = (day.received_of(back) > 0) & (day.energy_of(back) == day.energy) & (day.energy > 0)
         return result
 
-    some: Mask = day.energy > 0
-    return _run(same, rule.days) & some, _no_limit(day)
+    return _run(same, rule.days), _no_limit(day)
 
 
 def _zero_use(day: _Day, rule: RunOfDays) -> tuple[Mask, Int]:
@@ -179,10 +180,12 @@ def _prolonged_estimation(day: _Day, rule: RunOfDays) -> tuple[Mask, Int]:
 
 def _run(holds: Callable[[int], Mask], days: int) -> Mask:
     """Where something holds on the last so many days, and not on the one before them."""
-    out: Mask = ~holds(days)
-    for back in range(days):
-        out &= holds(back)
-    return out
+    out = holds(0)
+    for back in range(1, days):
+        if not out.any():  # then no day before needs to be read
+            return out
+        out = out & holds(back)
+    return out & ~holds(days) if out.any() else out
 
 
 def _inactive_use(day: _Day, rule: object) -> tuple[Mask, Int]:
@@ -199,7 +202,7 @@ def _sum_check(day: _Day, rule: SumCheck) -> tuple[Mask, Int]:
             told = meters > 0
             total[:k] += energy
             some[:k] |= told
-            whole[:k] &= ~told | (meters == day.received[:k])
+            whole[:k] &= ~told | (meters == block.received)
     limit = np.maximum(_part(day.energy, rule.tolerance_ppm), rule.tolerance_wh)
     return some & whole & (np.abs(day.energy - total) > limit), limit
 
