@@ -76,9 +76,13 @@ class MetersFolded:
     apart_parts: list[tuple[int, int, int, Int, Int]] = field(default_factory=list)
 
     def difference_blocks(self) -> Iterator[Keyed]:
-        """The differences as blocks by account shard."""
-        if not self.parts:
-            return
+        """The differences as blocks by account shard: of totals, and of what is told apart."""
+        if self.parts:
+            yield from self._totals()
+        if self.apart_parts:
+            yield from self._apart()
+
+    def _totals(self) -> Iterator[Keyed]:
         account = np.concatenate([side.account[slots] for _, _, slots, side in self.parts])
         sign = np.concatenate([np.full(len(slots), s, np.int8) for s, _, slots, _ in self.parts])
         columns = [
@@ -92,8 +96,8 @@ class MetersFolded:
         batch = pa.record_batch([pa.array(c) for c in columns], schema=DIFFERENCE_SCHEMA)
         for key, block in split(batch, (account >> 32).astype(np.int32)):
             yield key, tag(block, "difference")
-        if not self.apart_parts:
-            return
+
+    def _apart(self) -> Iterator[Keyed]:
         each = [len(energy) for *_, energy in self.apart_parts]
         sign, day, register = (
             np.repeat(np.array([part[at] for part in self.apart_parts], kind), each)

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from tests.pipeline.bureau import Bureau, assert_balanced
-from tests.pipeline.worlds import account, index, meter
+from tests.pipeline.worlds import account, index, meter, reading
 
 pytestmark = pytest.mark.slow
 
@@ -165,9 +165,32 @@ def test_a_multiplier_found_wrong_restates_what_it_touched(bureau):
     bureau.check()
 
 
-def test_interval_energy_goes_before_registers(bureau):
-    from tests.pipeline.worlds import reading
+def test_interval_energy_by_period_is_corrected_alone(bureau):
+    """The total stays; the split is told anew, then one period, then the total of another day."""
 
+    def told():
+        rows = bureau.query(
+            "SELECT service_date, energy_wh, peak_wh, valley_wh, reverse_wh FROM daily_consumption ORDER BY 1"
+        )
+        return {(when - MONDAY).days: rest for when, *rest in rows}
+
+    bureau.land_all([reading("m", day(0), 10_000, peak="6", valley="4"), reading("m", day(1), 5_000)])
+    bureau.run()
+    assert told() == {0: [10_000, 6_000, 4_000, None], 1: [5_000, None, None, None]}
+    bureau.land_all([reading("m", day(0), 10_000, 2, peak="7", valley="3")])
+    assert bureau.run().restated_from == day(0)
+    assert told()[0] == [10_000, 7_000, 3_000, None]
+    bureau.check()
+    # A later revision that tells no split leaves it; what is fed in comes by itself.
+    bureau.land_all([reading("m", day(0), 9_000, 3, reverse="0.5"), reading("m", day(1), 5_000, 2, valley="5")])
+    bureau.run()
+    assert told() == {0: [9_000, 7_000, 3_000, 500], 1: [5_000, None, 5_000, None]}
+    assert bureau.query("SELECT vee_rule FROM vee_results") == [("sum_check",)]
+    bureau.check()
+    assert_balanced(bureau)
+
+
+def test_interval_energy_goes_before_registers(bureau):
     bureau.land_all([index("m", day(0), "101"), index("m", day(1), "102"), reading("m", day(1), 7_000)])
     bureau.run()
     assert used(bureau) == {0: (20, 0), 1: (7, 0)}
