@@ -200,6 +200,9 @@ JOB = "job.json"
 UNSPLIT = "prism_disable_sdf_split"
 """Experiment of Beam's Prism runner."""
 
+IN_PROCESS = ("FnApiRunner", "BundleBasedDirectRunner")
+"""Runners that show nothing before the input ends."""
+
 FINISH = "--finish_bundle_before_checkpointing"
 
 
@@ -277,6 +280,12 @@ def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, sett
     """Submit the job, and write down its name. Raises ConfigError."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
+    if type(p.runner).__name__ in IN_PROCESS:
+        raise ConfigError(
+            "a stream does not end, and the in-process runner shows nothing before the end: name a runner after --, as "
+            "docs/how-to/stream.md says: --runner=PortableRunner for Flink (infra/flink/cluster.py up prints the options), or "
+            "--runner=PrismRunner"
+        )
     folder = session.place.folder
     if settings.flink and (before := _left_running(warehouse, settings.flink)):
         raise ConfigError(

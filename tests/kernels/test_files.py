@@ -259,6 +259,20 @@ def test_rejected_ledger_events(tmp_path: Path, row: str, column: str, reason: s
     assert [(r["column"], r["reason"]) for r in decoded.rejects.to_pylist()] == [(column, reason)]
 
 
+def test_a_time_too_far_from_midnight_is_rejected(tmp_path: Path) -> None:
+    """Ten minutes before and after midnight are taken for it; eleven are not."""
+    rows = "meter,at,kwh\n1,2015-01-01 23:50,1\n1,2015-01-02 00:10,1\n1,2015-01-02 00:11,1\n1,2015-01-02 23:49,1\n"
+    day = {"column": "at", "format": "%Y-%m-%d %H:%M", "time_of_day": {"within_minutes": 10}}
+    columns = {"meter_id": "meter", "service_date": day, "energy_wh": {"column": "kwh", "unit": "kWh"}}
+    (mapped,) = parse_sources({"meter_readings": {"files": "t.csv", "columns": columns}}, "w").values()
+    decoded = read(land(tmp_path / "t.csv", rows), mapped)
+    assert decoded.rows["service_date"].to_pylist() == [date(2015, 1, 2)] * 2
+    assert rejected(decoded) == [
+        (3, "service_date", "2015-01-02 00:11", "off_midnight"),
+        (4, "service_date", "2015-01-02 23:49", "off_midnight"),
+    ]
+
+
 def test_accepted_ledger_events(tmp_path: Path) -> None:
     text = (
         "account,id,type,day,due,amount,ref\na,1,B,2015-01-01,2015-01-01,10.5,\na,2,P,2015-01-02,,10.50,\n"
@@ -270,7 +284,7 @@ def test_accepted_ledger_events(tmp_path: Path) -> None:
 
 
 def test_every_reason_is_explained_and_reachable() -> None:
-    seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS}
+    seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS} | {"off_midnight"}
     of_messages = {
         "malformed_message",
         "empty_message",

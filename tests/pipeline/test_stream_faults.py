@@ -113,3 +113,12 @@ def test_topics_without_a_broker_are_a_fault_of_the_configuration(bureau):
     path.write_text(path.read_text().replace('files: "readings/readings-*"', "topics: readings"))
     with pytest.raises(ConfigError, match="kafka"):
         next(stream(bureau.config, [], StreamSettings()))
+
+
+def test_a_stream_in_this_process_is_refused_with_the_runners_there_are(tmp_path):
+    bureau = opened(Bureau(tmp_path / "bureau"))
+    with pytest.raises(
+        ConfigError, match=r"name a runner after --, .*--runner=PortableRunner for Flink .*--runner=PrismRunner"
+    ):
+        next(stream(bureau.config, [], StreamSettings()))
+    assert bureau.run().generation == 1
