@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import CATEGORIES, PERIODS, REGISTERS
-from schemas.vee import VEE_RULES
+from schemas.vee import READING_FAULTS, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
 CLASSES = ("A", "B", "C")
@@ -299,14 +299,20 @@ VEE_RESULTS = Relation(
 
 READING_EXCEPTIONS = Relation(
     "reading_exceptions",
-    "Two indexes of one register, one after the other, that no energy follows from; the days between them have none.",
+    "Indexes that no energy follows from: two of one register, one after the other, whose days between have none; or one that its "
+    "meter cannot show.",
     (
         Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
-        Column("service_date", DAY, "Day that the later index closes", key=True),
+        Column("service_date", DAY, "Day that the index, of two the later one, closes", key=True),
         Column("register", TEXT, "Register", key=True, values=REGISTERS),
-        Column("reason", TEXT, "Reason code", values=("register_decrease", "implausible_step")),
-        Column("opened_on", DAY, "Day that the earlier index closes"),
-        Column("step", WH, "Later index less earlier index, before the multiplier", "thousandths of a Wh"),
+        Column("reason", TEXT, "Reason code", values=READING_FAULTS),
+        Column("opened_on", DAY, "Day that the earlier index closes; null where one index is at fault", nullable=True),
+        Column(
+            "step",
+            WH,
+            "Later index less earlier index, before the multiplier; of one index: less the modulus",
+            "thousandths of a Wh",
+        ),
     ),
 )
 

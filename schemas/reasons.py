@@ -23,6 +23,8 @@ REASONS: dict[str, str] = {
     "not_positive": "A charge, payment or write-off of zero or less, or an adjustment of zero. Deliver credits as "
     "payments or as negative adjustments.",
     "due_before_issue": "A charge that is due before its event date. Deliver the right days.",
+    "index_beyond_modulus": "A meter's index at installation or removal that is not below its modulus. Check `unit` of both in "
+    "the mapping, else deliver the row again with the right index or modulus.",
     "malformed_message": "A Kafka message that is not what `payload` of the mapping says: JSON objects in UTF-8, or an "
     "Arrow stream with exact types. Send it again, mended.",
     "empty_message": "A Kafka message without a value (a tombstone). Nothing is deleted by it: send a correction with a "

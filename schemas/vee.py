@@ -96,6 +96,9 @@ VEE_RULES: dict[str, str] = {
 }
 """Rules that a policy sets -> what trips them."""
 
+READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus")
+"""What `reading_exceptions` names: of two indexes, or of one."""
+
 FIXED_RULES: dict[str, tuple[str, str]] = {
     "duplicate": ("Several values for one meter, day and register.", "The highest revision counts; the others are `superseded`. "
                   "Under one revision the smallest value counts, and `meters_conflict` tells of it."),
@@ -103,6 +106,9 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                           "The days between have no energy; `reading_exceptions` names the pair."),
     "implausible_step": ("An index that rises by more than 2^38 Wh a day.",
                          "The days between have no energy; `reading_exceptions` names the pair."),
+    "index_beyond_modulus": ("An index at or above the modulus of its meter: its registers turn over before.",
+                             "No energy is counted from it: its day is shared like a day that was not read; "
+                             "`reading_exceptions` names it. In the `meters` reference: the row is in `rejects`."),
     "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",
                       "It waits in `pending`, and counts when the reference tells of it."),
     "out_of_range": ("Negative energy or index, or one beyond what any meter shows.", "The row is in `rejects`."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import date
 from decimal import Decimal
+from itertools import permutations
 from pathlib import Path
 
 import duckdb
@@ -172,6 +173,72 @@ def test_any_sequence_of_batches_gives_what_the_oracle_says(tmp_path_factory, se
         for row in store.read_parquet(entry).to_pylist()
     ]  # fmt: skip
     assert sorted(stored) == sorted(exceptions)
+
+
+SHOWN = {0: "101", 1: "1000", 2: "1102", 3: "107"}
+"""kWh at the end of day n, on a dial of 1,000 kWh that began day 0 at 100: what days 1 and 2 show is beyond it."""
+
+
+def on(n):
+    return date(2023, 3, 6 + n)
+
+
+def dial(revision=1, modulus="1000", opening="100"):
+    """The meter of `SHOWN`."""
+    return {"meters": [typed(("meters", ("m", str(on(0)), "a", "", "", "", modulus, opening, "", str(revision))))]}
+
+
+def shows(shown, revision=1):
+    """What the meter shows, by day, as rows."""
+    events = [("register_readings", ("m", str(on(n)), kwh, "", "", "", "A", revision)) for n, kwh in shown.items()]
+    return {"register_readings": [typed(event) for event in events]}
+
+
+def what_stands(shard):
+    """Wh and whether estimated by day, and the exceptions as (day, reason, opened_on, kWh)."""
+    store, first = Place(shard.root, "", 1).store(), (on(0) - date(1970, 1, 1)).days
+    tables = [store.read_parquet(e) for e in shard.draft.entries if e.kind == "mart:reading_exceptions"]
+    rows = [row for table in tables for row in table.to_pylist()]
+    return {day - first: (wh, bool(estimated)) for (_, day), (wh, n, estimated, _) in shard.used.items() if n}, sorted(
+        ((row["service_date"] - on(0)).days, row["reason"], row["opened_on"], row["step"] / 10**6) for row in rows
+    )
+
+
+@pytest.mark.parametrize("order", list(permutations(SHOWN)), ids=str)
+def test_an_index_beyond_the_modulus_is_no_point_in_any_order(tmp_path, order):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold(dial())
+    for n in order:
+        shard.fold(shows({n: SHOWN[n]}))
+    # 107 - 101 is shared by days 1 to 3.
+    energy = {0: (1000, False), 1: (2000, True), 2: (2000, True), 3: (2000, True)}
+    alone = [(1, "index_beyond_modulus", None, 0), (2, "index_beyond_modulus", None, 102)]
+    assert what_stands(shard) == (energy, alone)
+
+
+def test_an_index_just_below_the_modulus_is_a_point(tmp_path):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({**dial(), **shows({0: "999.999999"})})
+    assert what_stands(shard) == ({0: (899_999, False)}, [])
+
+
+def test_an_index_beyond_the_modulus_counts_when_the_modulus_is_mended(tmp_path):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({**dial(), **shows(SHOWN)})
+    before = what_stands(shard)
+    shard.fold(dial(2, modulus="1102.000001"))  # 1,102 is just below it, and 107 after it is a turn-over
+    energy = {0: (1000, False), 1: (899_000, False), 2: (102_000, False), 3: (107_000, False)}
+    assert what_stands(shard) == (energy, [])
+    shard.fold(dial(3))
+    assert what_stands(shard) == before
+
+
+def test_an_index_beyond_the_modulus_does_not_open_a_meter(tmp_path):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({**dial(opening=""), **shows({-1: "1100", 0: "101", 1: "102"})})
+    assert what_stands(shard) == ({1: (1000, False)}, [(-1, "index_beyond_modulus", None, 100)])
+    shard.fold(shows({-1: "100"}, revision=2))
+    assert what_stands(shard) == ({0: (1000, False), 1: (1000, False)}, [])
 
 
 def test_relations_agree():

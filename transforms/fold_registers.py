@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 
 from schemas.inbound import QUALITIES, REGISTER_READINGS, REGISTERS
 from schemas.marts import READING_EXCEPTIONS
+from schemas.vee import READING_FAULTS
 from transforms.blocks import Keyed, split, tag
 from transforms.fold_reference import STAMP_FIELDS
 from transforms.kernels.readings import MeterDay, merge, reduce_rows
 from transforms.kernels.reference import NEVER
-from transforms.kernels.registers import REACH_DAYS, ROLLOVER_PPM, Broken, Energies, Points, day_key, energies
+from transforms.kernels.registers import BEYOND, REACH_DAYS, ROLLOVER_PPM, Broken, Energies, Points, day_key, energies
 from transforms.kernels.terms import COUNT, NO_INDEX, Terms
 from transforms.shards import State, numpy
 
@@ -136,6 +137,16 @@ class Cells:
             return cls(zero, zero, zero, no, no)
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
+    def shown(self, terms: Terms) -> Cells:
+        """Those that the meter can show."""
+        high = np.flatnonzero(self.index >= terms.least_modulus)
+        if len(high) == 0:
+            return self
+        run = terms.holder(self.series[high] // COUNT, self.day[high])
+        kept = np.ones(len(self.index), np.bool_)
+        kept[high] = (run < 0) | ~terms.beyond(run, self.index[high])
+        return Cells(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+
 
 class History:
     """The days of a shard's registers, as they were and as they are after new rows. Each stored day is read once."""
@@ -158,7 +169,7 @@ class History:
         found = self._now.get(day)
         return self.before(day) if found is None else found
 
-    def previous(self, series: Int, start: Int, floor: Int) -> Int:
+    def previous(self, series: Int, start: Int, floor: Int, terms: Terms) -> Int:
         """The latest day `floor .. start` with an index that counts, for each series; `floor` where none. All (m,)."""
         out, left = floor.copy(), np.flatnonzero(start >= floor)
         for day in self.days[::-1].tolist():
@@ -167,12 +178,12 @@ class History:
                 break
             mine = left[start[left] >= day]
             if len(mine):
-                hit = np.isin(series[mine], Cells.of(series[mine], day, self.after(day)).series)
+                hit = np.isin(series[mine], Cells.of(series[mine], day, self.after(day)).shown(terms).series)
                 out[mine[hit]] = day
                 left = np.setdiff1d(left, mine[hit], assume_unique=True)
         return out
 
-    def next(self, series: Int, start: Int, last: Int) -> Int:
+    def next(self, series: Int, start: Int, last: Int, terms: Terms) -> Int:
         """The first day `start .. last` with an index that counts, for each series; NEVER where none. All (m,)."""
         out, left = np.full(len(series), NEVER, np.int64), np.flatnonzero(start <= last)
         for day in self.days[np.searchsorted(self.days, start.min(initial=NEVER)) :].tolist():
@@ -181,7 +192,7 @@ class History:
                 break
             mine = left[start[left] <= day]
             if len(mine):
-                hit = np.isin(series[mine], Cells.of(series[mine], day, self.after(day)).series)
+                hit = np.isin(series[mine], Cells.of(series[mine], day, self.after(day)).shown(terms).series)
                 out[mine[hit]] = day
                 left = np.setdiff1d(left, mine[hit], assume_unique=True)
         return out
@@ -216,8 +227,10 @@ class Span:
         return cls(unique, low, high)
 
 
-def points_of(cells: Cells, terms: Terms, span: Span) -> Points:
-    """The points of some series on the days of a span: indexes of the day's run, and those that the reference gives."""
+def points_of(cells: Cells, terms: Terms, span: Span) -> tuple[Points, Broken]:
+    """The points of some series on the days of a span: indexes of the day's run, and those that the reference gives; and the
+    indexes that would be points, could their meters show them.
+    """
     slot, register = np.divmod(cells.series, COUNT)
     run = terms.run_on(slot, cells.day)
     if (run < 0).any():  # before a run, an index opens it, unless the reference gives another
@@ -231,6 +244,10 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> Points:
     inside[inside] = (terms.closing[at, register[inside]] == NO_INDEX) | (cells.day[inside] != terms.end[at] - 1)
     keep = np.flatnonzero(inside | opens)
     of = np.where(inside, run, ahead)[keep]
+    far = terms.beyond(of, cells.index[keep])
+    over = cells.index[keep[far]] - terms.modulus[of[far]]
+    beyond = Broken.beyond(cells.series[keep[far]], cells.day[keep[far]], over)
+    keep, of = keep[~far], of[~far]
     given = [
         _given(terms, terms.opening, terms.first - 1, span), _given(terms, terms.closing, terms.end - 1, span)
     ]  # fmt: skip
@@ -245,7 +262,7 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> Points:
         else np.argsort(day_key(series, day), kind="stable")
     )
     series, run = series[order], run[order]
-    return Points(series, terms.segment[run], day[order], index[order], actual[order], terms.modulus[run])
+    return Points(series, terms.segment[run], day[order], index[order], actual[order], terms.modulus[run]), beyond
 
 
 def _given(terms: Terms, index: Int, day: Int, span: Span) -> tuple[Int, Int, Int, Int]:
@@ -307,7 +324,7 @@ class Used:
 class RegistersFolded:
     """What a fold of one shard's registers came to: days to write, differences, and where each row went.
 
-    parts: (sign, positions, side). broken: pairs of indexes that gave no energy and do no more, and those that give none now.
+    parts: (sign, positions, side). broken: indexes that gave no energy, and those that give none now.
     last: (registers, n) latest day with an index.
     """
 
@@ -354,23 +371,23 @@ class RegistersFolded:
                 yield key, tag(block, kind)
 
     def exceptions(self, meters: pa.Array) -> dict[int, pa.Table]:
-        """Pairs of indexes that give no energy, by the day that the later one closes; of days where that differs."""
+        """Indexes that give no energy, by the day that the later one closes; of days where that differs."""
         if self.broken is None:
             return {}
         before, after = (self._pairs(side) for side in self.broken)
-        found: dict[int, list[tuple[int, ...]]] = {closed: [] for _, _, closed, _ in before ^ after}
+        found: dict[int, list[tuple[int, ...]]] = {closed: [] for _, _, closed, *_ in before ^ after}
         for pair in sorted(after):
             if pair[2] in found:
                 found[pair[2]].append(pair)
         out = {}
         for closed, pairs in found.items():
-            series, opened, _, step = np.array(pairs, np.int64).reshape(-1, 4).T
+            series, opened, _, step, fault = np.array(pairs, np.int64).reshape(-1, 5).T
             columns = {
                 "meter_id": meters.take(pa.array(series // COUNT)),
                 "service_date": pa.array(np.full(len(pairs), closed, np.int32)).cast(pa.date32()),
                 "register": pa.array(REGISTERS).take(pa.array(series % COUNT)),
-                "reason": pa.array(np.where(step < 0, "register_decrease", "implausible_step"), pa.string()),
-                "opened_on": pa.array(opened.astype(np.int32)).cast(pa.date32()),
+                "reason": pa.array(READING_FAULTS).take(pa.array(fault)),
+                "opened_on": pa.array(opened.astype(np.int32), mask=fault == BEYOND).cast(pa.date32()),
                 "step": pa.array(step),
             }
             out[closed] = pa.table([columns[name] for name in EXCEPTIONS_SCHEMA.names], schema=EXCEPTIONS_SCHEMA)
@@ -379,20 +396,24 @@ class RegistersFolded:
     def concerns(self, slot: npt.NDArray[np.int32], rows: pa.Table) -> Mask:
         """Which stored exceptions are of series and days worked out anew. slot: (k,) their meters."""
         register = numpy(pc.index_in(rows["register"], value_set=pa.array(REGISTERS)), np.int64)
-        return self._inside(slot.astype(np.int64) * COUNT + register, numpy(rows["service_date"]))
+        alone = numpy(pc.equal(rows["reason"], READING_FAULTS[BEYOND]))
+        return self._inside(slot.astype(np.int64) * COUNT + register, numpy(rows["service_date"]), alone)
 
-    def _pairs(self, broken: Broken) -> set[tuple[int, int, int, int]]:
-        """(series, opened, closed, step) of what was worked out in full."""
-        mine = self._inside(broken.series, broken.closed)
-        columns = (broken.series, broken.opened, broken.closed, broken.step)
+    def _pairs(self, broken: Broken) -> set[tuple[int, int, int, int, int]]:
+        """(series, opened, closed, step, fault) of what was worked out in full."""
+        mine = self._inside(broken.series, broken.closed, broken.fault == BEYOND)
+        columns = (broken.series, broken.opened, broken.closed, broken.step, broken.fault)
         return set(zip(*(column[mine].tolist() for column in columns), strict=True))
 
-    def _inside(self, series: Int, day: npt.NDArray[Any]) -> Mask:
-        """Which days of series the fold has worked out: those after the index that all else follows."""
+    def _inside(self, series: Int, day: npt.NDArray[Any], alone: Mask) -> Mask:
+        """Which days of series the fold has worked out: those after the index that all else follows, and of indexes that are
+        looked at alone also its own.
+        """
         assert self.span is not None
         at = np.minimum(np.searchsorted(self.span.series, series), len(self.span.series) - 1)
         same: Mask = self.span.series[at] == series
-        return same & (self.span.first[at] < day) & (day <= self.span.last[at])
+        begun: Mask = np.where(alone, self.span.first[at] <= day, self.span.first[at] < day)
+        return same & begun & (day <= self.span.last[at])
 
 
 def fold_registers(
@@ -425,10 +446,10 @@ def fold_registers(
     history = History(load, stored, out.days)
     span = _reach(history, changed, out.last, terms)
     sides, broken = [], []
-    for points, cells, of, interval in zip(*_points(history, span, terms), terms, intervals, strict=True):
+    for (points, beyond), cells, of, interval in zip(*_points(history, span, terms), terms, intervals, strict=True):
         found, gone = energies(points, of.multipliers(), ROLLOVER_PPM)
         sides.append(Used.of(found, cells, of, interval))
-        broken.append(gone)
+        broken.append(gone.joined(beyond))
     before, after = sides
     out.parts = [
         (sign, some, side)
@@ -439,13 +460,15 @@ def fold_registers(
     return out
 
 
-def _points(history: History, span: Span, terms: tuple[Terms, Terms]) -> tuple[list[Points], list[Cells]]:
+def _points(
+    history: History, span: Span, terms: tuple[Terms, Terms]
+) -> tuple[list[tuple[Points, Broken]], list[Cells]]:
     """The points of the days of a span, as they were and as they are, and the indexes among them. The days that give gaps their
     shape are read only for series that have a gap.
     """
     sides = list(history.gather(span.series, span.first, span.last))
     points = [points_of(cells, of, span) for cells, of in zip(sides, terms, strict=True)]
-    gaps = np.isin(span.series, np.concatenate([of.with_gaps() for of in points]))
+    gaps = np.isin(span.series, np.concatenate([of.with_gaps() for of, _ in points]))
     if not gaps.any():
         return points, sides
     context = np.where(gaps, span.first - REACH_DAYS, span.first)
@@ -460,9 +483,11 @@ def _reach(history: History, changed: Span, last: npt.NDArray[np.int32], terms: 
     slot, register = np.divmod(changed.series, COUNT)
     floor = np.minimum(*(_begin(of, slot, changed.first) for of in terms))
     latest = last[register, slot].astype(np.int64)
-    first = history.previous(changed.series, np.minimum(changed.first - 1, np.maximum(latest, floor)), floor)
+    first = history.previous(changed.series, np.minimum(changed.first - 1, np.maximum(latest, floor)), floor, terms[1])
     first = np.where(latest < floor, floor, first)
-    after = history.next(changed.series, np.minimum(changed.last, NEVER - REACH_DAYS - 1) + REACH_DAYS + 1, latest)
+    after = history.next(
+        changed.series, np.minimum(changed.last, NEVER - REACH_DAYS - 1) + REACH_DAYS + 1, latest, terms[1]
+    )
     return Span(changed.series, np.minimum(first, changed.first), after)
 
 

@@ -80,7 +80,7 @@ SELECT
 FROM oracle.run;
 
 -- 3. Points: indexes that energy is counted from. is_actual: read, not put in by somebody.
-CREATE OR REPLACE TABLE oracle.point AS
+CREATE OR REPLACE TABLE oracle.index_used AS
 SELECT c.meter_id, c.register, r.segment, c.service_date AS day, c.idx, c.quality = 'actual' AS is_actual, r.modulus
 FROM oracle.index_read c
 JOIN oracle.run_index r
@@ -89,14 +89,6 @@ JOIN oracle.run_index r
     AND r.first_day <= c.service_date
     AND (r.end_day IS NULL OR c.service_date < r.end_day)
 WHERE c.quality <> 'estimated' AND (r.closing IS NULL OR c.service_date <> r.end_day - 1)
-UNION ALL
-SELECT meter_id, register, segment, end_day - 1, closing, true, modulus
-FROM oracle.run_index
-WHERE closing IS NOT NULL
-UNION ALL
-SELECT meter_id, register, segment, first_day - 1, opening, true, modulus
-FROM oracle.run_index
-WHERE opening IS NOT NULL
 UNION ALL
 -- the index of the day before a segment that has no index of its own, where no other run holds that day
 SELECT c.meter_id, c.register, r.segment, c.service_date, c.idx, c.quality = 'actual', r.modulus
@@ -113,6 +105,18 @@ ANTI JOIN oracle.run_index o
     AND o.first_day <= c.service_date
     AND (o.end_day IS NULL OR c.service_date < o.end_day)
 WHERE c.quality <> 'estimated';
+
+CREATE OR REPLACE TABLE oracle.point AS
+FROM oracle.index_used
+WHERE modulus IS NULL OR idx < modulus
+UNION ALL
+SELECT meter_id, register, segment, end_day - 1, closing, true, modulus
+FROM oracle.run_index
+WHERE closing IS NOT NULL
+UNION ALL
+SELECT meter_id, register, segment, first_day - 1, opening, true, modulus
+FROM oracle.run_index
+WHERE opening IS NOT NULL;
 
 -- 4. Steps from point to point. A step back turned over where, with the modulus, it is at most a quarter of it.
 CREATE OR REPLACE TABLE oracle.step AS
@@ -156,7 +160,11 @@ FROM risen;
 CREATE OR REPLACE VIEW oracle.reading_exceptions AS
 SELECT meter_id, closed_on AS service_date, register, reason, opened_on, step
 FROM oracle.step
-WHERE reason IS NOT NULL;
+WHERE reason IS NOT NULL
+UNION ALL
+SELECT meter_id, day, register, 'index_beyond_modulus', NULL, idx - modulus
+FROM oracle.index_used
+WHERE idx >= modulus;
 
 -- 5. Days of a step, each weighed like the latest same weekday up to the step that lies between two neighbouring points.
 CREATE OR REPLACE TABLE oracle.single AS

@@ -273,6 +273,23 @@ def test_a_time_too_far_from_midnight_is_rejected(tmp_path: Path) -> None:
     ]
 
 
+def test_an_index_of_the_reference_that_the_meter_cannot_show_is_rejected(tmp_path: Path) -> None:
+    """A dial of 1,000 kWh shows 999.999999 at most; of one whose modulus is not told nothing is known."""
+    rows = "m,on,a,modulus,installed,removed\n1,2015-01-01,a,1000,999.999999,\n2,2015-01-01,a,1000,1000,\n"
+    rows += "3,2015-01-01,a,1000,0,1000.5\n4,2015-01-01,a,,1000,2000\n5,2015-01-01,a,1000,,\n"
+    columns = {"meter_id": "m", "installed_on": "on", "account_id": "a"} | {
+        name: {"column": column, "unit": "kWh"}
+        for name, column in (("modulus", "modulus"), ("installed_total", "installed"), ("removed_total", "removed"))
+    }
+    (mapped,) = parse_sources({"meters": {"files": "m.csv", "columns": columns}}, "w").values()
+    decoded = read(land(tmp_path / "m.csv", rows, "meters"), mapped)
+    assert decoded.rows["meter_id"].to_pylist() == ["1", "4", "5"]
+    assert rejected(decoded) == [
+        (2, "installed_total", "1000", "index_beyond_modulus"),
+        (3, "removed_total", "1000.5", "index_beyond_modulus"),
+    ]
+
+
 def test_accepted_ledger_events(tmp_path: Path) -> None:
     text = (
         "account,id,type,day,due,amount,ref\na,1,B,2015-01-01,2015-01-01,10.5,\na,2,P,2015-01-02,,10.50,\n"
@@ -284,7 +301,8 @@ def test_accepted_ledger_events(tmp_path: Path) -> None:
 
 
 def test_every_reason_is_explained_and_reachable() -> None:
-    seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS} | {"off_midnight"}
+    seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS}
+    seen |= {"off_midnight", "index_beyond_modulus"}
     of_messages = {
         "malformed_message",
         "empty_message",

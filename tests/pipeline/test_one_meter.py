@@ -165,6 +165,43 @@ def test_a_multiplier_found_wrong_restates_what_it_touched(bureau):
     bureau.check()
 
 
+def test_an_index_that_the_meter_cannot_show_is_not_counted_from(bureau):
+    # 200,102 is no index of five digits: days 1 and 2 share what lies between 101 and 103 kWh. 99,999.9 just is one, though far off.
+    bureau.land_all([index("m", day(0), "101"), index("m", day(1), "200102")])
+    bureau.run()
+    assert used(bureau) == {0: (20, 0)}
+    bureau.land_all([index("m", day(2), "103"), index("m", day(3), "99999.9")])
+    bureau.run()
+    assert used(bureau) == {0: (20, 0), 1: (20, 1), 2: (20, 1), 3: (1_997_938, 0)}
+    assert exceptions(bureau) == [(1, "index_beyond_modulus", 100_102)]
+    bureau.check()
+
+    # The dial turns out to have six digits: the index counts, and the step back to 103 is too large for a turn-over.
+    bureau.land_all([meter("m", "A", day(0), multiplier=20, modulus="1000000", opening="100", revision=2)])
+    bureau.run()
+    assert used(bureau) == {0: (20, 0), 1: ((200_102 - 101) * 20, 0), 3: (1_997_938, 0)}
+    assert exceptions(bureau) == [(2, "register_decrease", 103 - 200_102)]
+    bureau.check()
+
+    # It had five after all, and the index is corrected.
+    bureau.land_all([meter("m", "A", day(0), multiplier=20, modulus="100000", opening="100", revision=3)])
+    bureau.land_all([index("m", day(1), "102.5", revision=2), index("m", day(3), "104", revision=2)])
+    bureau.run()
+    assert used(bureau) == {0: (20, 0), 1: (30, 0), 2: (10, 0), 3: (20, 0)}
+    assert exceptions(bureau) == []
+    bureau.check()
+
+
+def test_a_meter_is_not_installed_at_an_index_that_it_cannot_show(bureau):
+    bureau.land_all([meter("n", "A", day(0), modulus="100000", opening="100000"), index("m", day(0), "101")])
+    bureau.run()
+    assert bureau.query('SELECT "column", value, reason FROM rejects') == [
+        ("installed_total", "100000", "index_beyond_modulus")
+    ]
+    assert_balanced(bureau)
+    bureau.check()
+
+
 def test_interval_energy_by_period_is_corrected_alone(bureau):
     """The total stays; the split is told anew, then one period, then the total of another day."""
 

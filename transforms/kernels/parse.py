@@ -101,6 +101,8 @@ def decode_block(
         parsed |= _ledger_rules(parsed)
     if mapping.source == "register_readings":
         parsed |= _register_rules(parsed)
+    if mapping.source == "meters":
+        parsed |= _meter_rules(parsed)
     if mapping.sums_periods:
         parsed |= _period_rules(parsed)
     reason, at = first_faults([parsed[column.name].faults for column in mapping.delivered])
@@ -269,6 +271,17 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
         for name, of in zip(names, REGISTERS, strict=True)
     }
     return {**spread, "index": Parsed(index.values, faults)}
+
+
+def _meter_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
+    """Indexes that the reference gives are below the modulus, where it gives one."""
+    modulus = parsed["modulus"].values
+    out = {}
+    for name in (f"{prefix}_{register}" for prefix in ("installed", "removed") for register in REGISTERS):
+        faults = parsed[name].faults.copy()
+        blame(faults, mask_of(pc.greater_equal(parsed[name].values, modulus)), "index_beyond_modulus")
+        out[name] = Parsed(parsed[name].values, faults)
+    return out
 
 
 def _period_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.inbound import ENERGY_LIMIT_WH
+from schemas.vee import READING_FAULTS
 
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -38,6 +39,10 @@ REACH_DAYS = 7 * LIKE_WEEKS
 
 ROLLOVER_PPM = 250_000
 """A step back is a register that turned over where, with the modulus added, it is at most this part of the modulus."""
+
+DECREASE, IMPLAUSIBLE, BEYOND = (
+    READING_FAULTS.index(name) for name in ("register_decrease", "implausible_step", "index_beyond_modulus")
+)
 
 _FITS = 1 << 62
 
@@ -75,12 +80,26 @@ class Energies:
 
 @dataclass(frozen=True)
 class Broken:
-    """Pairs of points that no energy follows from. All (b,); opened, closed: their days; step: closed less opened, in index."""
+    """Indexes that no energy follows from, in pairs or alone. All (b,).
+
+    opened, closed: days of the two, the same where one is at fault; step: closed less opened, or less the modulus, in index;
+    fault: its number in `READING_FAULTS`.
+    """
 
     series: Int
     opened: Int
     closed: Int
     step: Int
+    fault: Int
+
+    @classmethod
+    def beyond(cls, series: Int, day: Int, over: Int) -> Broken:
+        """Indexes that reach or pass the modulus by so much. All (b,)."""
+        return cls(series, day, day, over, np.full(len(series), BEYOND, np.int64))
+
+    def joined(self, other: Broken) -> Broken:
+        """Both."""
+        return Broken(*(np.r_[getattr(self, name), getattr(other, name)] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -134,7 +153,8 @@ def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[
     rise = np.where(over, step + modulus, step)
     top = watt_hours(np.maximum(rise, 0), multipliers.at(series, last))
     good = (rise >= 0) & (top <= ENERGY_LIMIT_WH * (last - first + 1))
-    broken = Broken(series[~good], first[~good] - 1, last[~good], step[~good])
+    fault = np.where(step < 0, DECREASE, IMPLAUSIBLE)
+    broken = Broken(series[~good], first[~good] - 1, last[~good], step[~good], fault[~good])
 
     opened, actual = points.index[begin], points.actual[begin] & points.actual[end]
     alone = good & (first == last)

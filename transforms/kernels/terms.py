@@ -10,12 +10,13 @@ Formulas: docs/explanation/definitions.md, "Registers".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.inbound import REGISTERS
+from schemas.inbound import INDEX_LIMIT, REGISTERS
 from transforms.kernels.reference import NEVER
 from transforms.kernels.registers import Multipliers, day_key
 
@@ -94,6 +95,17 @@ class Terms:
         """The runs of a meter that are of a known account: first day, and end."""
         mine = np.flatnonzero((self.slot == slot) & self.known)
         return frozenset(zip(self.first[mine].tolist(), self.end[mine].tolist(), strict=True))
+
+    @cached_property
+    def least_modulus(self) -> int:
+        """No index below this is beyond a modulus."""
+        return int(self.modulus[self.modulus > 0].min(initial=INDEX_LIMIT))
+
+    def beyond(self, run: Int, index: Int) -> Mask:
+        """Which indexes the registers of a run cannot show, as they turn over before. run: (m,), not negative; index: (m,)."""
+        modulus = self.modulus[run]
+        result: Mask = (modulus > 0) & (index >= modulus)
+        return result
 
     @property
     def heads(self) -> Mask:
