@@ -166,7 +166,7 @@ def test_a_multiplier_found_wrong_restates_what_it_touched(bureau):
 
 
 def test_an_index_that_the_meter_cannot_show_is_not_counted_from(bureau):
-    # 200,102 is no index of five digits: days 1 and 2 share what lies between 101 and 103 kWh. 99,999.9 just is one, though far off.
+    # 200,102 is no index of five digits: days 1 and 2 share what lies between 101 and 103 kWh. 99,999.9 just is one.
     bureau.land_all([index("m", day(0), "101"), index("m", day(1), "200102")])
     bureau.run()
     assert used(bureau) == {0: (20, 0)}
