@@ -213,6 +213,7 @@ class _Maker:
         if self.chance("unknown_meters", 0.1):
             return
         modulus = rng.choice((1_000, 100_000)) if self.chance("rollovers", 0.5) else None
+        dial = random.Random(meter_id)  # draws of its own: the rest of a world stays as it is
         times = rng.choice((1, 20, 20_000))
         role = "check" if self.chance("check_meters", 0.1) else ""
         opening = rng.random() < 0.4
@@ -247,7 +248,9 @@ class _Maker:
             late = day + timedelta(days=rng.choice((0, 0, 0, 3, 12)))
             self.add(late, index(meter_id, day, shown.pop("total"), 1, quality, **shown))
             if self.chance("corrections", 0.07):
-                wrong = max(0, at["total"] + rng.choice((-5_000_000, 1, 700, 3_000_000, *([turn] if modulus else []))))
+                wrong = max(0, at["total"] + rng.choice((-5_000_000, 1, 700, 3_000_000)))
+                if modulus and dial.random() < 0.25:
+                    wrong = at["total"] + turn  # more than it can show
                 self.add(late + timedelta(days=rng.randrange(1, 9)), index(meter_id, day, milli(wrong), 2))
             if self.chance("conflicts", 0.04):
                 self.add(late, index(meter_id, day, milli(at["total"] + 9), 1))
@@ -263,7 +266,7 @@ class _Maker:
                 run(start, None, 1, opening=opening, closing=None, account=account_id)
         if self.chance("multipliers", 0.3):
             times += 7
-            if modulus and rng.random() < 0.4:  # what was read before may be more than the meter can show
+            if modulus and dial.random() < 0.4:  # what was read before may be more than the meter can show
                 modulus, opening = modulus // 2, False
             run(start, None, 5, opening=opening and rng.random() < 0.9, closing=None, account=account_id)
 
