@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -92,8 +93,9 @@ def test_a_day_is_the_sum_of_its_intervals(tmp_path):
 @pytest.mark.parametrize(
     ("record", "reject"),
     [
-        (day("20260301", ["1"] * 47), ("energy_wh", "48 of 48 intervals", "bad_decimal")),
-        (day("20260301", ["1"] * 49), ("energy_wh", "48 of 48 intervals", "bad_decimal")),
+        (day("20260301", ["1"] * 46), ("energy_wh", "46 intervals, not 48", "bad_decimal")),
+        (day("20260301", ["1"] * 49), ("energy_wh", "49 intervals, not 48", "bad_decimal")),
+        ("300,20260301,1,2", ("energy_wh", "2 intervals, not 48", "bad_decimal")),
         (day("20260301", ["1"] * 47 + ["x"]), ("energy_wh", "x", "bad_decimal")),
         (day("20260301", ["1"] * 47 + [""]), ("energy_wh", None, "missing_value")),
         (day("20260230", ["1"] * 48), ("service_date", "20260230", "bad_date")),
@@ -126,6 +128,8 @@ def test_a_second_record_of_a_stream_and_day_is_a_row_of_its_own(tmp_path):
         ([HEADER, day("20260301", ["1"] * 48), "900"], "line 2 is a 300 record before any 200 record"),
         ([HEADER, stream("E1", minutes=7), "900"], r"line 2 is a 200 record with the interval length \['7'\]"),
         ([HEADER, "999,x", "900"], "line 2 is a record '999'"),
+        ([HEADER, stream("E2"), day("20260301", ["1"] * 48), "900"], "has no data stream 'E1' or 'B1'. It has 'E2'"),
+        ([HEADER, f'"{"x" * 200_000}', "900"], "line 2 is no record"),
         ([*FILE, "200"], "line 13 is a record after the 900 record"),
         ([], "is empty|ends after line"),
     ],
@@ -133,6 +137,21 @@ def test_a_second_record_of_a_stream_and_day_is_a_row_of_its_own(tmp_path):
 def test_what_is_wrong_with_a_file_stops_it(tmp_path, lines, says):
     with pytest.raises(FileFault, match=says):
         read(tmp_path, NEM12, lines)
+
+
+def test_a_compressed_file_is_read(tmp_path):
+    path = tmp_path / "nem.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(FILE).encode()))
+    (parsed,) = parse_sources(yaml.safe_load(NEM12), "w").values()
+    (block,) = read_delivery(Delivery(1, parsed.source, str(path), "", datetime(2026, 6, 1, tzinfo=UTC)), parsed)
+    assert block.rows["row"].to_pylist() == [4, 11]
+
+
+def test_no_sum_passes_what_an_integer_holds():
+    """The most that nine decimals leave room for in an interval, 48 times; modulo 2^64 it would be another figure."""
+    most = "9223372036.854775807"
+    (block,) = nem12_rows("f", [HEADER, stream("E1"), day("20260301", [most] * 48), "900"], ["E1"], 9)
+    assert [Fraction(text) for text in block.columns["E1"].to_pylist()] == [48 * Fraction(most)]
 
 
 @given(
@@ -170,7 +189,8 @@ def test_accumulated_reads_are_indexes_of_a_register(tmp_path):
         ("2025-12-31", None, "actual", 3),
         ("2026-03-31", None, "estimated", 4),
     ]
-    with pytest.raises(FileFault, match="line 2 is a 250 record with 3 fields"):
-        read(tmp_path, NEM13, [lines[0], "250,NMI3,11", "900"])
+    rows, rejects = read(tmp_path, NEM13, [lines[0], "250,NMI3,11", lines[1], "900"])
+    assert [row["row"] for row in rows] == [3, 4]
+    assert rejects == [(1, "", "250,NMI3,11", "column_count")]
     with pytest.raises(FileFault, match="has no column 'E1'"):
         read(tmp_path, NEM13.replace("column: index,", "column: E1,"), lines)

@@ -63,10 +63,12 @@ def _raw_blocks(uri: str, content: str, form: str, mapping: SourceMapping, block
     with faults_of(uri), _opened(uri, content) as file:
         if form == "parquet":
             yield from _parquet_blocks(uri, file, mapping, block_rows)
-        elif form in NEM:
-            yield from _nem_blocks(uri, file, form, mapping, block_rows)
+            return
+        packed = form == "csv.gz" or (form in NEM and uri.lower().endswith(".gz"))
+        plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if packed else file
+        if form in NEM:
+            yield from _nem_blocks(uri, plain, form, mapping, block_rows)
         else:
-            plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if form == "csv.gz" else file
             yield from _csv_blocks(uri, Utf8Reader(uri, plain, mapping.encoding), mapping, block_rows)
 
 
@@ -393,7 +395,7 @@ def _nem_blocks(uri: str, file: BinaryIO, form: str, mapping: SourceMapping, blo
     lines = codecs.iterdecode(iter(lambda: reader.read(1 << 20), b""), "utf-8")
     for block in NEM[form](uri, _lines(lines), wanted, block_rows):
         columns = {name: block.columns[name] for name in wanted}
-        yield Raw(columns, np.array(block.row, np.int64), [])
+        yield Raw(columns, np.array(block.row, np.int64), block.broken)
 
 
 def _lines(pieces: Iterator[str]) -> Iterator[str]:
