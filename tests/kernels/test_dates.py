@@ -107,3 +107,35 @@ def test_a_time_near_midnight_is_that_midnight() -> None:
 def test_what_is_no_time_at_all_is_no_date() -> None:
     parsed = parse_days(pa.array(["2026-03-01 24:00:00", "x"]), "%Y-%m-%d %H:%M:%S", within_minutes=30)
     assert parsed.faults.tolist() == [FAULTS["bad_date"]] * 2
+
+
+INSTANTS = [
+    # Cairo leaves 0:00 to 1:00 of 26 April 2024 out: that day begins at 1:00, which is 22:00 UTC of the day before.
+    ("Africa/Cairo", "2024-04-25 22:00", "2024-04-26", "2024-04-26"),
+    ("Africa/Cairo", "2024-04-25 22:20", None, "2024-04-26"),
+    ("Africa/Cairo", "2024-04-25 21:50", None, "2024-04-26"),
+    # Havana shows 0:00 to 1:00 of 3 November 2024 twice: the day begins the first time.
+    ("America/Havana", "2024-11-03 04:00", "2024-11-03", "2024-11-03"),
+    ("America/Havana", "2024-11-03 05:00", None, None),
+    # Asuncion showed 23:00 to 0:00 of 25 March 2023 twice: the second time ends the day.
+    ("America/Asuncion", "2023-03-26 02:30", None, None),
+    ("America/Asuncion", "2023-03-26 03:30", None, "2023-03-26"),
+    ("America/Asuncion", "2023-03-26 04:00", "2023-03-26", "2023-03-26"),
+]
+
+
+@pytest.mark.parametrize(("zone", "utc", "exact", "within"), INSTANTS)
+@pytest.mark.parametrize("unit", ["s", "ns"])
+def test_a_midnight_that_a_clock_leaves_out_or_shows_twice(
+    zone: str, utc: str, exact: str | None, within: str | None, unit: str
+) -> None:
+    column = pa.array([datetime.fromisoformat(f"{utc}+00:00"), None], pa.timestamp(unit, "UTC"))
+    for minutes, wanted, fault in ((0, exact, "bad_date"), (30, within, "off_midnight")):
+        found = outcomes(from_temporal(column, zone, within_minutes=minutes))
+        assert found == [date.fromisoformat(wanted) if wanted else fault, None]
+
+
+def test_part_of_a_second_counts() -> None:
+    times = ["2026-03-01 00:30:00.000001", "2026-02-28 23:30:00.000001"]
+    column = pa.array([datetime.fromisoformat(time) for time in times], pa.timestamp("us"))
+    assert outcomes(from_temporal(column, within_minutes=30)) == ["off_midnight", date(2026, 3, 1)]

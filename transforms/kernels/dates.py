@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -57,15 +57,18 @@ def _parse_distinct(text: pa.Array, date_format: str, drop_time: bool, within_mi
         real &= seconds == 0
     blame(faults, filled & ~(matched & real), "bad_date")
     if not drop_time and within_minutes:
-        ahead, off = _nearest_midnight(seconds, within_minutes)
+        ahead, off = _nearest_midnight(seconds, DAY_SECONDS - seconds, within_minutes)
         blame(faults, filled & off, "off_midnight")
         days = days + ahead
     return Parsed(build(days, ~filled | (faults != 0), pa.date32()), faults)
 
 
-def _nearest_midnight(seconds: Longs, within_minutes: int) -> tuple[NDArray[np.int32], Mask]:
-    """(n,) days to go on to the midnight that is so near, 0 or 1; and whether none is. seconds: (n,) since the last one."""
-    before, after = DAY_SECONDS - seconds <= within_minutes * 60, seconds <= within_minutes * 60
+def _nearest_midnight(since: Longs, until: Longs, within_minutes: int) -> tuple[NDArray[np.int32], Mask]:
+    """(n,) days to go on to the midnight that is so near, 0 or 1; and whether none is.
+
+    since, until: (n,) seconds from the last midnight, and until the next.
+    """
+    before, after = until <= within_minutes * 60, since <= within_minutes * 60
     return (before & ~after).astype(np.int32), ~(before | after)
 
 
@@ -89,27 +92,42 @@ def from_temporal(
 ) -> Parsed:
     """Days from a date or timestamp column. A timestamp with a zone is an instant: its day is the local one there.
 
+    The midnight of an instant is where its local day begins: at 1:00 where the clock leaves midnight out, the first time where it
+    shows it twice. A timestamp without a zone is what a clock shows; its midnight is 0:00.
+
     column: (n,) date32, date64 or timestamp. Returns values (n,) date32. Faults: `bad_date` for a time of day other
     than midnight, unless `drop_time`; with `within_minutes` as `parse_days`.
     """
     column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     faults = no_faults(len(column))
-    if pa.types.is_timestamp(column.type):
+    if not pa.types.is_timestamp(column.type):
+        return Parsed(pc.cast(column, pa.date32()), faults)
+    local, unit = column, column.type.unit
+    if column.type.tz is not None:
+        column = pc.cast(column, pa.timestamp(unit, time_zone))
+        local = pc.local_timestamp(column)
+    day = start = pc.floor_temporal(local, unit="day")
+    days = np.asarray(pc.cast(pc.cast(day, pa.date32()), pa.int32()).fill_null(0))
+    valid = mask_of(column.is_valid())
+    if not drop_time:
+        end = pc.add(day, pa.scalar(timedelta(days=1), pa.duration(unit)))
         if column.type.tz is not None:
-            column = pc.local_timestamp(pc.cast(column, pa.timestamp(column.type.unit, time_zone)))
-        midnight = pc.floor_temporal(column, unit="day")
-        if within_minutes and not drop_time:
-            seconds = pc.divide(
-                pc.cast(pc.cast(pc.subtract(column, midnight), pa.duration("us")), pa.int64()), 1_000_000
+            start, end = (
+                pc.assume_timezone(at, time_zone, ambiguous="earliest", nonexistent="latest") for at in (day, end)
             )
-            ahead, off = _nearest_midnight(np.asarray(seconds.fill_null(0)), within_minutes)
-            blame(faults, mask_of(column.is_valid()) & off, "off_midnight")
-            days = np.asarray(pc.cast(pc.cast(midnight, pa.date32()), pa.int32()).fill_null(0)) + ahead
-            return Parsed(build(days, ~mask_of(column.is_valid()) | (faults != 0), pa.date32()), faults)
-        if not drop_time:
-            blame(faults, mask_of(pc.not_equal(column, midnight)), "bad_date")
-        column = pc.if_else(pa.array(faults == 0), midnight, None)
-    return Parsed(pc.cast(column, pa.date32()), faults)
+        if within_minutes:
+            ahead, off = _nearest_midnight(_seconds(column, start), _seconds(end, column), within_minutes)
+            blame(faults, valid & off, "off_midnight")
+            days = days + ahead
+        else:
+            blame(faults, valid & mask_of(pc.not_equal(column, start)), "bad_date")
+    return Parsed(build(days, ~valid | (faults != 0), pa.date32()), faults)
+
+
+def _seconds(later: pa.Array, earlier: pa.Array) -> Longs:
+    """(n,) whole seconds from one time to another, rounded up; 0 for null."""
+    micros = pc.cast(pc.cast(pc.subtract(later, earlier), pa.duration("us"), safe=False), pa.int64())
+    return -(-np.asarray(micros.fill_null(0)) // 1_000_000)
 
 
 def shift_and_bound(parsed: Parsed, shift_days: int, first: date, last: date) -> Parsed:
