@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from schemas import ddl
 from schemas.fields import COUNT, DAY, TEXT, Column, Relation
-from schemas.inbound import ACCOUNTS, LEDGER_EVENTS, METER_READINGS, METERS, REGISTER_READINGS, STAMP
+from schemas.inbound import ACCOUNTS, LEDGER_EVENTS, METER_READINGS, METERS, REGISTER_READINGS, STAMP, TARIFFS
 from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX
 
 ACCEPTED: dict[str, Relation] = {
@@ -26,6 +26,7 @@ ACCEPTED: dict[str, Relation] = {
         ("accepted_ledger_events", LEDGER_EVENTS),
         ("accepted_accounts", ACCOUNTS),
         ("accepted_meters", METERS),
+        ("accepted_tariffs", TARIFFS),
     )
 }
 """The accepted log as views, by name."""

@@ -39,12 +39,13 @@ SMALL = (
 ACCEPTED = {
     "accepted_readings": "log:meter_readings", "accepted_registers": "log:register_readings",
     "accepted_ledger_events": "log:ledger_events", "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
+    "accepted_tariffs": "log:tariffs",
 }  # fmt: skip
 """Views over the accepted-event log."""
 
 AUDITED = {
     "meter_readings": "log:meter_readings", "register_readings": "log:register_readings",
-    "ledger_events": "log:ledger_events", "accounts": "log:accounts", "meters": "log:meters",
+    "ledger_events": "log:ledger_events", "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "cutoffs": "mart:cutoffs",

@@ -31,6 +31,7 @@ from transforms.kernels.windows import BASE, YEAR, date_of, day_of
 from transforms.read_files import delivery_to_json, read_faults
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
+from transforms.tick_stages import TICK_STATE
 
 INTAKE_BYTES = 64 << 20
 """Landed files are taken in this many bytes at a time, so that memory stays bounded."""
@@ -216,7 +217,7 @@ class _Run:
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
 
     def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
-        kinds = ("account_slots", "population", "expected", "ledger", "day_block", *CHECKPOINT)
+        kinds = (*TICK_STATE, *CHECKPOINT)
         oldest = plan.first - YEAR - BASE
 
         def wanted(entry: Entry) -> bool:

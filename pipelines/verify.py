@@ -39,6 +39,7 @@ COMPARED = (
 
 EVENTS = (
     "accepted_readings", "accepted_registers", "accepted_ledger_events", "accepted_accounts", "accepted_meters",
+    "accepted_tariffs",
 )  # fmt: skip
 
 

@@ -30,6 +30,9 @@ REGISTERS = ("total", "sharp", "peak", "flat", "valley", "reverse")
 PERIODS = ("sharp", "peak", "flat", "valley")
 """The time-of-use periods."""
 
+PRICED = ("total", *PERIODS)
+"""What a tariff has prices of."""
+
 APART = REGISTERS[1:]
 """The registers beside the total."""
 
@@ -168,7 +171,13 @@ TARIFFS = Relation(
     (
         Column("tariff", TEXT, "Tariff code", key=True),
         Column("valid_from", DAY, "First day the price holds", key=True),
-        Column("period", TEXT, "Time-of-use period", key=True, values=("total", "sharp", "peak", "flat", "valley")),
+        Column(
+            "period",
+            TEXT,
+            "Time-of-use period; total: where a day's energy is not told by period",
+            key=True,
+            values=PRICED,
+        ),
         Column("price_nano", WH, "Price of one kWh", "billionths of a major unit", minimum=0, maximum=PRICE_LIMIT_NANO),
         REVISION,
     ),

@@ -20,6 +20,9 @@ WINDOWS = (7, 30, 90, 365)
 PERIOD_WINDOWS = (30, 90)
 """Those over which energy is summed by time-of-use period."""
 
+VALUED_WINDOWS = (30, 365)
+"""Those over which energy is valued by tariff."""
+
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
 PPM_LIMIT = 1_000_000
@@ -45,6 +48,15 @@ def _periods(days: int) -> tuple[Column, ...]:
             for name in PERIODS
         ),
         Column(f"reverse_wh_{days}d", WH, f"Energy fed in {over}", "Wh", minimum=0),
+    )  # fmt: skip
+
+
+def _valued(days: int) -> tuple[Column, ...]:
+    over = f"over the {days} days up to the service day"
+    return (
+        Column(f"valued_wh_{days}d", WH, f"Energy that a price is known for, {over}", "Wh", minimum=0),
+        Column(f"valued_{days}d_minor", MINOR, f"Estimated turnover: that energy at the prices of its days, {over}",
+               "minor units", minimum=0),
     )  # fmt: skip
 
 
@@ -84,6 +96,7 @@ FEATURES = Relation(
         Column("growth_90d_ppm", PPM, "Growth of the 90 days against the same days a year before; null where unknown",
                "ppm", nullable=True, minimum=-PPM_LIMIT, maximum=PPM_LIMIT**2),
         *(column for days in PERIOD_WINDOWS for column in _periods(days)),
+        *(column for days in VALUED_WINDOWS for column in _valued(days)),
         Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
         Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
         Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),

@@ -13,9 +13,9 @@ from confluent_kafka import Producer
 
 FOLDERS = {
     "accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "readings": "meter-readings",
-    "registers": "register-readings",
+    "registers": "register-readings", "tariffs": "tariffs",
 }  # fmt: skip
-NUMBERS = {"energy_kwh", "amount_yuan", "revision", "capacity_kva", "power_consumption", "amount"}
+NUMBERS = {"energy_kwh", "amount_yuan", "yuan_per_kwh", "revision", "capacity_kva", "power_consumption", "amount"}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 

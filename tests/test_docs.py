@@ -151,6 +151,7 @@ def test_relations_asked_for_exist(page: Path) -> None:
         "accepted_ledger_events",
         "accepted_accounts",
         "accepted_meters",
+        "accepted_tariffs",
     }
     for sql in re.findall(r'wattier query [^"\n]*"([^\n]*)"', text_of(page)):
         for name in re.findall(r"\b(?:FROM|JOIN) (\w+)", sql):

@@ -16,7 +16,7 @@ import pyarrow as pa
 from apache_beam.coders import Coder, registry
 from apache_beam.utils.plugin import BeamPlugin
 
-from transforms.kernels.keys import shard_of
+from transforms.kernels.keys import SHARD_KEY, shard_of
 
 URN = "wattier:coder:block:v1"
 _KIND = b"wattier.kind"
@@ -128,6 +128,15 @@ def split(batch: pa.RecordBatch, shard: npt.NDArray[np.int32]) -> Iterator[Keyed
 def split_by_id(batch: pa.RecordBatch, column: str, shards: int) -> Iterator[Keyed]:
     """Split a block by the shard of the ids in a column."""
     yield from split(batch, shard_of(batch.column(column), shards))
+
+
+def spread(batch: pa.RecordBatch, source: str, shards: int) -> Iterator[Keyed]:
+    """A source's rows to the shards that they go to first."""
+    column = SHARD_KEY[source]
+    if column is not None:
+        yield from split_by_id(batch, column, shards)
+    elif batch.num_rows:
+        yield from ((shard, batch) for shard in range(shards))
 
 
 def group(pcolls: Sequence[beam.PCollection], label: str) -> beam.PCollection:

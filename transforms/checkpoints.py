@@ -12,7 +12,7 @@ BY_DAY = ("day_block", "meter_block", "register_block", "period_block", "mart:re
 CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")
 """State as of a day, from which a run can roll forward."""
 
-REFERENCE_STATE = ("account_slots", "accounts", "population", "waiting_meters")
+REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")
 DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "day_block")
 """What an account shard goes on from: reference data, and what happened day by day."""
 

@@ -31,6 +31,7 @@ from transforms.kernels.windows import DayBlock, Windows, consumption_features, 
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
+from transforms.tariffs import valuer
 
 CARRIED_RATIO = 8
 """A ledger's base is rewritten when the rows changed since exceed this part of it."""
@@ -90,14 +91,14 @@ class FoldFeaturesShard(beam.DoFn):
         state = State.from_blocks(store, by_kind(blocks)["state"])
         slots = Slots.load(state, "account_slots")
         n, people = len(slots), load_population(state)
-        held = state.table("expected", EXPECTED_SCHEMA)
-        expected = Expected(*(numpy(held[name]) for name in EXPECTED_SCHEMA.names))
+        expected = load_expected(state)
         days = state.by_day("day_block")
 
         def load(day: int) -> DayBlock | None:
             entry = days.get(day)
             return DayBlock.from_batch(store.read_block(entry)) if entry else None
 
+        worth = valuer(state, people, n)
         windows = _load_windows(state, plan.first)
         windows.grow(n)
         ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
@@ -106,7 +107,7 @@ class FoldFeaturesShard(beam.DoFn):
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
         staged: list[tuple[int, pa.RecordBatch]] = []
         for day in range(plan.first, plan.last + 1):
-            windows.roll(load)
+            windows.roll(load, worth)
             ledger.advance(day)
             inside, category = people.on(day, n)
             rows = np.flatnonzero(inside)
@@ -144,6 +145,12 @@ class FoldFeaturesShard(beam.DoFn):
         ]
         kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
+
+
+def load_expected(state: State) -> Expected:
+    """The stored stretches of days on which meters are expected."""
+    held = state.table("expected", EXPECTED_SCHEMA)
+    return Expected(*(numpy(held[name]) for name in EXPECTED_SCHEMA.names))
 
 
 def _dated(entry: Entry, day: int) -> Entry:

@@ -1,14 +1,15 @@
-"""Accounts and meter assignments, by account shard: which accounts are known, and since when.
+"""Accounts, meter assignments and tariffs, by account shard: which accounts are known, and since when.
 
 Every account that anything names gets its slot here; ledger events pass on with theirs. Meter rows pass on to their
 meter's shard with their account's shard and slot and whether the account is known; those whose account is not are kept
-and sent again when it is.
+and sent again when it is. Tariffs go to every shard, and the first of them answers for their rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -19,13 +20,17 @@ import pyarrow.compute as pc
 from schemas.inbound import ACCOUNTS, CATEGORIES, LEDGER_EVENTS, METERS, STAMP
 from schemas.marts import ACCOUNTS as ACCOUNTS_MART
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split_by_id, tag
-from transforms.kernels.reference import NEVER, Population, days, latest, order_by
+from transforms.kernels.keys import answers
+from transforms.kernels.reference import NEVER, Population, days, latest, marked, order_by
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
+from transforms.tariffs import TARIFFS_SCHEMA, TARIFFS_STATE, numbered, update_tariffs
 
 STAMP_FIELDS = [pa.field(column.name, column.type) for column in STAMP]
 ACCOUNTS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in ACCOUNTS.schema] + STAMP_FIELDS)
-ACCOUNTS_STATE = pa.schema([*ACCOUNTS_SCHEMA, pa.field("slot", pa.int32())])
+ACCOUNTS_STATE = pa.schema([*ACCOUNTS_SCHEMA, pa.field("slot", pa.int32()), pa.field("number", pa.int32())])
+"""The rows that hold, with the account's slot, and the number that its tariff has in the shard, -1 where it has none."""
+
 METERS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METERS.schema] + STAMP_FIELDS)
 EVENTS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema] + STAMP_FIELDS)
 TO_METER_SHARD = pa.schema([*METERS_SCHEMA, pa.field("known", pa.bool_()), pa.field("account", pa.int64())])
@@ -33,7 +38,7 @@ TO_METER_SHARD = pa.schema([*METERS_SCHEMA, pa.field("known", pa.bool_()), pa.fi
 
 POPULATION_SCHEMA = pa.schema(
     [(name, pa.int32()) for name in ("slot", "valid_from", "opened", "closed")]
-    + [("category", pa.int8()), ("capacity", pa.int64())]
+    + [("category", pa.int8()), ("capacity", pa.int64()), ("tariff", pa.int32())]
 )
 
 
@@ -52,8 +57,11 @@ class AccountsUpdate:
     restate_from: int | None
 
 
-def update_accounts(held: pa.Table, new: pa.Table) -> AccountsUpdate:
-    """Merge new account rows into those held; both of `ACCOUNTS_STATE`. Only accounts among the new rows are touched."""
+def update_accounts(held: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]) -> AccountsUpdate:
+    """Merge new account rows into those held; both of `ACCOUNTS_STATE`. Only accounts among the new rows are touched.
+
+    priced: numbers of the tariffs that have a price. A change between others is none.
+    """
     if new.num_rows == 0:
         return AccountsUpdate(held, 0, 0, None)
     mine = touched(held, new)
@@ -62,7 +70,7 @@ def update_accounts(held: pa.Table, new: pa.Table) -> AccountsUpdate:
     merged = latest(marked(old, new), ["account_id", "valid_from"], [*content, "fresh", "delivery", "row"])
     accepted = int(pc.sum(merged["fresh"]).as_py() or 0)
     merged = merged.drop_columns(["fresh"])
-    first = _first_difference(old, merged) if accepted else None
+    first = _first_difference(old, merged, priced) if accepted else None
     return AccountsUpdate(pa.concat_tables([rest, merged]).combine_chunks(), accepted, new.num_rows - accepted, first)
 
 
@@ -75,17 +83,18 @@ def touched(held: pa.Table, new: pa.Table) -> npt.NDArray[np.bool_]:
     return result
 
 
-def marked(held: pa.Table, new: pa.Table) -> pa.Table:
-    """Both tables as one, with a column `fresh` that tells the new rows."""
-    parts = ((held, False), (new, True))
-    return pa.concat_tables([t.append_column("fresh", pa.array(np.full(t.num_rows, fresh))) for t, fresh in parts])
+def _first_difference(old: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]) -> int | None:
+    """First day on which an account's category, capacity or priced tariff, or whether it is in the population, differs.
 
-
-def _first_difference(old: pa.Table, new: pa.Table) -> int | None:
-    """First day on which an account's category or capacity, or whether it is in the population, differs. Same accounts in both."""
+    Same accounts in both.
+    """
     touched_slots = np.unique(numpy(new["slot"]))
     before, after = (
-        replace(p, slot=np.searchsorted(touched_slots, p.slot).astype(np.int32))
+        replace(
+            p,
+            slot=np.searchsorted(touched_slots, p.slot).astype(np.int32),
+            tariff=np.where(np.isin(p.tariff, priced), p.tariff, -1).astype(np.int32),
+        )
         for p in (population(old), population(new))
     )
     n = len(touched_slots)
@@ -101,6 +110,7 @@ def _first_difference(old: pa.Table, new: pa.Table) -> int | None:
         for day in [int(days_[0]) - 1, *days_[days_ < NEVER].tolist()]:
             (inside_a, category_a), (inside_b, category_b) = (p.on(day, n) for p in (before, after))
             otherwise = (category_a != category_b) | (before.capacity_on(day, n) != after.capacity_on(day, n))
+            otherwise |= before.tariff_on(day, n) != after.tariff_on(day, n)
             if (again & ((inside_a != inside_b) | (inside_a & otherwise))).any():
                 differences.append(day)
                 break
@@ -114,7 +124,13 @@ def population(accounts: pa.Table) -> Population:
     order = order_by(slot, valid_from)
     opened, closed = days(accounts["opened_on"]), days(accounts["closed_on"])
     capacity = numpy(pc.fill_null(accounts["capacity_va"], -1))
-    return Population(slot[order], valid_from[order], opened[order], closed[order], category[order], capacity[order])
+    columns: tuple[Any, ...] = slot, valid_from, opened, closed, category, capacity, numpy(accounts["number"], np.int32)
+    return Population(*(column[order] for column in columns))
+
+
+def population_table(people: Population) -> pa.Table:
+    """The population of a shard as stored."""
+    return pa.table([getattr(people, name) for name in POPULATION_SCHEMA.names], schema=POPULATION_SCHEMA)
 
 
 def load_population(state: State) -> Population:
@@ -134,6 +150,13 @@ def accounts_mart(accounts: pa.Table) -> pa.Table:
     return pa.table(columns, names=ACCOUNTS_MART.schema.names).cast(ACCOUNTS_MART.schema)
 
 
+def with_accounts(meters: pa.Table, shard: int, slots: Slots, people: Population) -> pa.Table:
+    """Meter rows as they go to their meter's shard, of `TO_METER_SHARD`."""
+    slot = slots.find(meters["account_id"].combine_chunks())
+    known = np.r_[people.known(len(slots)), False][slot]
+    return meters.append_column("known", pa.array(known)).append_column("account", pa.array(pack(shard, slot)))
+
+
 @beam.typehints.with_output_types(Keyed, state=Keyed)
 class FoldReferenceShard(beam.DoFn):
     """One account shard's reference data. Emits meter rows by meter shard; to `state`, the state and ledger events."""
@@ -142,80 +165,105 @@ class FoldReferenceShard(beam.DoFn):
         self.place = place
 
     def process(self, element: Grouped) -> Iterator[Keyed | beam.pvalue.TaggedOutput]:
-        """element: (shard, blocks of kind state, accounts, meters, ledger_events)."""
+        """element: (shard, blocks of kind state, accounts, meters, ledger_events, tariffs)."""
         shard, blocks = element
-        store, kinds, path = self.place.store(), by_kind(blocks), self.place.path
-        state = State.from_blocks(store, kinds["state"])
-        entries: list[Entry] = []
-        replaces: list[str] = []
-
-        def put(kind: str, table: pa.Table, *, keep_empty: bool = True) -> None:
-            block = [(-1, one_batch(table))] if keep_empty or table.num_rows else []
-            entries.extend(store.write_blocks(path(kind, shard, "arrow"), kind, shard, block))
-            replaces.append(kind)
-
-        new, arrived = (
-            concat(kinds.get("accounts", []), ACCOUNTS_SCHEMA),
-            concat(kinds.get("meters", []), METERS_SCHEMA),
-        )
-        for kind, table in (("log:accounts", new), ("log:meters", arrived)):
-            if table.num_rows:
-                entries.append(store.write_parquet(path(kind, shard, "parquet"), kind, shard, table))
+        kinds = by_kind(blocks)
+        came = {
+            kind: concat(kinds.get(kind, []), schema)
+            for kind, schema in (
+                ("accounts", ACCOUNTS_SCHEMA), ("meters", METERS_SCHEMA), ("tariffs", TARIFFS_SCHEMA),
+                ("ledger_events", EVENTS_SCHEMA),
+            )
+        }  # fmt: skip
+        state = State.from_blocks(self.place.store(), kinds["state"])
         waited = state.table("waiting_meters", METERS_SCHEMA)
-        ledger = concat(kinds.get("ledger_events", []), EVENTS_SCHEMA)
-        if not any(table.num_rows for table in (new, arrived, waited, ledger)):
+        if waited.num_rows or any(table.num_rows for table in came.values()):
+            yield from _ReferenceOfShard(self.place, shard, state).fold(came, waited)
+        else:
             self.place.report(Commit("reference", shard, ()))
             yield beam.pvalue.TaggedOutput("state", (shard, state_block(state.all())))
-            return
 
-        slots, people = Slots.load(state, "account_slots"), load_population(state)
-        update = AccountsUpdate(ACCOUNTS_STATE.empty_table(), 0, 0, None)
-        if new.num_rows:
-            new = new.append_column("slot", pa.array(slots.add(new["account_id"].combine_chunks())))
-            update = update_accounts(state.table("accounts", ACCOUNTS_STATE), new)
-        if update.accepted:
-            people = population(update.accounts)
-            put("accounts", update.accounts)
-            put(
-                "population",
-                pa.table([getattr(people, name) for name in POPULATION_SCHEMA.names], schema=POPULATION_SCHEMA),
-            )
-            kind = "mart:accounts"
-            entries.append(
-                store.write_parquet(path(kind, shard, "parquet"), kind, shard, accounts_mart(update.accounts))
-            )
-            replaces.append(kind)
-        if ledger.num_rows:
-            slot = pa.array(slots.add(ledger["account_id"].combine_chunks()))
-            yield beam.pvalue.TaggedOutput(
-                "state", (shard, tag(one_batch(ledger.add_column(0, "slot", slot)), "ledger_events"))
-            )
-        entries += slots.save(self.place, "account_slots", shard)
-        replaces += ["account_slots"] if slots.grown else []
 
-        meters = pa.concat_tables([waited, arrived]).combine_chunks()
+class _ReferenceOfShard:
+    """The work on one shard: what it holds, and what it has written so far."""
+
+    def __init__(self, place: Place, shard: int, state: State) -> None:
+        self.place, self.shard, self.state = place, shard, state
+        self.accounts, self.tariffs = Slots.load(state, "account_slots"), Slots.load(state, "tariff_slots")
+        self.people = load_population(state)
+        self.entries: list[Entry] = []
+        self.replaces: list[str] = []
+
+    def fold(self, came: dict[str, pa.Table], waited: pa.Table) -> Iterator[Keyed | beam.pvalue.TaggedOutput]:
+        """Fold everything in, and report it. came: new rows by source; waited: meter rows whose account was not known."""
+        state, shard = self.state, self.shard
+        self._log(came)
+        priced = update_tariffs(state.table("tariffs", TARIFFS_STATE), came["tariffs"], self.tariffs)
+        if priced.accepted:
+            self._put("tariffs", priced.tariffs)
+        update = self._accounts(came["accounts"], numpy(priced.tariffs["number"], np.int32))
+        if (ledger := came["ledger_events"]).num_rows:
+            slot = pa.array(self.accounts.add(ledger["account_id"].combine_chunks()))
+            rows = one_batch(ledger.add_column(0, "slot", slot))
+            yield beam.pvalue.TaggedOutput("state", (shard, tag(rows, "ledger_events")))
+        for kind, ids in (("account_slots", self.accounts), ("tariff_slots", self.tariffs)):
+            self.entries += ids.save(self.place, kind, shard)
+            self.replaces += [kind] if ids.grown else []
+
+        meters = pa.concat_tables([waited, came["meters"]]).combine_chunks()
         known = np.zeros(0, np.bool_)
         if meters.num_rows:
-            slot = slots.find(meters["account_id"].combine_chunks())
-            known = np.r_[people.known(len(slots)), False][slot]
-            put("waiting_meters", meters.filter(pa.array(~known)), keep_empty=False)
-            flagged = meters.append_column("known", pa.array(known)).append_column(
-                "account", pa.array(pack(shard, slot))
-            )
+            flagged = with_accounts(meters, shard, self.accounts, self.people)
+            known = numpy(flagged["known"])
+            self._put("waiting_meters", meters.filter(pa.array(~known)), keep_empty=False)
             send = known | (np.arange(len(known)) >= waited.num_rows)
             for key, block in split_by_id(one_batch(flagged.filter(pa.array(send))), "meter_id", self.place.shards):
                 yield key, tag(block, "meters")
         counts = {
             "accounts": {"accepted": update.accepted, "superseded": update.superseded},
+            "tariffs": {"accepted": priced.accepted, "superseded": priced.superseded}
+            if answers("tariffs", shard)
+            else {},
             "meters": {"redriven": waited.num_rows, "pending": int((~known).sum())},
         }
-        self.place.report(Commit("reference", shard, tuple(entries), tuple(replaces), counts, update.restate_from))
-        kept = [entry for entry in state.all() if entry.kind not in replaces]
-        yield beam.pvalue.TaggedOutput("state", (shard, state_block(kept + entries)))
+        restate = min((day for day in (update.restate_from, priced.restate_from) if day is not None), default=None)
+        self.place.report(Commit("reference", shard, tuple(self.entries), tuple(self.replaces), counts, restate))
+        kept = [entry for entry in state.all() if entry.kind not in self.replaces]
+        yield beam.pvalue.TaggedOutput("state", (shard, state_block(kept + self.entries)))
+
+    def _log(self, came: dict[str, pa.Table]) -> None:
+        for source in ("accounts", "meters", "tariffs"):
+            if came[source].num_rows and answers(source, self.shard):
+                self._parquet(f"log:{source}", came[source])
+
+    def _accounts(self, new: pa.Table, priced: npt.NDArray[np.int32]) -> AccountsUpdate:
+        """Take up account rows. priced: numbers of the tariffs that have a price."""
+        if new.num_rows == 0:
+            return AccountsUpdate(ACCOUNTS_STATE.empty_table(), 0, 0, None)
+        new = new.append_column("slot", pa.array(self.accounts.add(new["account_id"].combine_chunks())))
+        new = new.append_column("number", numbered(self.tariffs, new["tariff"].combine_chunks()))
+        update = update_accounts(self.state.table("accounts", ACCOUNTS_STATE), new, priced)
+        if update.accepted:
+            self.people = population(update.accounts)
+            self._put("accounts", update.accounts)
+            self._put("population", population_table(self.people))
+            self._parquet("mart:accounts", accounts_mart(update.accounts))
+            self.replaces.append("mart:accounts")
+        return update
+
+    def _put(self, kind: str, table: pa.Table, *, keep_empty: bool = True) -> None:
+        block = [(-1, one_batch(table))] if keep_empty or table.num_rows else []
+        path = self.place.path(kind, self.shard, "arrow")
+        self.entries += self.state.store.write_blocks(path, kind, self.shard, block)
+        self.replaces.append(kind)
+
+    def _parquet(self, kind: str, table: pa.Table) -> None:
+        path = self.place.path(kind, self.shard, "parquet")
+        self.entries.append(self.state.store.write_parquet(path, kind, self.shard, table))
 
 
 class FoldReference(beam.PTransform):
-    """(account shard, state | accounts | meters | ledger_events blocks) -> meter rows by meter shard, state by account shard."""
+    """(account shard, state | accounts | meters | ledger_events | tariffs) -> meter rows by meter shard, state by account shard."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()

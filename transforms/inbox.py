@@ -27,10 +27,10 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from schemas.errors import FileFault, StateError
 from schemas.mapping import SourceMapping
 from schemas.marts import REJECTS
-from transforms.blocks import BlockCoder, Keyed, fact, kind_of, split_by_id, tag, with_facts
+from transforms.blocks import BlockCoder, Keyed, fact, kind_of, spread, tag, with_facts
 from transforms.epochs import NOTHING, EpochPlace, epoch_folder, number, parcels
 from transforms.kernels.key_groups import shard_of_key
-from transforms.kernels.keys import SHARD_KEY
+from transforms.kernels.keys import answers
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.parse import Delivery
 from transforms.metrics import metric
@@ -40,8 +40,8 @@ from transforms.shards import Place, numpy
 from transforms.storage import Commit, Store, commit_path, digest
 
 PORTS = {
-    "accounts": "reference", "meters": "reference", "ledger_events": "reference", "meter_readings": "meters",
-    "register_readings": "meters",
+    "accounts": "reference", "meters": "reference", "ledger_events": "reference", "tariffs": "reference",
+    "meter_readings": "meters", "register_readings": "meters",
 }  # fmt: skip
 """Source -> the stage that takes its rows first."""
 
@@ -162,7 +162,7 @@ class RouteRows(beam.DoFn):
             yield rejects_to, with_facts(tag(block, "rejects"), **facts, sent="0")
             return
         if facts["first"] != facts["next"]:
-            rows = dict(split_by_id(block, SHARD_KEY[facts["source"]], self.place.shards))
+            rows = dict(spread(block, facts["source"], self.place.shards))
             for bucket in range(self.place.shards):
                 before = int(fact(block, "reject_blocks")) if bucket == rejects_to else 0
                 mine = tag(rows[bucket], facts["source"]) if bucket in rows else NOTHING
@@ -274,7 +274,8 @@ class Inbox(beam.DoFn):
         for block in blocks:
             stamped = stamp(block, cut.seqs[fact(block, "part")])
             source = fact(block, "source") if kind_of(block) == "rejects" else kind_of(block)
-            if OFFSET in block.schema.names:  # what files held is counted where they are read
+            counted = kind_of(block) == "rejects" or answers(source, bucket)
+            if OFFSET in block.schema.names and counted:  # what files held is counted where they are read
                 of = counts.setdefault(source, {"read": 0, "rejected": 0})
                 of["read"] += block.num_rows
                 of["rejected"] += block.num_rows * (kind_of(block) == "rejects")
@@ -282,7 +283,7 @@ class Inbox(beam.DoFn):
                 rejects.append(stamped.replace_schema_metadata(REJECTS.schema.metadata))
             else:
                 ports[PORTS[source]].append(stamped)
-                self.rows.inc(block.num_rows)
+                self.rows.inc(block.num_rows * counted)
         place = EpochPlace(self.place.root, epoch_folder(self.place.folder, cut.number), self.place.shards)
         entries = []
         if rejects:

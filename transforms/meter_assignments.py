@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import METERS, REGISTERS
-from transforms.fold_reference import TO_METER_SHARD, marked, touched
-from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, order_by
+from transforms.fold_reference import TO_METER_SHARD, touched
+from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, marked, order_by
 from transforms.kernels.terms import COUNT, NO_INDEX, Terms
 from transforms.shards import numpy
 

@@ -17,14 +17,12 @@ from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
-from transforms.fold_features import feature_column
+from transforms.fold_features import feature_column, load_expected
 from transforms.fold_reference import load_population
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
-from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import NONE
 from transforms.kernels.windows import Windows, consumption_features
-from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, State, numpy
 from transforms.storage import Entry
 
@@ -89,9 +87,7 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     (entry,) = state.entries["windows"]
     windows = Windows.from_batch(state.store.read_block(entry), entry.first)
     windows.grow(n)
-    held = state.table("expected", EXPECTED_SCHEMA)
-    expected = Expected(*(numpy(held[name]) for name in EXPECTED_SCHEMA.names))
-    columns = consumption_features(windows, expected, np.arange(n))
+    columns = consumption_features(windows, load_expected(state), np.arange(n))
     _, category = load_population(state).on(entry.first, n)
     tiers = state.store.read_block(state.entries["tiers"][0])
     tier, abc, since = (

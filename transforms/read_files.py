@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas.errors import WattierError
 from schemas.mapping import SourceMapping
 from schemas.marts import REJECTS
-from transforms.blocks import Keyed, split_by_id, tag
+from transforms.blocks import Keyed, spread, tag
 from transforms.kernels.files import read_delivery
 from transforms.kernels.keys import SHARD_KEY
 from transforms.kernels.parse import Delivery
@@ -87,7 +87,7 @@ class ReadDelivery(beam.DoFn):
             read += decoded.rows_read
             if decoded.rejects.num_rows:
                 rejects.append(decoded.rejects)
-            for shard, block in split_by_id(decoded.rows, SHARD_KEY[source], self.place.shards):
+            for shard, block in spread(decoded.rows, source, self.place.shards):
                 yield shard, tag(block, source)
         entries, rejected = [], sum(block.num_rows for block in rejects)
         if rejected:

@@ -21,7 +21,14 @@ LEDGER_COLUMNS = frozenset({
     "overdue_61_90_minor", "overdue_91_minor", "overdue_minor", "unallocated_minor", "bills_due_365d",
     "bills_on_time_365d", "on_time_365d_ppm", "beyond_terms_365d_days", "mean_beyond_terms_365d_milli",
 })  # fmt: skip
-"""Features that come from the ledger; all others come from consumption."""
+"""Features that come from the ledger."""
+
+OTHER_TABLES = {
+    **dict.fromkeys(LEDGER_COLUMNS, "ledger"),
+    **dict.fromkeys(("period_wh_30d", "reverse_wh_30d", "period_wh_90d", "reverse_wh_90d"), "apart_features"),
+    **dict.fromkeys(("valued_wh_30d", "valued_30d_minor", "valued_wh_365d", "valued_365d_minor"), "valued"),
+}
+"""Table of the features that can be ranked and do not come from consumption."""
 
 _ALL_DELIVERIES = (1 << 31) - 1
 _OPERATORS = {
@@ -50,8 +57,8 @@ def recompute(
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
-    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events, accepted_accounts and
-    accepted_meters.
+    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events, accepted_accounts,
+    accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
     events of deliveries up to that number count.
@@ -70,6 +77,7 @@ def recompute(
         f" {'oracle.known_account' if everyone else 'oracle.compared_account'}"
     )
     con.execute(_sql("s4_vee"))
+    con.execute(_sql("s4_valued"))
     con.execute(_sql("s3_ledger"))
     con.execute(_sql("s4_features"))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
@@ -159,10 +167,10 @@ def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
 
 def _measured(metric: str) -> str:
     """SQL of one metric of the whole population, day by day."""
-    table = "oracle.ledger" if metric in LEDGER_COLUMNS else "oracle.consumption"
+    table = OTHER_TABLES.get(metric, "consumption")
     return (
         f"SELECT p.service_date, p.account_id, p.category, '{metric}' AS metric, m.{metric}::BIGINT AS amount"
-        f" FROM oracle.population p JOIN {table} m USING (account_id, service_date)"
+        f" FROM oracle.population p JOIN oracle.{table} m USING (account_id, service_date)"
     )
 
 

@@ -41,6 +41,18 @@ CREATE OR REPLACE VIEW oracle.accounts AS SELECT * EXCLUDE (is_earliest) FROM or
 
 CREATE OR REPLACE TABLE oracle.known_account AS SELECT DISTINCT account_id FROM oracle.account;
 
+-- Prices: in force up to the day before the next one of the same tariff and period.
+CREATE OR REPLACE TABLE oracle.price AS
+SELECT *, lead(valid_from) OVER (PARTITION BY tariff, period ORDER BY valid_from) - 1 AS valid_to
+FROM (
+    SELECT tariff, valid_from, period, price_nano
+    FROM accepted_tariffs
+    WHERE delivery <= getvariable('as_known')
+    QUALIFY row_number() OVER (
+        PARTITION BY tariff, valid_from, period ORDER BY revision DESC, price_nano::VARCHAR
+    ) = 1
+);
+
 -- The account of each meter: first_day inclusive, end_day exclusive (null: open). A later row ends those before it.
 CREATE OR REPLACE TABLE oracle.assignment AS
 SELECT

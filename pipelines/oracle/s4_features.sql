@@ -17,6 +17,10 @@ SELECT
     t.flat_share_90d_ppm,
     t.valley_share_90d_ppm,
     coalesce(t.reverse_wh_90d, 0) AS reverse_wh_90d,
+    coalesce(v.valued_wh_30d, 0) AS valued_wh_30d,
+    coalesce(v.valued_30d_minor, 0) AS valued_30d_minor,
+    coalesce(v.valued_wh_365d, 0) AS valued_wh_365d,
+    coalesce(v.valued_365d_minor, 0) AS valued_365d_minor,
     coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(l.balance_minor, 0) AS balance_minor,
     coalesce(l.current_minor, 0) AS current_minor,
@@ -35,5 +39,6 @@ FROM oracle.population p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
 JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date
 LEFT JOIN oracle.apart_features t ON t.account_id = p.account_id AND t.service_date = p.service_date
+LEFT JOIN oracle.valued v ON v.account_id = p.account_id AND v.service_date = p.service_date
 LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
 ORDER BY p.service_date, p.account_id;

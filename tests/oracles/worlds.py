@@ -15,6 +15,7 @@ ACCEPTED = {
     "accepted_ledger_events": inbound.LEDGER_EVENTS,
     "accepted_accounts": inbound.ACCOUNTS,
     "accepted_meters": inbound.METERS,
+    "accepted_tariffs": inbound.TARIFFS,
 }
 DEFAULTS = {"revision": 1, "delivery": 1, "quality": "actual", "category": "industrial"}
 
@@ -76,6 +77,10 @@ def readings(meter_id, first, energies):
     return [reading(meter_id, when, wh) for when, wh in zip(days, energies, strict=True) if wh is not None]
 
 
+def price(tariff, valid_from, period, price_nano, **more):
+    return {"tariff": tariff, "valid_from": day(valid_from), "period": period, "price_nano": price_nano, **more}
+
+
 def event(account_id, event_id, event_type, event_date, amount_minor=0, due_date=None, **more):
     due = {"due_date": day(due_date)} if due_date else {}
     named = {"account_id": account_id, "event_id": event_id, "event_type": event_type, "amount_minor": amount_minor}
@@ -95,9 +100,11 @@ def index(meter_id, service_date, total, **more):
     return {"meter_id": meter_id, "service_date": when, "index_total": total, **more}
 
 
-def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=()):
+def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=(), tariffs=()):
     """Create the accepted events as tables in `con`."""
-    for (name, relation), rows in zip(ACCEPTED.items(), (read, registers, ledger, accounts, meters), strict=True):
+    for (name, relation), rows in zip(
+        ACCEPTED.items(), (read, registers, ledger, accounts, meters, tariffs), strict=True
+    ):
         columns = (*relation.columns, *inbound.STAMP)
         typed = ", ".join(f"{ddl.name(column.name)} {ddl.duckdb_type(column)}" for column in columns)
         con.execute(f"CREATE TABLE {name} ({typed})")

@@ -29,10 +29,11 @@ HEADERS = {
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
     "meters": "meter_id,installed_on,account_id,removed_on,role,multiplier,modulus_kwh,installed_kwh,removed_kwh,revision",
+    "tariffs": "tariff,valid_from,period,yuan_per_kwh,revision",
 }
 FOLDERS = {
     "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger", "accounts": "accounts",
-    "meters": "meters",
+    "meters": "meters", "tariffs": "tariffs",
 }  # fmt: skip
 
 REGISTERS = """  register_readings:
@@ -45,6 +46,17 @@ REGISTERS = """  register_readings:
       index_valley: {column: valley_kwh, unit: kWh}
       index_reverse: {column: reverse_kwh, unit: kWh}
       quality: {column: quality, map: {A: actual, E: estimated, D: edited}}
+    revision: {column: revision}
+    known_at: {file_date: "%Y%m%d"}
+
+"""
+TARIFFS = """  tariffs:
+    files: "tariffs/tariffs-*"
+    columns:
+      tariff: tariff
+      valid_from: {column: valid_from, format: "%Y-%m-%d"}
+      period: period
+      price_nano: {column: yuan_per_kwh, unit: yuan}
     revision: {column: revision}
     known_at: {file_date: "%Y%m%d"}
 
@@ -117,7 +129,7 @@ class Bureau:
                 "      energy_wh: {column: energy_kwh, unit: kWh}\n",
                 f"      energy_wh: {{column: energy_kwh, unit: kWh}}{PERIODS}",
             ),
-            ("  ledger_events:", f"{REGISTERS}  ledger_events:"),
+            ("  ledger_events:", f"{REGISTERS}{TARIFFS}  ledger_events:"),
             (
                 '      removed_on: {column: removed_on, format: "%Y-%m-%d"}\n',
                 f'      removed_on: {{column: removed_on, format: "%Y-%m-%d"}}{METERS}',

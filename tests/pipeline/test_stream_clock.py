@@ -34,10 +34,10 @@ PARTITIONS = tuple(
     Partition(source, topic, number, 0, index)
     for index, (source, topic, number) in enumerate(
         [("accounts", "accounts", 0), ("meters", "meters", 0), ("meter_readings", "meter-readings", 0),
-         ("meter_readings", "meter-readings", 1)]
+         ("meter_readings", "meter-readings", 1), ("tariffs", "tariffs", 0)]
     )
 )  # fmt: skip
-ACCOUNTS, METERS, READINGS, OTHER_READINGS = PARTITIONS
+ACCOUNTS, METERS, READINGS, OTHER_READINGS, TARIFFS = PARTITIONS
 STARTED, CUT = 1_764_547_200, 10
 
 
@@ -231,3 +231,16 @@ def test_a_repeated_message_counts_once(clock):
     (row,) = clock.query("SELECT rows_accepted, rows_superseded FROM pipeline_runs WHERE source = 'meter_readings'")
     assert row == (4, 1)
     assert date_of(clock.last_day[READINGS]) == DAY + timedelta(days=1)
+
+
+def test_prices_of_a_topic_go_to_every_shard_and_count_once(clock):
+    """Both accounts, in whichever of the two shards, use 5 kWh at 0.60."""
+    row = {"tariff": "IND", "valid_from": "2020-01-01", "period": "total", "yuan_per_kwh": "0.60", "revision": 1}
+    clock.send(TARIFFS, row, {**row, "tariff": "RES"})
+    on(clock, READINGS, "M", 0)
+    on(clock, OTHER_READINGS, "N", 0)
+    clock.cut()
+    assert clock.run() == [days(0, 0)]
+    assert clock.query("SELECT account_id, valued_30d_minor FROM features ORDER BY 1") == [("A", 300), ("B", 300)]
+    (counts,) = clock.query("SELECT rows_read, rows_accepted FROM pipeline_runs WHERE source = 'tariffs'")
+    assert counts == (2, 2)

@@ -16,12 +16,13 @@ from tests.pipeline.bureau import POLICY, Row
 
 Event = tuple[str, Row]
 
+TARIFFS = ("", "T1", "T2", "none-known")
 CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
 INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
     "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
-    "periods",
+    "periods", "tariffs", "corrected_tariffs",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -81,13 +82,17 @@ def index(
 
 def account(
     account_id: str, valid_from: date, category: str = "industrial", opened: date | None = None,
-    closed: date | None = None, revision: int = 1, region: str = "", capacity: str = "",
+    closed: date | None = None, revision: int = 1, region: str = "", capacity: str = "", tariff: str = "",
 ) -> Event:  # fmt: skip
     """capacity: kVA as delivered."""
     return "accounts", (
-        account_id, f"{valid_from}", category, region, "", "", "", capacity, "", f"{opened or valid_from}", f"{closed or ''}",
+        account_id, f"{valid_from}", category, region, "", tariff, "", capacity, "", f"{opened or valid_from}", f"{closed or ''}",
         str(revision),
     )  # fmt: skip
+
+
+def price(tariff: str, valid_from: date, period: str, yuan_per_kwh: str, revision: int = 1) -> Event:
+    return "tariffs", (tariff, f"{valid_from}", period, yuan_per_kwh, str(revision))
 
 
 def ledger(
@@ -123,6 +128,8 @@ class _Maker:
     def make(self) -> list[Event]:
         meters = [(f"m{n}", self.rng.choice(self.accounts)) for n in range(len(self.accounts) // 2)]
         meters += [(f"M-{a}", a) for a in self.accounts]
+        if "tariffs" in self.has:
+            self._tariffs()
         for account_id in self.accounts:
             self._account(account_id)
             if "ledger" in self.has:
@@ -141,17 +148,33 @@ class _Maker:
         self.events.sort(key=lambda dated: dated[0])
         return [event for _, event in self.events]
 
+    def _tariffs(self) -> None:
+        """Prices for all or some periods, from before the first day or later, in seasons, corrected late."""
+        rng = self.rng
+        for tariff in TARIFFS[1:-1]:
+            for period in ("total", "peak", "valley"):
+                for start in [self.before, *(self.somewhen() for _ in range(rng.choice((0, 0, 1))))]:
+                    if rng.random() < 0.3:
+                        continue
+                    yuan_per_kwh = rng.choice(("0.5", "0.123456789", "999.999999999", "0", f"{rng.randrange(10)}.25"))
+                    self.add(
+                        rng.choice((self.before, start, self.somewhen())), price(tariff, start, period, yuan_per_kwh)
+                    )
+                    if self.chance("corrected_tariffs", 0.3):
+                        revision = rng.choice((1, 2))
+                        self.add(self.somewhen(), price(tariff, start, period, "0.7", revision))
+
     def _account(self, account_id: str) -> None:
         if account_id in self.unknown:
             return
         rng, category = self.rng, self.rng.choice(CATEGORIES)
         opened = self.somewhen() if rng.random() < 0.15 else self.before
         closed = self.somewhen() if self.chance("closed_accounts", 0.3) else None
-        capacity = {"capacity": rng.choice(("", "1", "0.05", "900"))}
+        capacity = {"capacity": rng.choice(("", "1", "0.05", "900")), "tariff": rng.choice(TARIFFS)}
         self.add(self.before, account(account_id, self.before, category, opened, closed, **capacity))
         if self.chance("category_changes", 0.4):
             day = self.somewhen()
-            self.add(day, account(account_id, day, rng.choice(CATEGORIES), opened))
+            self.add(day, account(account_id, day, rng.choice(CATEGORIES), opened, tariff=rng.choice(TARIFFS)))
         if self.chance("corrected_accounts", 0.3):
             self.add(
                 self.somewhen(),
@@ -323,6 +346,7 @@ def a_world(
 POLICY_CHANGES = (
     ("metric: wh_7d", "metric: wh_30d"),
     ("metric: wh_7d", "metric: billed_365d_minor"),
+    ("metric: wh_7d", "metric: valued_30d_minor"),
     ("scope: all", "scope: category"),
     ("rule: cumulative_share", "rule: top_fraction"),
     ("rule: cumulative_share", "rule: turnover_fraction"),

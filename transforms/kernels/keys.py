@@ -11,14 +11,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 BUCKETS = 4096
-SHARD_KEY = {
+SHARD_KEY: dict[str, str | None] = {
     "meter_readings": "meter_id",
     "register_readings": "meter_id",
     "meters": "account_id",
     "accounts": "account_id",
     "ledger_events": "account_id",
+    "tariffs": None,
 }
-"""The column whose hash decides which shard a source's rows go to first. Sources not named here are not read yet."""
+"""The column whose hash decides which shard a source's rows go to first; None: they go to every one. Sources not named
+here are not read yet."""
+
+
+def answers(source: str, shard: int) -> bool:
+    """Whether a shard counts and logs the rows of a source that it gets: of rows that go to every shard, the first does."""
+    return SHARD_KEY[source] is not None or shard == 0
+
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

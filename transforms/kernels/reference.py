@@ -56,6 +56,12 @@ def _first_of_run(table: pa.Table, keys: Sequence[str]) -> Mask:
     return first
 
 
+def marked(held: pa.Table, new: pa.Table) -> pa.Table:
+    """Both tables as one, with a column `fresh` that tells the new rows."""
+    parts = ((held, False), (new, True))
+    return pa.concat_tables([t.append_column("fresh", pa.array(np.full(t.num_rows, fresh))) for t, fresh in parts])
+
+
 def order_by(slot: npt.NDArray[Any], day: Int32) -> Int:
     """Row order by (slot, day), rows that tie staying in place. slot: (k,), day: (k,) day numbers; returns (k,) int64."""
     key = slot.astype(np.int64) << 32 | (day.astype(np.int64) + (1 << 31))
@@ -121,7 +127,7 @@ class Population:
     """Account reference rows of one shard, ascending by (slot, valid_from); a slot's first row also holds before it.
 
     slot, valid_from, opened, closed (inclusive; NEVER while open): (k,) int32; category: (k,) int8 code;
-    capacity: (k,) contracted, VA, -1 where unknown.
+    capacity: (k,) contracted, VA, -1 where unknown; tariff: (k,) int32 number of the tariff, -1 where none.
     """
 
     slot: Int32
@@ -130,6 +136,7 @@ class Population:
     closed: Int32
     category: npt.NDArray[np.int8]
     capacity: Int
+    tariff: Int32
 
     def on(self, day: int, n: int) -> tuple[Mask, npt.NDArray[np.int8]]:
         """Who is in the population on `day`, and each account's category code. Both (n,)."""
@@ -146,6 +153,13 @@ class Population:
             return np.full(n, -1, np.int64)
         row = self._row_on(day, n)
         return np.where(row >= 0, self.capacity[row], -1)
+
+    def tariff_on(self, day: int, n: int) -> Int32:
+        """The tariff of each account on `day`, -1 where none, or where it is not in the population. (n,)."""
+        if len(self.slot) == 0:
+            return np.full(n, -1, np.int32)
+        inside, _ = self.on(day, n)
+        return np.where(inside, self.tariff[self._row_on(day, n)], -1).astype(np.int32)
 
     def _row_on(self, day: int, n: int) -> Int:
         """The row that holds for each account on `day`, -1 where none. (n,)."""

@@ -1,9 +1,10 @@
-"""What energy is worth by a tariff, exactly: rounded once a bill, never a line.
+"""What energy is worth by a tariff, exactly: rounded once a bill or window, never a line.
 
 A price is an integer in billionths of a major unit for one kWh, so a line, Wh times price, is one in 10^-12 of a major unit. It may
-pass int64, so lines are summed in two parts:
+pass int64, so it is kept in two parts, whole major units and the rest:
 
-    energy = high * 1,000,000 + low        line = high * price * 1,000,000 + low * price
+    energy = a * 1,000,000 + b      price = c * 1,000,000 + d
+    line   = a*c * 10^12  +  (a*d + b*c) * 10^6  +  b*d
 """
 
 from __future__ import annotations
@@ -24,31 +25,28 @@ PARTS_OF_MAJOR = 10**12
 
 @dataclass(frozen=True)
 class Amounts:
-    """Exact amounts, (n,) each: `high * 1,000,000 + low` in 10^-12 of a major unit."""
+    """Exact amounts, (n,) each: `major * 10^12 + parts` in 10^-12 of a major unit. Parts of up to 10^6 lines can be added up."""
 
-    high: Int
-    low: Int
+    major: Int
+    parts: Int
 
     def by_bill(self, bill: Int, bills: int) -> Amounts:
         """Lines added up by the bill they are on. bill: (n,) numbers below `bills`."""
         out = Amounts(np.zeros(bills, np.int64), np.zeros(bills, np.int64))
-        for into, lines in ((out.high, self.high), (out.low, self.low)):
+        for into, lines in ((out.major, self.major), (out.parts, self.parts)):
             np.add.at(into, bill, lines)
         return out
 
     def rounded(self, digits: int = 2) -> Int:
         """In units of `10**-digits` of a major unit, digits up to 12, halves up. The one place where an amount is rounded."""
         per_unit = PARTS_OF_MAJOR // 10**digits
-        if per_unit < SPLIT:
-            return np.asarray(self.high * (SPLIT // per_unit) + (self.low + per_unit // 2) // per_unit)
-        whole, rest = np.divmod(self.high, per_unit // SPLIT)
-        more, low = np.divmod(self.low, per_unit)
-        result: Int = whole + more + (rest * SPLIT + low + per_unit // 2) // per_unit
+        result: Int = self.major * 10**digits + (self.parts + per_unit // 2) // per_unit
         return result
 
 
 def lines(energy_wh: Int, price_nano: Int) -> Amounts:
-    """What energy costs at a price. energy_wh: (n,) Wh; price_nano: (n,) billionths of a major unit for one kWh, both 0 or more.
+    """What energy costs at a price. energy_wh: (n,) Wh, below 2^44; price_nano: (n,) billionths of a major unit for one kWh,
+    both 0 or more.
 
     Raises ValueError where a price is beyond `PRICE_LIMIT_NANO`.
 
@@ -57,8 +55,9 @@ def lines(energy_wh: Int, price_nano: Int) -> Amounts:
     """
     if (price_nano > PRICE_LIMIT_NANO).any() or (price_nano < 0).any():
         raise ValueError(f"prices are from 0 to {PRICE_LIMIT_NANO} billionths of a major unit; got {price_nano.max()}")
-    high, low = np.divmod(energy_wh, SPLIT)
-    return Amounts(high * price_nano, low * price_nano)
+    (a, b), (c, d) = np.divmod(energy_wh, SPLIT), np.divmod(price_nano, SPLIT)
+    major, middle = np.divmod(a * d + b * c, SPLIT)
+    return Amounts(a * c + major, middle * SPLIT + b * d)
 
 
 def scaled_price(price_nano: int, factor_ppm: int) -> int:

@@ -20,9 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.inbound import APART, PERIODS
-from schemas.marts import PERIOD_WINDOWS, WINDOWS
+from schemas.marts import PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
 from transforms.kernels.exact import DAY_LIMIT_WH, ppm, square_parts, variation_ppm
 from transforms.kernels.reference import Expected
+from transforms.kernels.valuation import Amounts
 
 Int = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -141,12 +142,21 @@ def _padded(column: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
 Load = Callable[[int], DayBlock | None]
 """Gives the block of a day number, or None where nothing was read."""
 
+Values = Mapping[str, Int]
+"""What a day's energy is worth, by the names of `VALUES`: (k,) each."""
+
+VALUES = ("valued_major", "valued_parts", "valued_wh")
+"""Whole major units, the rest in 10^-12 of one, and the Wh that they are of."""
+
+ValueOf = Callable[[int, DayBlock], Values]
+"""Values the block of a day number."""
+
 
 class Windows:
     """The running sums of one shard as of a service day.
 
-    sums: name -> (n,) int64 for every name in `SUMS`, and of registers beside the total those that some meter tells, as
-    `peak_wh_30d`. `roll` moves them on by one day, in place.
+    sums: name -> (n,) int64 for every name in `SUMS`; of registers beside the total those that some meter tells, as
+    `peak_wh_30d`; and where there are prices `VALUES`, as `valued_wh_30d`. `roll` moves them on by one day, in place.
     """
 
     def __init__(self, sums: dict[str, Int], as_of: int) -> None:
@@ -172,8 +182,11 @@ class Windows:
         if n > len(self.sums[SUMS[0]]):
             self.sums = {name: np.r_[s, np.zeros(n - len(s), np.int64)] for name, s in self.sums.items()}
 
-    def roll(self, load: Load) -> None:
-        """Move on to the next day: it enters every window, and the day that falls out leaves."""
+    def roll(self, load: Load, worth: ValueOf | None = None) -> None:
+        """Move on to the next day: it enters every window, and the day that falls out leaves.
+
+        worth: values a day, where there are prices.
+        """
         day = self.as_of = self.as_of + 1
         if date_of(day).day == 1:
             self.sums["wh_mtd"][:] = 0
@@ -187,6 +200,8 @@ class Windows:
                     self._add_squares(block, sign)
                 if days in PERIOD_WINDOWS:
                     self._add_apart(days, block, sign)
+                if days in VALUED_WINDOWS and worth and block:
+                    self._add_values(days, worth(self.as_of - (sign < 0) * days, block), sign)
         self._add("wh_mtd", "received_mtd", today, 1)
         for offset, sign in ((YEAR, 1), (YEAR + BASE, -1)):
             self._add("wh_90d_year_ago", "received_90d_year_ago", load(day - offset), sign)
@@ -206,6 +221,13 @@ class Windows:
             if key not in self.sums:
                 self.sums[key] = np.zeros(len(self.sums[SUMS[0]]), np.int64)
             self.sums[key][: len(energy)] += sign * energy
+
+    def _add_values(self, days: int, values: Values, sign: int) -> None:
+        for name, value in values.items():
+            key = f"{name}_{days}d"
+            if key not in self.sums:
+                self.sums[key] = np.zeros(len(self.sums[SUMS[0]]), np.int64)
+            self.sums[key][: len(value)] += sign * value
 
     def _add_squares(self, block: DayBlock | None, sign: int) -> None:
         if block is None:
@@ -231,6 +253,13 @@ def _period_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | 
     return {f"period_wh_{days}d": told, **shares, f"reverse_wh_{days}d": of["reverse"]}
 
 
+def _valued_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | Nullable]:
+    """What energy over some days is worth. Formula: docs/explanation/definitions.md, "What energy is worth"."""
+    nothing = np.zeros(len(rows), np.int64)
+    major, parts, wh = (windows.sums[key][rows] if (key := f"{v}_{days}d") in windows.sums else nothing for v in VALUES)
+    return {f"valued_wh_{days}d": wh, f"valued_{days}d_minor": Amounts(major, parts).rounded()}
+
+
 def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dict[str, Int | Nullable]:
     """The rolling consumption columns of `features` for the account slots `rows`, as of the windows' day.
 
@@ -250,6 +279,8 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
         out[f"coverage_{name}_ppm"] = _ratio(received, due)
     for days in PERIOD_WINDOWS:
         out |= _period_features(windows, days, rows)
+    for days in VALUED_WINDOWS:
+        out |= _valued_features(windows, days, rows)
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
     total, before = out["wh_90d"], sums["wh_90d_year_ago"]
     assert isinstance(total, np.ndarray)
