@@ -16,7 +16,20 @@ from schemas.marts import MARTS
 from schemas.policy import Condition, parse_policy
 from tests.oracles import ledger as clerk
 from tests.oracles import whole
-from tests.oracles.worlds import POLICY, account, complete, day, event, fill, meter, policy, reading, readings, table
+from tests.oracles.worlds import (
+    POLICY,
+    account,
+    complete,
+    day,
+    event,
+    fill,
+    meter,
+    policy,
+    price,
+    reading,
+    readings,
+    table,
+)
 
 ONE = timedelta(days=1)
 
@@ -249,6 +262,68 @@ def test_coefficient_of_variation_is_exact_for_days_of_50_gwh(energies):
         n, square = len(energies), sum(energies) ** 2
         exact = whole.isqrt((n * sum(x * x for x in energies) - square) * 10**12 // square) if square else None
         assert features(con, last)["cv_90d_ppm"] == exact
+
+
+# ---------------------------------------------------------------------------------------------- what energy is worth
+def test_energy_is_worth_the_prices_of_its_days(con):
+    """a: 1 kWh a day at 1.00, from the third day on at 3.00: 1, 2, 5, 8. b: by period, and on its second day one meter of two
+    tells none, so that the total price counts: 2 kWh of the peak at 2.00, then 5 kWh at 0.10. c is not open yet on day 1."""
+    nano = 10**9
+    fill(
+        con,
+        [account("a", tariff="T"), account("b", tariff="P"), account("c", opened_on="2016-01-02", tariff="T")],
+        [meter("m", "a"), meter("n", "b"), meter("o", "b", "2016-01-02"), meter("p", "c")],
+        [
+            *readings("m", "2016-01-01", [1_000] * 4),
+            reading("n", "2016-01-01", 2_000, peak_wh=2_000, valley_wh=0),
+            reading("n", "2016-01-02", 2_000, peak_wh=2_000),
+            reading("o", "2016-01-02", 3_000),
+            *readings("p", "2016-01-01", [1_000, 1_000]),
+        ],
+        tariffs=[
+            price("T", "2010-01-01", "total", nano),
+            price("T", "2016-01-03", "total", 7 * nano),
+            price("T", "2016-01-03", "total", 3 * nano),  # of one revision: what comes first as text
+            price("P", "2010-01-01", "peak", 9 * nano),
+            price("P", "2010-01-01", "peak", 2 * nano, revision=2),
+            price("P", "2010-01-01", "total", nano // 10),
+        ],
+    )
+    recomputed(con, "2016-01-01", "2016-01-04", policy(("wh_7d", "valued_30d_minor")))
+    found = {}
+    for who, minor, wh in con.execute(
+        "SELECT account_id, valued_365d_minor, valued_wh_365d FROM oracle.features ORDER BY service_date"
+    ).fetchall():
+        found.setdefault(who, []).append((minor, wh))
+    assert found["a"] == [(100, 1_000), (200, 2_000), (500, 3_000), (800, 4_000)]
+    assert found["b"] == [(400, 2_000), (450, 7_000), (450, 7_000), (450, 7_000)]
+    assert found["c"] == [(100, 1_000)] * 3
+    assert one(con, "SELECT max(total) FROM oracle.cutoffs WHERE metric = 'valued_30d_minor'") == (800 + 450 + 100,)
+
+
+def test_halves_of_a_minor_unit_go_up_once(con):
+    """5 Wh a day at 1.00 are half a fen: 0.5, 1.0, 1.5 are 1, 1, 2; and the window of 30 days begins anew 30 days later."""
+    fill(
+        con,
+        [account("a", tariff="T")],
+        [meter("m", "a")],
+        [*readings("m", "2016-01-01", [5, 5, 5]), reading("m", "2016-02-02", 0)],
+        tariffs=[price("T", "2010-01-01", "total", 10**9)],
+    )
+    recomputed(con, "2016-01-01", "2016-02-02")
+    rows = con.execute(
+        "SELECT valued_30d_minor, valued_365d_minor FROM oracle.features ORDER BY service_date"
+    ).fetchall()
+    assert [month for month, _ in rows] == [1, 1] + [2] * 28 + [1, 1, 0]
+    assert [year for _, year in rows] == [1, 1] + [2] * 31
+
+
+@pytest.mark.parametrize("metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "wh_mtd"])
+def test_what_can_be_ranked_is_found(con, metric):
+    fill(con, [account("a")], [meter("m", "a")], [reading("m", "2016-01-01", 5, peak_wh=5, reverse_wh=5)])
+    recomputed(con, "2016-01-01", "2016-01-01", policy(("wh_7d", metric)))
+    total = 0 if metric in ("valued_wh_30d", "billed_365d_minor") else 5
+    assert one(con, "SELECT max(total) FROM oracle.cutoffs") == (total,)
 
 
 # ----------------------------------------------------------------------------------------------------------- ledger

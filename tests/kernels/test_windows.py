@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.inbound import APART, PERIODS
-from schemas.marts import PERIOD_WINDOWS, WINDOWS
+from schemas.inbound import APART, PERIODS, PRICE_LIMIT_NANO
+from schemas.marts import PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
 from transforms.kernels.exact import DAY_LIMIT_WH
 from transforms.kernels.reference import NEVER, Expected
-from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of, day_of
+from transforms.kernels.valuation import lines
+from transforms.kernels.windows import DayBlock, ValueOf, Values, Windows, consumption_features, date_of, day_of
 
 ACCOUNTS = 3
 SPAN = 365 + 90 + 40
@@ -77,6 +78,18 @@ def meters_expected(account: int, first: int, last: int) -> int:
     return sum(int(m) * max(min(int(r), last + 1) - max(int(i), first), 0) for s, i, r, m in rows if s == account)
 
 
+def price(day: int) -> int:
+    """Of one kWh on a day, in billionths of a major unit: another one each day, up to the limit."""
+    return day * 123_456_789_123 % (PRICE_LIMIT_NANO + 1)
+
+
+def values(day: int, block: DayBlock) -> Values:
+    """A day's energy at that price, where any was received."""
+    wh = np.where(block.received > 0, block.energy, 0)
+    amounts = lines(wh, np.full(len(wh), price(day)))
+    return {"valued_major": amounts.major, "valued_parts": amounts.parts, "valued_wh": wh}
+
+
 def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
     """The rolling consumption of an account by docs/explanation/definitions.md, in Python integers."""
     out: dict[str, int | None] = {}
@@ -91,6 +104,12 @@ def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
         told = sum(of[name] for name in PERIODS)
         out[f"period_wh_{w}d"], out[f"reverse_wh_{w}d"] = told, of["reverse"]
         out |= {f"{name}_share_{w}d_ppm": of[name] * 1_000_000 // told if told else None for name in PERIODS}
+    for w in VALUED_WINDOWS:
+        lines_ = [
+            (wh, price(n)) for n in range(day - w + 1, day + 1) for wh, received in days.of(account, n, n) if received
+        ]
+        out[f"valued_wh_{w}d"] = sum(wh for wh, _ in lines_)
+        out[f"valued_{w}d_minor"] = (sum(wh * nano for wh, nano in lines_) + 5 * 10**9) // 10**10
     used = [wh for wh, received in days.of(account, day - 89, day) if received]
     total = sum(used)
     out["days_90d"] = len(used)
@@ -120,7 +139,7 @@ def assert_rolls_right(days: Days, checked: Callable[[int], bool]) -> None:
     windows = Windows.start(days.first)
     windows.grow(ACCOUNTS)
     for day in range(days.first, days.first + SPAN):
-        windows.roll(days.load)
+        windows.roll(days.load, values)
         if checked(day - days.first):
             assert rolled(windows) == [recomputed(days, account, day) for account in range(ACCOUNTS)]
 
@@ -136,9 +155,9 @@ def test_a_window_edge_moved_by_a_day_is_found(edge: int, monkeypatch: pytest.Mo
     """The day that leaves on D is taken to be D-(w-1) instead of D-w."""
     roll = Windows.roll
 
-    def moved(self: Windows, load: Callable[[int], DayBlock | None]) -> None:
+    def moved(self: Windows, load: Callable[[int], DayBlock | None], worth: ValueOf) -> None:
         leaving = self.as_of + 1 - edge
-        roll(self, lambda day: load(day + 1 if day == leaving else day))
+        roll(self, lambda day: load(day + 1 if day == leaving else day), worth)
 
     days = Days.random(Random(edge), 15_700)
     assert_rolls_right(days, lambda n: n % 97 == 0 or n == SPAN - 1)
@@ -154,11 +173,11 @@ def test_rolling_on_from_a_checkpoint_is_rolling_on(seed: int, stop: int) -> Non
     windows = Windows.start(days.first)
     windows.grow(ACCOUNTS)
     for _ in range(stop):
-        windows.roll(days.load)
+        windows.roll(days.load, values)
     again = Windows.from_batch(windows.to_batch(), windows.as_of)
     for _ in range(5):
-        windows.roll(days.load)
-        again.roll(days.load)
+        windows.roll(days.load, values)
+        again.roll(days.load, values)
     assert again.as_of == windows.as_of == days.first + stop + 4
     assert again.to_batch().equals(windows.to_batch())
 
@@ -172,7 +191,7 @@ def test_growth_from_next_to_nothing_is_capped() -> None:
     windows = Windows.start(first)
     windows.grow(ACCOUNTS)
     for _ in range(390):
-        windows.roll(days.load)
+        windows.roll(days.load, values)
     assert rolled(windows)[0]["growth_90d_ppm"] == 10**12
     assert rolled(windows) == [recomputed(days, account, first + 389) for account in range(ACCOUNTS)]
 
@@ -185,7 +204,7 @@ def test_worked_example_of_a_week() -> None:
     windows.grow(ACCOUNTS)
     seen = []
     for _ in range(10):
-        windows.roll(days.load)
+        windows.roll(days.load, values)
         seen.append((rolled(windows)[0]["wh_7d"], rolled(windows)[0]["wh_mtd"]))
     week = [1000, 2000, 3000, 4000, 5000, 6000, 7000, 7000, 7000, 7000]
     month = [1000, 2000, 3000, 1000, 2000, 3000, 4000, 5000, 6000, 7000]
