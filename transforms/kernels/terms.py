@@ -62,7 +62,8 @@ class Terms:
         end = np.minimum(removed, following)
         row = np.flatnonzero(end > first)
         slot, first, end = slot[row], first[row], end[row]
-        opening, closing = opening[row], np.where((end == removed[row])[:, None], closing[row], NO_INDEX)
+        up_to_its_removal = (end == removed[row]) & (end < NEVER)
+        opening, closing = opening[row], np.where(up_to_its_removal[:, None], closing[row], NO_INDEX)
         new = np.ones(len(row), np.bool_)
         new[1:] = (slot[1:] != slot[:-1]) | (first[1:] != end[:-1])
         new[1:] |= (opening[1:] >= 0).any(axis=1) | (closing[:-1] >= 0).any(axis=1)
