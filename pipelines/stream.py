@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from threading import Event
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines import flink_jobs
 from pipelines.config import Config
 from pipelines.landing import open_landing
 from pipelines.plan import made_under
@@ -219,6 +220,8 @@ def stream(
     publication now; cleared when there was one.
     """
     warehouse = Warehouse(config.warehouse)
+    if settings.flink:
+        flink_jobs.look_for(settings.flink)
     with warehouse.lock():
         Publisher(warehouse).recover()
         if settings.attach:
@@ -230,16 +233,17 @@ def stream(
             yield Notice(f"Submitted; it writes to {folder}.")
             if any(o.startswith("--checkpointing_interval") for o in beam_options) and FINISH not in beam_options:
                 yield Notice(f"Warning: without {FINISH} the last day before a pause may wait for the next message.")
+        ours = not settings.attach  # nobody else knows of the job
         try:
             publisher = StreamPublisher(config, folder, audit=settings.audit, overrides=settings.overrides)
-        except BaseException:
-            if not settings.attach:  # nobody else knows of the job
-                _cancel(job, warehouse, folder, settings.flink)
-            raise
-        try:
+            ours = True
             yield from pump(publisher, job, settings, stopped, asked or Event())
-        finally:
-            _cancel(job, warehouse, folder, settings.flink)
+        except BaseException:
+            if ours:
+                with suppress(WattierError):  # what went wrong first is what is to be told
+                    _cancel(job, warehouse, folder, settings.flink)
+            raise
+        _cancel(job, warehouse, folder, settings.flink)
 
 
 @dataclass(frozen=True)
@@ -293,7 +297,7 @@ def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, sett
         )
     named = p.options.view_as(GoogleCloudOptions)  # where Beam keeps the name of a job of any runner
     named.job_name = named.job_name or "wattier-" + folder.rsplit("-", 1)[1]
-    if settings.flink and _running(settings.flink, named.job_name):
+    if settings.flink and flink_jobs.running(settings.flink, named.job_name):
         raise ConfigError(
             f"a job named {named.job_name} runs on {settings.flink}: stop it there, or give another --job_name"
         )
@@ -310,16 +314,18 @@ def take_over(warehouse: Warehouse, folder: str) -> None:
 
 
 def _cancel(job: Any, warehouse: Warehouse, folder: str, flink: str | None) -> None:
-    """Stop the job, also where Beam's job server only lets go of it."""
+    """Stop the job, also where Beam's job server only lets go of it. Raises ConfigError."""
     from apache_beam.runners.runner import PipelineState
 
     if job is not None and not PipelineState.is_terminal(job.state):
         job.cancel()
     if flink is None:
         return
-    for found in _running(flink, warehouse.store.read_json(f"{folder}/{JOB}")["name"]):
-        url = f"{flink.rstrip('/')}/jobs/{found}?mode=cancel"
-        urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
+    name = str(warehouse.store.read_json(f"{folder}/{JOB}")["name"])
+    try:
+        flink_jobs.cancel(flink, name)
+    except ConfigError as error:
+        raise ConfigError(f"the job {name} may still run on Flink: stop it there. {error}") from None
 
 
 def _left_running(warehouse: Warehouse, flink: str) -> str | None:
@@ -330,15 +336,7 @@ def _left_running(warehouse: Warehouse, flink: str) -> str | None:
     if not warehouse.store.exists(path):
         return None
     name = str(warehouse.store.read_json(path)["name"])
-    return name if _running(flink, name) else None
-
-
-def _running(flink: str, name: str) -> list[str]:
-    """Ids of the jobs of a name that have not ended."""
-    with urllib.request.urlopen(f"{flink.rstrip('/')}/jobs/overview", timeout=30) as answer:
-        jobs = json.load(answer)["jobs"]
-    ended = ("CANCELED", "FAILED", "FINISHED")
-    return [found["jid"] for found in jobs if found["name"] == name and found["state"] not in ended]
+    return name if flink_jobs.running(flink, name) else None
 
 
 def pump(
