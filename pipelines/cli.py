@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from pipelines.signals import Signals
 from schemas.errors import WattierError
 
 if TYPE_CHECKING:
@@ -186,6 +185,7 @@ def stream(
     as_json: Json = False,
 ) -> None:
     """Take in topics and landed files as they come, and publish each day as it closes. Options after -- go to Beam."""
+    signals = Signals()  # first: what is imported takes seconds
     from pipelines.stream import StreamSettings, describe
     from pipelines.stream import stream as go
 
@@ -198,11 +198,7 @@ def stream(
         for line in describe(loaded, context.args, settings):
             print(line)
         return
-    stopped, asked = Event(), Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())  # a publication under way is finished first
-    signal.signal(signal.SIGUSR1, lambda *_: asked.set())
-    for published in go(loaded, context.args, settings, stopped.is_set, asked):
+    for published in go(loaded, context.args, settings, signals.stopped.is_set, signals.asked, signals.submit):
         print(json.dumps(vars(published)) if as_json else published, flush=True)
 
 

@@ -213,11 +213,13 @@ def stream(
     settings: StreamSettings,
     stopped: Callable[[], bool] = lambda: False,
     asked: Event | None = None,
+    submitting: Callable[[], None] = lambda: None,
 ) -> Iterator[Published | Notice]:
     """Run a stream until `stopped` says so; yields what is published. Raises WattierError.
 
     The job ends with it; what it had not published is taken in again by the next run or stream. asked: set to have a
-    publication now; cleared when there was one.
+    publication now; cleared when there was one. submitting: called right before the job is submitted, or attached to: until
+    then the process may be ended at any moment.
     """
     warehouse = Warehouse(config.warehouse)
     if settings.flink:
@@ -226,10 +228,11 @@ def stream(
         Publisher(warehouse).recover()
         if settings.attach:
             folder, job = live_folder(warehouse), None
+            submitting()
         else:
             p = _pipeline(beam_options)
             session = begin(config, warehouse)
-            folder, job = session.place.folder, _submit(p, config, warehouse, session, settings)
+            folder, job = session.place.folder, _submit(p, config, warehouse, session, settings, submitting)
             yield Notice(f"Submitted; it writes to {folder}.")
             if any(o.startswith("--checkpointing_interval") for o in beam_options) and FINISH not in beam_options:
                 yield Notice(f"Warning: without {FINISH} the last day before a pause may wait for the next message.")
@@ -280,7 +283,9 @@ def _pipeline(beam_options: Sequence[str]) -> Any:
     return p
 
 
-def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, settings: StreamSettings) -> Any:
+def _submit(
+    p: Any, config: Config, warehouse: Warehouse, session: Session, settings: StreamSettings, submitting: Callable[[], None]
+) -> Any:  # fmt: skip
     """Submit the job, and write down its name. Raises ConfigError."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
@@ -303,6 +308,7 @@ def _submit(p: Any, config: Config, warehouse: Warehouse, session: Session, sett
         )
     warehouse.store.write_json(f"{folder}/{JOB}", {"name": named.job_name})
     build(p, config, session, _pace(config, settings))
+    submitting()
     job = p.run()
     take_over(warehouse, folder)
     return job
