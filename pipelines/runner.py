@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import socket
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from schemas.errors import ConfigError
@@ -37,7 +40,9 @@ def new_pipeline(beam_options: Sequence[str]) -> Any:
     setup = options.view_as(SetupOptions)
     setup.beam_plugins = [*(setup.beam_plugins or ()), "transforms.blocks"]
     if options.view_as(StandardOptions).runner not in (None, "FnApiRunner"):
-        _look_for(options.view_as(PortableOptions).job_endpoint)
+        endpoint = options.view_as(PortableOptions).job_endpoint
+        if _look_for(endpoint):
+            _no_warnings_of_options_of(endpoint)
         return beam.Pipeline(options=options)
     if options.view_as(DirectOptions).direct_running_mode == "multi_processing":
         os.environ["PYTHONSAFEPATH"] = "1"  # the runner starts its workers with this process's environment
@@ -49,11 +54,13 @@ def new_pipeline(beam_options: Sequence[str]) -> Any:
     return beam.Pipeline(runner=FnApiRunner(provision_info=ExtendedProvisionInfo(provision)), options=options)
 
 
-def _look_for(endpoint: str | None) -> None:
-    """Whether the job server takes connections. endpoint: host:port; None, or `embed`: the runner starts one itself."""
+def _look_for(endpoint: str | None) -> bool:
+    """Whether there is a job server, which then takes connections. endpoint: host:port; None, or `embed`: the runner starts
+    one itself. Raises ConfigError.
+    """
     host, _, port = (endpoint or "").rpartition(":")
     if not port.isdigit():
-        return
+        return False
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN).close()
     except OSError as error:
@@ -61,3 +68,28 @@ def _look_for(endpoint: str | None) -> None:
             f"--job_endpoint={endpoint}: no job server answers there ({error.strerror or error}). Start one (here: "
             "python infra/flink/cluster.py up, which prints the options), or name another"
         ) from None
+    return True
+
+
+@cache
+def _no_warnings_of_options_of(endpoint: str) -> None:
+    """Beam warns of every option that its Python part does not know, before it asks the job server for those it knows.
+
+    Here the job server is asked first. Of an option that neither knows, say one misspelt, is still warned.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    try:
+        with grpc.insecure_channel(endpoint) as channel:
+            asked = beam_job_api_pb2.DescribePipelineOptionsRequest()
+            said = beam_job_api_pb2_grpc.JobServiceStub(channel).DescribePipelineOptions(asked, timeout=ANSWERS_WITHIN)
+    except grpc.RpcError:  # it does not say: then Beam warns of all
+        return
+    known = {f"--{option.name}" for option in said.options}
+
+    def unknown(record: logging.LogRecord) -> bool:
+        named = re.match(r"Unparseable argument: (--\w+)", record.getMessage())
+        return named is None or named[1] not in known
+
+    logging.getLogger("apache_beam.options.pipeline_options").addFilter(unknown)
