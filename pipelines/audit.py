@@ -32,6 +32,10 @@ RELATIONS: dict[str, Relation] = {**MARTS, **SOURCES}
 NAMED = 5
 """Failed expectations a message spells out."""
 
+MEND = "Mend the input and run again, or override by name"
+WAIT = "What comes in is audited together with this, and may outweigh it. Or start the stream anew with --override, by name"
+"""What to do after a failed audit of a run, and of a stream."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -89,6 +93,7 @@ def audit(
     facts: Facts,
     overrides: AbstractSet[str] = frozenset(),
     judge: Callable[[Sequence[Check], int, Path], tuple[dict[str, bool], Path]] = validate,
+    advice: str = MEND,
 ) -> AuditResult:
     """Checks what a run is about to publish, and writes this audit's Data Docs below `docs_dir`.
 
@@ -96,6 +101,7 @@ def audit(
     rows), `daily_consumption`, `features`, `customer_tiers_current` (in full), `tier_migrations`, `cutoffs`. Others
     are not audited. A relation without files has no rows to check.
     overrides: ids of expectations that may fail without stopping the publication; this is recorded.
+    advice: what the message says to do before it names what failed.
     judge: stands in for `data_docs.validate`, to run it in a process that has great-expectations loaded already.
     Raises ConfigError for an override that names no expectation. A failed expectation raises nothing: see
     `AuditResult.enforce`.
@@ -115,11 +121,11 @@ def audit(
         if e.id in seen
     ]
     failed = [finding for finding in findings if not finding.success]
-    message = plain_message(failed, docs) if failed else f"Audit passed: {len(findings)} expectations hold."
+    message = plain_message(failed, docs, advice) if failed else f"Audit passed: {len(findings)} expectations hold."
     return AuditResult(result_rows(findings, generation), failed, docs, message)
 
 
-def plain_message(failed: Sequence[Finding], docs: Path | None = None) -> str:
+def plain_message(failed: Sequence[Finding], docs: Path | None = None, advice: str = MEND) -> str:
     """What the audit found, for a person: what broke, where first, what stands now, where to read on."""
     stopping = [finding for finding in failed if finding.blocks]
     others = [finding for finding in failed if not finding.blocks]
@@ -132,7 +138,7 @@ def plain_message(failed: Sequence[Finding], docs: Path | None = None) -> str:
         parts.append(f"Data Docs: {docs}")
     if stopping:
         names = ", ".join(finding.expectation.id for finding in stopping[:NAMED])
-        parts.append(f"Mend the input and run again, or override by name: {names}")
+        parts.append(f"{advice}: {names}")
     return "\n".join(parts)
 
 

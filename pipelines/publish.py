@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.audit import MEND, WAIT, Facts, audit
 from pipelines.config import Config
 from pipelines.marts import Publication, derive, migration_matrix
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
@@ -23,6 +24,7 @@ from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, s
 from schemas.errors import AuditFailed
 from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
 from transforms.kernels.windows import date_of, day_of
+from transforms.parts import is_partition
 from transforms.storage import Entry, Store
 
 SMALL = (
@@ -51,6 +53,12 @@ AUDITED = {
     "cutoffs": "mart:cutoffs",
 }  # fmt: skip
 
+MEND_REJECTS = {
+    False: "Mend the file, or its mapping in wattier.yaml.",
+    True: "Mend what sends the messages; or mend their mapping in wattier.yaml and start the stream anew: it reads again what is "
+    "not published.",
+}  # fmt: skip
+"""What to do about rejected rows; True: of messages."""
 
 TAKEN_BACK = "service_days.taken_back"
 """The id to override by, where published service days shall be withdrawn."""
@@ -87,6 +95,7 @@ class Publisher:
             new = restatements(self.warehouse, before, draft, restated_from, corrected_from)
             tables["tier_restatements"] = stack(tables.get("tier_restatements"), new)
         tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
+        advice = MEND if early is None else WAIT
         untold = tables.pop(TABLE, None) if early is None else None
         if early is None:
             within = draft.header.get("stream", {}).get("within", {})
@@ -99,7 +108,7 @@ class Publisher:
         else:
             tables.pop(TABLE, None)
         if audit:
-            results = self._audit(before, draft, config, facts, fresh, overrides)
+            results = self._audit(before, draft, config, facts, fresh, overrides, advice)
             tables["data_quality_results"] = stack(tables.get("data_quality_results"), results)
         commit_point("after_audit")
         progress("publish", 0, 1)
@@ -118,10 +127,8 @@ class Publisher:
 
     def _audit(
         self, before: Generation, draft: Generation, config: Config, facts: Mapping[str, tuple[int, int]],
-        fresh: Sequence[Entry], overrides: frozenset[str],
+        fresh: Sequence[Entry], overrides: frozenset[str], advice: str,
     ) -> pa.Table:  # fmt: skip
-        from pipelines.audit import Facts, audit
-
         old = {entry.path for entry in before.entries}
         staging = {
             relation: [
@@ -135,7 +142,7 @@ class Publisher:
         through = date_of(draft.through) if draft.through is not None else date.min
         seen = Facts(through, {s: read for s, (read, _) in facts.items()}, {s: bad for s, (_, bad) in facts.items()})
         docs = Path(self.warehouse.root) / "data_docs"
-        result = audit(staging, config.policy, draft.number, docs, seen, overrides - {TAKEN_BACK})
+        result = audit(staging, config.policy, draft.number, docs, seen, overrides - {TAKEN_BACK}, advice=advice)
         if result.blocked:
             rejects = [self._full(e) for e in fresh if e.kind == "mart:rejects"]
             raise AuditFailed(result.message + reject_summary(rejects))
@@ -191,14 +198,16 @@ def reject_summary(files: list[str]) -> str:
         return ""
     with duckdb.connect() as con:
         rows = con.sql(
-            """SELECT count(*), reason, "column", any_value(value), any_value(file || ' row ' || row)
+            """SELECT count(*), reason, "column", any_value(value), any_value({'file': file, 'row': row})
                FROM read_parquet($files) GROUP BY reason, "column" ORDER BY 1 DESC, 2, 3 LIMIT 3""",
             params={"files": files},
         ).fetchall()
     found = "; ".join(
-        f"{n:,} x {column or 'row'} {reason}, such as {value!r} ({where})" for n, reason, column, value, where in rows
+        f"{n:,} x {column or 'row'} {reason}, such as {value!r} ({at['file']} row {at['row']})"
+        for n, reason, column, value, at in rows
     )
-    return f" Rows were rejected for: {found}. Mend the file, or its mapping in wattier.yaml."
+    mend = " ".join(MEND_REJECTS[sent] for sent in sorted({is_partition(at["file"]) for *_, at in rows}))
+    return f"\nRows were rejected for: {found}. {mend}"
 
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.audit import WAIT
 from pipelines.stream import StreamSettings, stream
 from pipelines.stream_publish import StreamPublisher
 from pipelines.warehouse import Warehouse
 from schemas.errors import AuditFailed, ConfigError, Locked, StateError
-from tests.pipeline.bureau import Bureau, assert_balanced, assert_equal_marts
+from tests.pipeline.bureau import POLICY, Bureau, assert_balanced, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import day, opened, reference, used
+from tests.pipeline.worlds import reading
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +71,23 @@ def test_after_an_audit_that_says_no_the_next_closed_day_brings_everything(burea
     other.run()
     assert_equal_marts(bureau.marts, other.marts, same_deliveries=True)
     assert_balanced(bureau)
+
+
+def test_a_failed_audit_of_a_stream_says_that_more_may_outweigh_it_and_then_more_does(bureau):
+    epochs = Epochs(opened(bureau))
+    bureau.set_policy(POLICY.replace("reject_share_limit_ppm: 1000000", "reject_share_limit_ppm: 200000"))
+    bureau.land_all([reading("m-big", day(4), -1, 1), reading("m-big", day(4), 5, 1)])
+    epochs.cut()
+    bureau.land_all(used(4, 4))
+    epochs.cut()
+    epochs.run()
+    publisher = StreamPublisher(bureau.config, epochs.session.place.folder)
+    assert publisher.take()
+    held = publisher.publish().held
+    assert "1 of 2 rows rejected (50 %). The last publication stands.\n" in held
+    assert f"{WAIT}: meter_readings.reject_share\nRows were rejected for: 1 x energy_wh" in held
+    assert publisher.take()
+    assert publisher.publish().held is None, "1 of 6 rows since the last publication"
 
 
 def test_what_names_an_unknown_account_waits_for_it(bureau):
