@@ -6,14 +6,17 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 import yaml
 
 from pipelines.cli import EXIT_CODES
 from pipelines.config import load_config
 from pipelines.run import ACCOUNT_STATE, METER_STATE
+from pipelines.simulate import Settings, simulate
 from pipelines.templates import write_templates
 from schemas import reference
 from schemas.inbound import SOURCES
@@ -22,6 +25,7 @@ from schemas.mapping import parse_sources
 from schemas.marts import MARTS
 from schemas.policy import default_policy_text
 from transforms.checkpoints import CHECKPOINT
+from transforms.kernels.messages import decode_messages
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -219,6 +223,8 @@ def test_a_failing_step_fails_the_demo_and_other_folders_are_left_alone(tmp_path
     assert (folder / "thesis.txt").exists()
 
 
+PRODUCER = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+AT = int(datetime(2025, 2, 1, tzinfo=UTC).timestamp() * 1000)
 EXAMPLE = re.compile(r"^```yaml\n(sources:\n.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -228,3 +234,35 @@ def test_mappings_that_a_page_shows_whole_are_accepted() -> None:
     assert len(shown) >= 2
     for page, block in shown:
         assert parse_sources(yaml.safe_load(block)["sources"], name_of(page))
+
+
+def test_the_producer_that_the_stream_page_shows_sends_what_its_mapping_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = text_of(DOCS / "how-to" / "stream.md")
+    (mapping,), (producer,) = EXAMPLE.findall(page), PRODUCER.findall(page)
+    sources = parse_sources(yaml.safe_load(mapping)["sources"], "stream.md")
+    landing = tmp_path / "mine" / "landing"
+    simulate(Settings(20, 4, 1, date(2025, 1, 1), landing, "csv", plain=True), lambda day: None)
+    sent: dict[str, list[bytes]] = {mapping.topics[0]: [] for mapping in sources.values()}
+
+    class Broker:
+        def __init__(self, options: dict[str, str]) -> None:
+            assert options == {"bootstrap.servers": yaml.safe_load(mapping)["kafka"]["bootstrap_servers"]}
+
+        def produce(self, topic: str, value: str, key: str) -> None:
+            assert key
+            sent[topic].append(value.encode())
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(confluent_kafka, "Producer", Broker)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(producer, "stream.md", "exec"), {})
+    for folder, source in {"readings": "meter_readings", "ledger": "ledger_events"}.items():
+        landed = sum(len(file.read_text().splitlines()) - 1 for file in (landing / folder).glob("*.csv"))
+        messages, of = sent[sources[source].topics[0]], sources[source]
+        decoded = decode_messages(messages, range(len(messages)), [AT] * len(messages), of, "t", 0, 10_000)
+        assert decoded.rejects.num_rows == 0
+        assert decoded.rows.num_rows == len(messages) == landed > 0

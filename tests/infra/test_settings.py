@@ -166,6 +166,16 @@ def test_the_options_that_a_pipeline_needs(tmp_path):
     assert f"--parallelism={min(4, os.cpu_count() or 1)}" in options
 
 
+def test_the_how_to_shows_the_options_that_up_prints_and_names_topics_that_there_are(tmp_path):
+    page = (ROOT / "docs" / "how-to" / "stream.md").read_text()
+    shown = page.partition("wattier stream --config mine/wattier.yaml --flink ")[2].partition("```")[0]
+    printed = " ".join([*parts.beam_options(cluster(tmp_path)), *flink.STREAMING])
+    processors = re.compile("parallelism=[0-9]+")
+    assert processors.sub("", " ".join(shown.replace("\\\n", "").split())).endswith(f"-- {processors.sub('', printed)}")
+    broker = kafka.broker_of(kafka.parse(["up", "--run-dir", str(tmp_path)]))
+    assert set(re.findall(r"topics?: ([a-z-]+)$", page, re.MULTILINE)) <= broker.topics.keys()
+
+
 def test_the_pool_runs_in_our_environment_without_the_working_directory(tmp_path):
     pool = parts.pool_part(cluster(tmp_path, "--state-cache-mb", "7"))
     assert pool.command[0] == sys.executable
