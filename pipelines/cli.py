@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
+from typer.core import TyperCommand
 
 from pipelines.signals import Signals
 from schemas.errors import WattierError
@@ -31,6 +32,20 @@ app = typer.Typer(
 ConfigFile = Annotated[Path, typer.Option("--config", help="Configuration file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 DEFAULT_CONFIG = Path("wattier.yaml")
+
+
+class BeamCommand(TyperCommand):
+    """A command that passes options on to Beam."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises the usage error of an option that is not ours with a hint at where Beam's go."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if hasattr(error, "possibilities"):  # NoSuchOption, which typer does not export
+                option = vars(error)["option_name"]
+                vars(error)["message"] += f". Is it Beam's? Those go after --: wattier {ctx.info_name} -- {option}"
+            raise
 
 
 def main() -> None:
@@ -96,7 +111,7 @@ def simulate(
     print(f"{summary.accounts:,} accounts over {days} days in {out}: {rows} rows.")
 
 
-@app.command(context_settings={"allow_extra_args": True})
+@app.command(cls=BeamCommand, context_settings={"allow_extra_args": True})
 def run(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,
@@ -136,7 +151,8 @@ def run(
         if any(c[mart] for c in report.counts.values()):
             print(f"Why rows are {mart}: see the mart {'rejects' if mart == 'rejected' else mart}.")
     if report.unmatched:
-        print(f"{report.unmatched} files in the landing folder match no pattern under `sources`, and were left aside.")
+        topics = f" From topics, by wattier stream, come {', '.join(loaded.of_topics)}." if loaded.of_topics else ""
+        print(f"{report.unmatched} files in the landing folder are of no source, and were left aside.{topics}")
     if report.restated_from:
         changed = (
             f"{report.restated_tiers:,} stretches of tiers changed: see tier_restatements"
@@ -154,7 +170,7 @@ def run(
         print(f"Nothing new has landed; generation {report.generation} stands.")
 
 
-@app.command(context_settings={"allow_extra_args": True})
+@app.command(cls=BeamCommand, context_settings={"allow_extra_args": True})
 def stream(
     context: typer.Context,
     config: ConfigFile = DEFAULT_CONFIG,

@@ -51,6 +51,11 @@ class Config:
     policy: Policy
     sources: dict[str, SourceMapping]
 
+    @property
+    def of_topics(self) -> list[str]:
+        """Sources that have topics and no files: `wattier stream` alone takes them in."""
+        return [name for name, mapping in self.sources.items() if mapping.topics and not mapping.files]
+
 
 def load_config(path: Path) -> Config:
     """Read and check the configuration, its source mappings and its policy. Raises ConfigError."""

@@ -21,8 +21,11 @@ def status(config: Config) -> dict[str, Any]:
     warehouse = Warehouse(config.warehouse)
     standing = warehouse.load()
     landed = discover(config.landing, config.sources, standing.deliveries)
+    files: dict[str, Any] = {"files_waiting": len(landed.deliveries), "files_of_no_source": landed.unmatched}
+    if config.of_topics:
+        files["sources_of_topics"] = ", ".join(config.of_topics)
     if not standing.number:
-        return {"generation": 0, "published": "nothing yet", "files_waiting": len(landed.deliveries)}
+        return {"generation": 0, "published": "nothing yet", **files}
     days = standing.tables.get("service_days")
     provisional = int(pc.sum(pc.equal(days["status"], "provisional")).as_py() or 0) if days is not None else 0
     return {
@@ -34,8 +37,7 @@ def status(config: Config) -> dict[str, Any]:
         "accounts": sum(entry.rows for entry in standing.of("mart:customer_tiers_current")),
         "rows_pending": standing.tables["pending"].num_rows,
         "rows_rejected": sum(entry.rows for entry in standing.of("mart:rejects")),
-        "files_waiting": len(landed.deliveries),
-        "files_no_pattern_matches": landed.unmatched,
+        **files,
         "days_held": standing.header.get("held") or "none",
         "shards": standing.header["shards"],
         "marts": str(warehouse.marts),

@@ -13,6 +13,7 @@ import pytest
 from pipelines.cli import EXIT_CODES
 from schemas import errors
 from schemas.errors import WattierError
+from tests.feeding import streaming_config
 from tests.recovery.commands import wattier
 
 HEAVY = ("apache_beam", "great_expectations", "duckdb", "pyarrow", "pandas", "numpy")
@@ -113,12 +114,45 @@ def test_wrong_usage_is_refused(tmp_path: Path) -> None:
         assert wattier(tmp_path, *arguments).code == 2
 
 
+@pytest.mark.parametrize("command", ["run", "stream"])
+def test_an_option_of_beam_without_dashes_before_it_is_refused_with_a_hint(command: str, tmp_path: Path) -> None:
+    ended = wattier(tmp_path, command, "--runner=PrismRunner")
+    assert (ended.code, ended.out) == (2, "")
+    hint = f"No such option: --runner. Is it Beam's? Those go after --: wattier {command} -- --runner\n"
+    assert ended.err.endswith(hint)
+    assert "Beam" not in wattier(tmp_path, "status", "--runner=PrismRunner").err
+
+
 def test_before_the_first_run(utility: Path) -> None:
     facts = wattier(utility, "status", "--json")
-    assert json.loads(facts.out) == {"generation": 0, "published": "nothing yet", "files_waiting": 0}
+    assert json.loads(facts.out) == {
+        "generation": 0,
+        "published": "nothing yet",
+        "files_waiting": 0,
+        "files_of_no_source": 0,
+    }
     ended = wattier(utility, "query", "SELECT 1")
     assert ended.code == 8
     assert "nothing has been published. Start with `wattier run`." in ended.err
+
+
+def test_files_of_a_source_that_comes_from_topics_are_no_fault(utility: Path) -> None:
+    config = utility / "wattier.yaml"
+    config.write_text(
+        streaming_config(config.read_text(), "broker:9092").replace("topics: meters", 'files: "meters-*"')
+    )
+    (utility / "landing" / "readings").mkdir()
+    (utility / "landing" / "readings" / "readings-20250102.csv").write_text("meter_id\n")
+    topics = "meter_readings, ledger_events, accounts"
+    ended = wattier(utility, "run")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "1 files in the landing folder are of no source, and were left aside. From topics, by wattier stream, come "
+        f"{topics}.",
+        "Nothing new has landed; generation 0 stands.",
+    ]  # fmt: skip
+    facts = json.loads(wattier(utility, "status", "--json").out)
+    assert (facts["files_waiting"], facts["files_of_no_source"], facts["sources_of_topics"]) == (0, 1, topics)
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,10 @@ def _topics(consumer: Any, settings: KafkaSettings) -> dict[str, list[int]]:
 
 
 def _unreachable(settings: KafkaSettings, error: KafkaException) -> ConfigError:
-    return ConfigError(f"kafka.bootstrap_servers: {settings.bootstrap_servers!r}: {error.args[0].str()}")
+    return ConfigError(
+        f"kafka.bootstrap_servers: {settings.bootstrap_servers!r}: no broker answers ({error.args[0].str()}). Is it up, at that "
+        "address, and do kafka.options fit it? (Here: python infra/kafka/broker.py up)"
+    )
 
 
 def _out_of_range(partition: Partition, offset: int, there: tuple[int, int] | None) -> WattierError:
