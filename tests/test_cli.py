@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from pipelines.cli import EXIT_CODES
+from pipelines.cli import EXIT_CODES, app
+from pipelines.config import load_config
+from pipelines.status import status
+from pipelines.templates import write_templates
 from schemas import errors
 from schemas.errors import WattierError
 from tests.feeding import streaming_config
@@ -136,22 +140,20 @@ def test_before_the_first_run(utility: Path) -> None:
     assert "nothing has been published. Start with `wattier run`." in ended.err
 
 
-def test_files_of_a_source_that_comes_from_topics_are_no_fault(utility: Path) -> None:
-    config = utility / "wattier.yaml"
+def test_files_of_a_source_that_comes_from_topics_are_no_fault(tmp_path: Path) -> None:
+    config, _ = write_templates(tmp_path)
     config.write_text(
         streaming_config(config.read_text(), "broker:9092").replace("topics: meters", 'files: "meters-*"')
     )
-    (utility / "landing" / "readings").mkdir()
-    (utility / "landing" / "readings" / "readings-20250102.csv").write_text("meter_id\n")
+    (tmp_path / "landing" / "readings").mkdir()
+    (tmp_path / "landing" / "readings" / "readings-20250102.csv").write_text("meter_id\n")
     topics = "meter_readings, ledger_events, accounts"
-    ended = wattier(utility, "run")
-    assert (ended.code, ended.err) == (0, "")
-    assert ended.out.splitlines() == [
+    assert CliRunner().invoke(app, ["run", "--config", str(config)]).output.splitlines() == [
         "1 files in the landing folder are of no source, and were left aside. From topics, by wattier stream, come "
         f"{topics}.",
         "Nothing new has landed; generation 0 stands.",
     ]  # fmt: skip
-    facts = json.loads(wattier(utility, "status", "--json").out)
+    facts = status(load_config(config))
     assert (facts["files_waiting"], facts["files_of_no_source"], facts["sources_of_topics"]) == (0, 1, topics)
 
 
