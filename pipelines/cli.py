@@ -140,6 +140,8 @@ def run(
         print(json.dumps(report.to_json()))
         return
     for source, c in report.counts.items():
+        if not any(c.values()):
+            continue
         again = f", {c['redriven']:,} pending before" if c["redriven"] else ""
         print(
             f"{source}: {c['read']:,} rows read{again} = {c['accepted']:,} accepted + {c['superseded']:,} superseded "

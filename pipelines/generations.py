@@ -19,6 +19,9 @@ from transforms.kernels.windows import date_of
 from transforms.parts import FILES
 from transforms.storage import Commit, Entry
 
+TOLD = ("accounts", "meters", "tariffs", "meter_readings", "register_readings", "ledger_events", "conduct_events")
+"""Sources in the order they are told of: what others refer to comes first."""
+
 OUTCOMES = ("read", "redriven", "accepted", "superseded", "rejected", "pending")
 
 
@@ -44,9 +47,10 @@ class RowCounts:
             total["redriven"] = total.get("redriven", 0) - waiting_again
 
     def balance(self, files: Mapping[str, int], redelivered: Mapping[str, int]) -> dict[str, dict[str, int]]:
-        """Rows read, and pending before, against where they went, by source. Raises Unbalanced."""
+        """Rows read, and pending before, against where they went, by source, in the order of `TOLD`. Raises Unbalanced."""
         balanced = {}
-        for source, total in self.totals.items():
+        for source in sorted(self.totals, key=TOLD.index):
+            total = self.totals[source]
             c = {outcome: total.get(outcome, 0) for outcome in OUTCOMES}
             came, went = c["read"] + c["redriven"], c["accepted"] + c["superseded"] + c["rejected"] + c["pending"]
             if came != went:

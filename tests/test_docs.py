@@ -15,6 +15,7 @@ import yaml
 
 from pipelines.cli import EXIT_CODES
 from pipelines.config import load_config
+from pipelines.generations import TOLD
 from pipelines.run import ACCOUNT_STATE, METER_STATE
 from pipelines.simulate import Settings, simulate
 from pipelines.templates import write_templates
@@ -116,6 +117,13 @@ def test_the_configuration_page_holds_what_init_writes(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_is_told_of_in_the_words_of_the_tutorial() -> None:
+    command, tutorial = text_of(ROOT / "pipelines" / "cli.py"), text_of(DOCS / "tutorial" / "demo.md")
+    for words in ("Made anew from ", ": no tier changed.", "Published generation ", " service days made, through "):
+        assert words.removesuffix(".").removeprefix(": ") in command
+        assert words in tutorial
+
+
 def test_the_picture_is_that_of_the_graph() -> None:
     graph = text_of(ROOT / "pipelines" / "graph.py")
     picture = re.findall(r"^ *((?:take_in|tick) .*->.*)$", graph, re.MULTILINE)
@@ -203,6 +211,7 @@ def test_the_demo_runs_and_says_where_the_marts_are(tmp_path: Path) -> None:
     demo = f"WATTIER=wattier {DOCS}/examples/demo/run.sh {folder} 150 20"
     said = shell(demo, tmp_path)
     assert f"{folder}/warehouse/marts.duckdb" in said
+    assert re.search(r"^Made anew from 2025-\d\d-\d\d: ", said, re.MULTILINE), "as in the tutorial"
     assert re.search(r"│ low_small +│ +[1-9]", said)
     assert re.search(r"cutoffs +21 +[1-9][0-9]* +0\n", said), "all cut-offs of 21 days, none differs"
     again = shell(demo, tmp_path)
@@ -221,6 +230,13 @@ def test_a_failing_step_fails_the_demo_and_other_folders_are_left_alone(tmp_path
     assert refused.returncode == 1
     assert "move it away" in refused.stderr
     assert (folder / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_sources_are_told_of_in_the_order_of_the_command(page: Path) -> None:
+    for told in re.findall(r"(?:^\w+: [\d,]+ rows read.*\n)+", text_of(page), re.MULTILINE):
+        sources = re.findall(r"^\w+", told, re.MULTILINE)
+        assert sources == [source for source in TOLD if source in sources], name_of(page)
 
 
 PRODUCER = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
