@@ -204,7 +204,7 @@ def stream(
 ) -> None:
     """Take in topics and landed files as they come, and publish each day as it closes. Options after -- go to Beam."""
     signals = Signals()  # first: what is imported takes seconds
-    from pipelines.stream import StreamSettings, describe
+    from pipelines.stream import StreamSettings, Waiting, describe
     from pipelines.stream import stream as go
 
     loaded = _load(config)
@@ -216,8 +216,11 @@ def stream(
         for line in describe(loaded, context.args, settings):
             print(line)
         return
-    for published in go(loaded, context.args, settings, signals.stopped.is_set, signals.asked, signals.submit):
-        print(json.dumps(vars(published)) if as_json else published, flush=True)
+    for told in go(loaded, context.args, settings, signals.stopped.is_set, signals.asked, signals.submit):
+        if isinstance(told, Waiting):
+            print(told, file=sys.stderr, flush=True)
+        else:
+            print(json.dumps(vars(told)) if as_json else told, flush=True)
 
 
 @app.command()

@@ -67,20 +67,24 @@ def write_stalls(store: Store, folder: str, stalls: list[Stall]) -> None:
     store.write_json(stalls_path(folder), [asdict(stall) for stall in stalls])
 
 
+def read_stalls(store: Store, folder: str) -> list[Stall]:
+    """Who is waited for; nobody where nothing was written down yet."""
+    try:
+        return [Stall(**fields) for fields in json.loads(store.read_bytes(stalls_path(folder)))]
+    except FileNotFoundError:
+        return []
+
+
 class StallWatch:
     """Tells of stalls that last for long, each once, and of their end."""
 
     def __init__(self, store: Store, folder: str, seconds: float) -> None:
-        self.store, self.path, self.seconds = store, stalls_path(folder), seconds
+        self.store, self.folder, self.seconds = store, folder, seconds
         self._told: dict[tuple[str, bool], int] = {}
 
     def look(self, now: float) -> Iterator[str]:
         """now: unix seconds. What is new to be told."""
-        try:
-            found = [Stall(**fields) for fields in json.loads(self.store.read_bytes(self.path))]
-        except FileNotFoundError:
-            return
-        standing = {(stall.part, stall.others is None): stall for stall in found}
+        standing = {(stall.part, stall.others is None): stall for stall in read_stalls(self.store, self.folder)}
         for key in sorted(self._told.keys() - standing.keys()):
             del self._told[key]
             yield f"{key[0]} goes on."

@@ -189,6 +189,9 @@ LOOK_SECONDS = 5.0
 DRAIN_SECONDS = 30.0
 """So long epochs are taken up before what they made is published."""
 
+SIGN_SECONDS = 20.0
+"""Until the first publication, so often it is told what is waited for."""
+
 TELL_SECONDS = 5.0
 """After a failure, changes are told again so much later."""
 
@@ -257,6 +260,10 @@ class Notice:
 
     def __str__(self) -> str:
         return self.message
+
+
+class Waiting(Notice):
+    """What is waited for before the first publication."""
 
 
 def _pace(config: Config, settings: StreamSettings) -> Pace:
@@ -351,11 +358,12 @@ def pump(
     """Publish whenever a day closes, when asked to, and every so often what else came in, for as long as the job lives.
 
     A stop publishes what the job has written so far. What epochs are there is taken up first, then published at once. While
-    the topic of changes takes nothing, nothing more is published.
+    the topic of changes takes nothing, nothing more is published. Until the first publication gives signs of life.
     """
     from apache_beam.runners.runner import PipelineState
 
     last, told, looked, waited = time.monotonic(), "", 0.0, False
+    began, signed = publisher.standing.number, time.monotonic()
     watch = StallWatch(publisher.warehouse.store, publisher.folder, settings.stalled_seconds)
     until = day_of(settings.until) if settings.until else None
     stops = False
@@ -391,6 +399,9 @@ def pump(
         if until is not None and through is not None and through >= until:
             return
         if not took and not stops:
+            if publisher.standing.number == began and not told and time.monotonic() - signed > SIGN_SECONDS:
+                signed = time.monotonic()
+                yield Waiting(f"Waiting. {publisher.waiting()}")
             if not lives:
                 raise StateError(f"the job has ended: {job.state}. See the runner's log; what is published stands.")
             time.sleep(POLL_SECONDS)

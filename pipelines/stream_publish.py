@@ -19,7 +19,9 @@ from pipelines.cut import register_rows
 from pipelines.generations import RowCounts, make_generation
 from pipelines.plan import Decision, made_under
 from pipelines.publish import Publisher
+from pipelines.stalls import read_stalls
 from pipelines.tier_changes import TABLE, Early, EarlyFiles, tell
+from pipelines.waiting import waits_for
 from pipelines.warehouse import DELIVERIES_SCHEMA, TAKEN_IN, Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
 from transforms.checkpoints import METER_STATE
@@ -82,7 +84,8 @@ class StreamPublisher:
     within: how far the epochs taken up reach; made: how far those whose service days were made. undecided: whether days
     that are published may have changed and were not made anew, because it is not known yet how far days may close, or no
     day is complete any more. That is not published: the marts would not be those of the accepted rows, and who goes on
-    from them would not know. Changes of later days alone are: these are made in any case. untold: whether the changes of
+    from them would not know. Changes of later days alone are: these are made in any case. through: last service day that may
+    close, by the epoch taken up last. untold: whether the changes of
     the standing publication are still to be told; untold_since: when that failed last, by the monotonic clock.
     """
 
@@ -121,6 +124,7 @@ class StreamPublisher:
         self.end = self.standing.through
         self.since = Since()
         self.undecided = False
+        self.through: int | None = None
         self.untold = True
         self.untold_since: float | None = None
         self._faults: list[str] = []
@@ -147,7 +151,7 @@ class StreamPublisher:
         since.stretches += [row for row in rows if is_partition(row[2])]
         self.last_delivery = max([self.last_delivery, *(row[0] for row in cut.register)])
         self.offsets |= {part: end for part, end in cut.ends.items() if not is_file(part)}
-        self.within = reach(self.within, cut.ends)
+        self.within, self.through = reach(self.within, cut.ends), cut.through
         since.files.update(row[1] for row in rows if row[0])
         since.redelivered.update(row[1] for row in rows if not row[0])
         restate = [c.restate_from for c in commits if c.restate_from is not None]
@@ -210,8 +214,7 @@ class StreamPublisher:
         since, before = self.since, self.standing
         counts = since.counts.balance(since.files, since.redelivered)
         early = self.early.collect(self.made, self.end)
-        tables = [self.warehouse.store.read_table(e) for e in self.draft.entries if e.kind == "calendar"]
-        calendar = Calendar.of(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *tables]))
+        calendar = self._calendar()
         held = calendar.held(self.config.policy, self.end) if calendar else None
         stream = {
             "folder": self.folder, "epoch": self.epoch, "offsets": self.offsets, "within": self.within, "made": self.made,
@@ -245,6 +248,21 @@ class StreamPublisher:
         self.untold = True
         self._merge()
         return out
+
+    def waiting(self) -> str:
+        """What is waited for, in words, while nothing is published."""
+        store, folder = self.warehouse.store, self.folder
+        if self.since.epochs:
+            counts, stalls = self.since.counts.totals, read_stalls(store, folder)
+            return waits_for(counts, self._calendar(), self.config.policy, self.through, stalls)
+        if store.exists(cut_path(folder, self.epoch + 1)):
+            return "The job has rows and is at work on them."
+        return "Nothing has come yet: the job is starting, or topics and landing folder hold nothing new."
+
+    def _calendar(self) -> Calendar | None:
+        """The calendar of all that was taken up."""
+        tables = [self.warehouse.store.read_table(e) for e in self.draft.entries if e.kind == "calendar"]
+        return Calendar.of(pa.concat_tables([CALENDAR_SCHEMA.empty_table(), *tables]))
 
     def _place(self) -> Place:
         """Where the publisher writes."""

@@ -30,5 +30,5 @@ def test_the_order_is_not_that_of_the_steps(sources):
 def test_a_row_that_goes_nowhere_stops_the_run():
     counts = RowCounts()
     counts.take([commit("meters", read=2, accepted=1)])
-    with pytest.raises(Unbalanced, match="meters: 2 rows came in .* but 1 are accounted for"):
+    with pytest.raises(Unbalanced, match=r"meters: 2 rows came in .* but 1 are accounted for"):
         counts.balance({}, {})

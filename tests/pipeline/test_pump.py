@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from threading import Event
 
 import pytest
 
 from pipelines import stream as streaming
 from pipelines import stream_publish
-from pipelines.stream import Notice, StreamSettings, pump, stream
+from pipelines.stream import Notice, StreamSettings, Waiting, pump, stream
 from pipelines.stream_publish import Published, StreamPublisher
 from schemas.errors import ConfigError, WattierError
 from tests.pipeline.bureau import Bureau
@@ -16,6 +17,7 @@ from tests.pipeline.streams import Epochs
 from tests.pipeline.test_provisional import changed
 from tests.pipeline.test_stories import day, opened, reference, used
 from tests.pipeline.worlds import ledger, reading
+from transforms.epochs import epoch_folder
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +114,35 @@ def test_a_stop_says_so_where_nothing_may_be_published_yet(tmp_path):
         (told,) = pump(publisher, None, SELDOM, lambda: True, Event())
     assert isinstance(told, Notice)
     assert str(told) == "Nothing is published yet: it is not known how far service days may close."
+
+
+def test_until_something_is_published_it_says_what_it_waits_for(tmp_path, monkeypatch):
+    bureau = Bureau(tmp_path / "stream", shards=1)
+    epochs = Epochs(bureau)
+    bureau.land_all([*reference(), *used(0, 0, names=("big",))])
+    cut = epochs.cut()
+    epochs.run()
+    monkeypatch.setattr(streaming, "SIGN_SECONDS", -1.0)
+    monkeypatch.setattr(streaming, "POLL_SECONDS", 0.0)
+    store, plan = epochs.warehouse.store, f"{epoch_folder(epochs.session.place.folder, cut.number)}/plan.json"
+    decided = store.read_json(plan)
+    rounds = iter(range(9))
+
+    def stopped() -> bool:
+        if (turn := next(rounds)) == 1:
+            store.write_json(plan, decided)
+        return turn == 4
+
+    with epochs.warehouse.lock():
+        publisher = StreamPublisher(bureau.config, epochs.session.place.folder, audit=False)
+        (Path(bureau.config.warehouse) / plan).unlink()
+        *signs, end = pump(publisher, None, SELDOM, stopped, Event())
+    assert all(isinstance(told, Waiting) for told in signs)
+    assert list(dict.fromkeys(map(str, signs))) == [
+        "Waiting. The job has rows and is at work on them.",
+        f"Waiting. 9 rows taken in; readings go on to {day(0)}; the first day not complete is {day(0)}, with 1 of 4 meters.",
+    ]
+    assert isinstance(end, Published)
 
 
 def test_a_stream_on_prism_that_would_lose_state_is_refused(streamed):
