@@ -7,6 +7,9 @@ from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, TEXT, WH, Column, Relati
 ENERGY_LIMIT_WH = 1 << 38
 """Largest accepted energy of one meter and day: 275 GWh, five times the largest smelter."""
 
+DEMAND_LIMIT_W = 1 << 37
+"""Largest accepted maximum demand of one meter: 137 GW, fifty times the largest smelter."""
+
 PRICE_LIMIT_NANO = 10**12 - 1
 """Largest accepted price of one kWh: a thousand major units."""
 
@@ -36,6 +39,18 @@ PRICED = ("total", *PERIODS)
 APART = REGISTERS[1:]
 """The registers beside the total."""
 
+DEMAND = "max_demand"
+"""The highest mean power of a day."""
+
+MEASURES = (*REGISTERS, DEMAND)
+"""What is told of a meter and day. Registers are cumulative; a maximum demand begins anew every day."""
+
+BESIDE = {**{name: f"{name}_wh" for name in APART}, DEMAND: "max_demand_w"}
+"""Measures of a day beside its total -> the columns that hold them."""
+
+INDEX_COLUMNS = {**{name: f"index_{name}" for name in REGISTERS}, DEMAND: DEMAND}
+"""Measures -> the columns of a register reading that hold what the meter shows."""
+
 METER_READINGS = Relation(
     "meter_readings",
     "Interval energy of one meter on one service day.",
@@ -49,6 +64,8 @@ METER_READINGS = Relation(
                    nullable=True, minimum=0, maximum=ENERGY_LIMIT_WH)
             for name in APART
         ),
+        Column(BESIDE[DEMAND], WH, "Maximum demand: the highest mean power of the day, as the extract has it", "W", nullable=True,
+               minimum=0, maximum=DEMAND_LIMIT_W),
         REVISION,
     ),
 )  # fmt: skip
@@ -78,6 +95,15 @@ REGISTER_READINGS = Relation(
             "service_date", DAY, "Local calendar day that the reading closes: taken at 00:00 of the next day", key=True
         ),
         *index_columns("index_", "Index as read, before the multiplier"),
+        Column(
+            INDEX_COLUMNS[DEMAND],
+            WH,
+            "Maximum demand of the day as shown, before the multiplier",
+            "thousandths of a W",
+            nullable=True,
+            minimum=0,
+            maximum=INDEX_LIMIT - 1,
+        ),
         Column("quality", TEXT, "How the value came about", values=QUALITIES),
         REVISION,
     ),

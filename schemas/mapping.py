@@ -25,12 +25,14 @@ from schemas.dateformat import date_pattern
 from schemas.document import MISSING, fault_line
 from schemas.errors import ConfigError
 from schemas.fields import TEXT, WH, Column
-from schemas.inbound import INDEX_LIMIT, PERIODS, REGISTERS, SOURCES
+from schemas.inbound import INDEX_COLUMNS, INDEX_LIMIT, MEASURES, PERIODS, SOURCES
 from schemas.kafka import Topic
 
 UNITS: dict[str, dict[str, int]] = {
     "Wh": {"Wh": 0, "kWh": 3, "MWh": 6, "GWh": 9},
     "thousandths of a Wh": {"mWh": 0, "Wh": 3, "kWh": 6, "MWh": 9},
+    "W": {"W": 0, "kW": 3, "MW": 6, "GW": 9},
+    "thousandths of a W": {"mW": 0, "W": 3, "kW": 6, "MW": 9},
     "times": {"times": 0},
     "VA": {"VA": 0, "kVA": 3, "MVA": 6},
     "minor units": {"minor": 0, "fen": 0, "cent": 0, "jiao": 1, "yuan": 2, "euro": 2, "dollar": 2, "major": 2},
@@ -60,9 +62,9 @@ DEFAULTS: dict[str, dict[str, str]] = {
 LONG: dict[str, tuple[Column, Column]] = {
     "register_readings": (
         Column("register", TEXT, "Which register the row is of; empty: one that is not wanted", nullable=True,
-               values=REGISTERS),
-        Column("index", WH, "Index as read, before the multiplier", "thousandths of a Wh", minimum=0,
-               maximum=INDEX_LIMIT - 1),
+               values=MEASURES),
+        Column("index", WH, "Index as read, before the multiplier; of a maximum demand in kW where others are in kWh",
+               "thousandths of a Wh", minimum=0, maximum=INDEX_LIMIT - 1),
     ),
 }  # fmt: skip
 """Columns of sources that may be delivered one value a row: they stand for `index_total`, `index_peak` and so on."""
@@ -350,7 +352,7 @@ class SourceMapping(_Model):
         """The columns that a row is read into: those of the schema, or where it holds one value a row, that one."""
         columns, long = SOURCES[self.source].columns, LONG.get(self.source, ())
         if any(column.name in self.columns for column in long):
-            return (*(column for column in columns if not column.name.startswith("index_")), *long)
+            return (*(column for column in columns if column.name not in INDEX_COLUMNS.values()), *long)
         return columns
 
     @property

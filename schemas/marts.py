@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import CATEGORIES, PERIODS, REGISTERS
+from schemas.inbound import BESIDE, CATEGORIES, DEMAND, MEASURES, PERIODS
 from schemas.vee import READING_FAULTS, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
@@ -22,6 +22,9 @@ PERIOD_WINDOWS = (30, 90)
 
 VALUED_WINDOWS = (30, 365)
 """Those over which energy is valued by tariff."""
+
+DEMAND_MONTHS = {"mtd": "the month up to the service day", "last_month": "the calendar month before"}
+"""Calendar months that a maximum demand is told of."""
 
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
@@ -60,6 +63,16 @@ def _valued(days: int) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
+def _demand(month: str, label: str) -> tuple[Column, ...]:
+    return (
+        Column(f"max_demand_w_{month}", WH, f"Maximum demand of {label}: the highest of its days that tell one; null where none does",
+               "W", nullable=True, minimum=0),
+        Column(f"demand_days_{month}", COUNT, "Days of it that tell one of every meter received", "days", minimum=0, maximum=31),
+        Column(f"load_factor_{month}_ppm", PPM, "Mean power of those days over the maximum demand; null where that is not known, or 0",
+               "ppm", nullable=True, minimum=0),
+    )  # fmt: skip
+
+
 DAILY_CONSUMPTION = Relation(
     "daily_consumption",
     "Energy per account and service day, summed over the account's meters.",
@@ -75,6 +88,14 @@ DAILY_CONSUMPTION = Relation(
             Column(f"{name}_wh", WH, f"{what}; null where no meter tells it", "Wh", nullable=True, minimum=0)
             for name, what in (*((p, f"Energy used in the {p} period") for p in PERIODS), ("reverse", "Energy fed in"))
         ),
+        Column(
+            BESIDE[DEMAND],
+            WH,
+            "Maximum demand: sum over the meters of the highest mean power of each; null where no meter tells it",
+            "W",
+            nullable=True,
+            minimum=0,
+        ),
     ),
 )
 
@@ -86,7 +107,7 @@ FEATURES = Relation(
         DATE,
         Column("category", TEXT, "Customer category on the day", values=CATEGORIES),
         *(column for days in WINDOWS for column in _window(f"{days}d", f"the {days} days up to the service day")),
-        *_window("mtd", "the month up to the service day"),
+        *_window("mtd", DEMAND_MONTHS["mtd"]),
         Column("days_90d", COUNT, "Days with any reading among the 90", "days", minimum=0, maximum=90),
         Column("cv_90d_ppm", PPM, "Coefficient of variation of daily energy over the 90 days; null without energy",
                "ppm", nullable=True, minimum=0),
@@ -97,6 +118,7 @@ FEATURES = Relation(
                "ppm", nullable=True, minimum=-PPM_LIMIT, maximum=PPM_LIMIT**2),
         *(column for days in PERIOD_WINDOWS for column in _periods(days)),
         *(column for days in VALUED_WINDOWS for column in _valued(days)),
+        *(column for month, label in DEMAND_MONTHS.items() for column in _demand(month, label)),
         Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
         Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
         Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),
@@ -313,18 +335,18 @@ VEE_RESULTS = Relation(
 READING_EXCEPTIONS = Relation(
     "reading_exceptions",
     "Indexes that no energy follows from: two of one register, one after the other, whose days between have none; or one that its "
-    "meter cannot show.",
+    "meter cannot show. Also maximum demands that no meter can have.",
     (
         Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
         Column("service_date", DAY, "Day that the index, of two the later one, closes", key=True),
-        Column("register", TEXT, "Register", key=True, values=REGISTERS),
+        Column("register", TEXT, "Register, or maximum demand", key=True, values=MEASURES),
         Column("reason", TEXT, "Reason code", values=READING_FAULTS),
         Column("opened_on", DAY, "Day that the earlier index closes; null where one index is at fault", nullable=True),
         Column(
             "step",
             WH,
-            "Later index less earlier index, before the multiplier; of one index: less the modulus",
-            "thousandths of a Wh",
+            "Later index less earlier index, before the multiplier; of one index: less the modulus; of a demand: itself",
+            "thousandths of a Wh, of a W",
         ),
     ),
 )

@@ -96,7 +96,7 @@ VEE_RULES: dict[str, str] = {
 }
 """Rules that a policy sets -> what trips them."""
 
-READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus")
+READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand")
 """What `reading_exceptions` names: of two indexes, or of one."""
 
 FIXED_RULES: dict[str, tuple[str, str]] = {
@@ -109,6 +109,8 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
     "index_beyond_modulus": ("An index at or above the modulus of its meter: its registers turn over before.",
                              "No energy is counted from it: its day is shared like a day that was not read; "
                              "`reading_exceptions` names it. In the `meters` reference: the row is in `rejects`."),
+    "implausible_demand": ("A maximum demand shown that is, with the multiplier, above 2^37 W.",
+                           "It does not count; `reading_exceptions` names it."),
     "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",
                       "It waits in `pending`, and counts when the reference tells of it."),
     "out_of_range": ("Negative energy or index, or one beyond what any meter shows.", "The row is in `rejects`."),

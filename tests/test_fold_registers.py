@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipelines import oracle
 from pipelines.warehouse import Draft
-from schemas.inbound import METERS, REGISTER_READINGS, REGISTERS
+from schemas.inbound import INDEX_COLUMNS, MEASURES, METERS, REGISTER_READINGS, REGISTERS
 from tests.oracles import worlds as tables
 from tests.pipeline.worlds import INGREDIENTS, a_world
 from transforms.blocks import by_kind, one_batch, tag
@@ -45,9 +45,9 @@ def typed(event):
     """An event of a generated world as a row of its source, where it is about meters."""
     source, row = event
     if source == "register_readings":
-        meter, day, total, peak, valley, reverse, quality, revision = row
-        given = {"total": total, "peak": peak, "valley": valley, "reverse": reverse}
-        read = {f"index_{name}": as_index(given.get(name)) for name in REGISTERS}
+        meter, day, total, peak, valley, reverse, quality, revision, demand = row
+        given = {"total": total, "peak": peak, "valley": valley, "reverse": reverse, "max_demand": demand}
+        read = {column: as_index(given.get(name)) for name, column in INDEX_COLUMNS.items()}
         return {
             "meter_id": meter,
             "service_date": as_day(day),
@@ -58,7 +58,7 @@ def typed(event):
     if source == "meter_readings" and "e" not in row[2]:
         meter, day, kwh, quality, revision, *apart = row
         energy = Decimal(kwh) * 1000
-        told = zip(("peak_wh", "valley_wh", "reverse_wh"), apart, strict=True)
+        told = zip(("peak_wh", "valley_wh", "reverse_wh", "max_demand_w"), apart, strict=True)
         if energy == int(energy):
             return {
                 "meter_id": meter, "service_date": as_day(day), "energy_wh": int(energy), "quality": QUALITY[quality],
@@ -112,7 +112,7 @@ class Shard:
                     total[i] += value
         for block in kinds.get("period_difference", []):
             for slot, day, register, energy, _ in zip(*(column.to_pylist() for column in block.columns), strict=True):
-                key = (self.accounts[slot], day, REGISTERS[register])
+                key = (self.accounts[slot], day, MEASURES[register])
                 self.periods[key] = self.periods.get(key, 0) + energy
 
     def _table(self, schema: pa.Schema, rows: list[dict]) -> pa.Table:
@@ -190,7 +190,7 @@ def dial(revision=1, modulus="1000", opening="100"):
 
 def shows(shown, revision=1):
     """What the meter shows, by day, as rows."""
-    events = [("register_readings", ("m", str(on(n)), kwh, "", "", "", "A", revision)) for n, kwh in shown.items()]
+    events = [("register_readings", ("m", str(on(n)), kwh, "", "", "", "A", revision, "")) for n, kwh in shown.items()]
     return {"register_readings": [typed(event) for event in events]}
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.inbound import APART
+from schemas.inbound import BESIDE
 from schemas.mapping import SourceMapping, parse_sources
 from schemas.marts import REJECTS
 from transforms.kernels import messages
@@ -89,7 +89,7 @@ def test_one_by_hand() -> None:
     assert decode([GOOD], first=41).rows.to_pylist() == [
         {
             "meter_id": "M1", "service_date": date(2026, 2, 9), "energy_wh": 1500, "quality": "actual",
-            **{f"{name}_wh": None for name in APART}, "revision": 3, "delivery": 0, "row": 41,
+            **dict.fromkeys(BESIDE.values()), "revision": 3, "delivery": 0, "row": 41,
         }
     ]  # fmt: skip
 

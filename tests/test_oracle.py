@@ -23,6 +23,7 @@ from tests.oracles.worlds import (
     day,
     event,
     fill,
+    index,
     meter,
     policy,
     price,
@@ -85,7 +86,7 @@ def test_highest_revision_wins_then_the_smallest_energy_as_a_conflict(con):
         {
             "account_id": "a", "service_date": day("2016-01-01"), "energy_wh": 9, "meters_received": 2,
             "meters_expected": 2, "meters_estimated": 1, "meters_conflict": 1,
-            **dict.fromkeys(("sharp_wh", "peak_wh", "flat_wh", "valley_wh", "reverse_wh")),
+            **dict.fromkeys(("sharp_wh", "peak_wh", "flat_wh", "valley_wh", "reverse_wh", "max_demand_w")),
         }
     ]  # fmt: skip
 
@@ -324,6 +325,62 @@ def test_what_can_be_ranked_is_found(con, metric):
     recomputed(con, "2016-01-01", "2016-01-01", policy(("wh_7d", metric)))
     total = 0 if metric in ("valued_wh_30d", "billed_365d_minor") else 5
     assert one(con, "SELECT max(total) FROM oracle.cutoffs") == (total,)
+
+
+# ---------------------------------------------------------------------------------------------------- maximum demand
+def test_demand_of_a_month_is_of_days_that_every_meter_tells(con):
+    """Two meters: 12 kWh each a day, at most 1 kW and 3 kW, not at one time. On the 30th one tells none; February begins anew."""
+    fill(
+        con,
+        [account("a")],
+        [meter("m", "a"), meter("n", "a")],
+        [
+            *(reading("m", f"2016-01-{n}", 12_000, max_demand_w=1_000) for n in (29, 30, 31)),
+            reading("n", "2016-01-29", 12_000, max_demand_w=3_000),
+            reading("n", "2016-01-30", 12_000),
+            reading("n", "2016-01-31", 0, max_demand_w=5_000),  # the smallest of one revision
+            reading("n", "2016-01-31", 12_000, max_demand_w=2_000),
+            reading("m", "2016-02-01", 12_000, max_demand_w=0),
+        ],
+    )
+    recomputed(con, "2016-01-29", "2016-03-01")
+    names = ("max_demand_w", "demand_days", "load_factor")
+
+    def months(when):
+        row = features(con, when)
+        return [tuple(row[f"{n}_{m}{'_ppm' * (n == names[2])}"] for n in names) for m in ("mtd", "last_month")]
+
+    assert one(con, "SELECT list(max_demand_w ORDER BY service_date) FROM oracle.daily_consumption") == (
+        [4_000, 1_000, 3_000, 0],
+    )
+    none = (None, 0, None)
+    assert months("2016-01-30") == [(4_000, 1, 24_000 * 1_000_000 // (4_000 * 24)), none]
+    january = (4_000, 2, (24_000 + 12_000) * 1_000_000 // (4_000 * 24 * 2))
+    assert months("2016-01-31") == [january, none]
+    assert months("2016-02-01") == [(0, 1, None), january]
+    assert months("2016-03-01") == [none, (0, 1, None)]
+
+
+def test_a_demand_shown_is_multiplied_and_one_that_no_meter_can_have_is_named(con):
+    fill(
+        con,
+        [account("a")],
+        [meter("m", "a", "2016-01-01", multiplier=200), meter("m", "a", "2016-01-03", multiplier=100)],
+        registers=[
+            index("m", "2016-01-01", None, max_demand=1_500_009),
+            index("m", "2016-01-02", None, max_demand=2_000_000, quality="estimated"),
+            index("m", "2016-01-03", None, max_demand=(1 << 37) * 10),
+            index("m", "2016-01-04", None, max_demand=(1 << 37) * 10 + 10),
+        ],
+    )
+    recomputed(con, "2016-01-01", "2016-01-04")
+    assert con.execute(
+        "SELECT service_date, energy_wh, max_demand_w FROM oracle.daily_consumption ORDER BY 1"
+    ).fetchall() == [(day("2016-01-01"), 0, 300_001), (day("2016-01-03"), 0, 1 << 37)]
+    assert con.execute("SELECT * FROM oracle.reading_exceptions").fetchall() == [
+        ("m", day("2016-01-04"), "max_demand", "implausible_demand", None, (1 << 37) * 10 + 10)
+    ]
+    assert features(con, "2016-01-04")["max_demand_w_mtd"] is None, "no energy was received"
 
 
 # ----------------------------------------------------------------------------------------------------------- ledger

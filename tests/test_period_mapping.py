@@ -89,6 +89,21 @@ def test_a_total_that_is_delivered_stands(tmp_path):
     assert not mapping(text).sums_periods
 
 
+def test_a_maximum_demand_is_read_in_watts(tmp_path):
+    text = TWO_RATES + "    max_demand_w: {column: p, unit: kW}\n"
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "m,y,mo,d,high,low,p\na,2026,3,1,1,2,0.75\na,2026,3,2,1,2,\na,2026,3,3,1,2,0.7505\na,2026,3,4,1,2,137438953.473\n"
+    )
+    delivery = Delivery(1, "meter_readings", str(path), "", datetime(2026, 6, 1, tzinfo=UTC))
+    (block,) = read_delivery(delivery, mapping(text))
+    assert block.rows["max_demand_w"].to_pylist() == [750, None]
+    assert [(r["row"], r["column"], r["reason"]) for r in block.rejects.to_pylist()] == [
+        (3, "max_demand_w", "too_many_digits"),
+        (4, "max_demand_w", "out_of_range"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("columns", "says"),
     [

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from schemas.errors import ConfigError
-from schemas.inbound import REGISTERS
+from schemas.inbound import INDEX_COLUMNS
 from schemas.mapping import parse_sources
 from transforms.kernels.files import read_delivery
 from transforms.kernels.parse import Delivery
@@ -25,6 +25,7 @@ register_readings:
     index_peak: {column: R2, unit: kWh}
     index_flat: {column: R3, unit: kWh}
     index_valley: {column: R4, unit: kWh}
+    max_demand: {column: MD, unit: kW}
     quality: {column: STATUS, map: {"0": actual, "1": estimated}}
 """
 OBIS = """
@@ -33,7 +34,9 @@ register_readings:
   columns:
     meter_id: meter
     service_date: {column: read_at, format: "%Y-%m-%d %H:%M:%S", shift_days: -1}
-    register: {column: obis, map: {"1.8.0": total, "1.8.1": peak, "1.8.2": valley, "2.8.0": reverse, "3.8.0": null}}
+    register:
+      column: obis
+      map: {"1.8.0": total, "1.8.1": peak, "1.8.2": valley, "2.8.0": reverse, "1.6.0": max_demand, "3.8.0": null}
     index: {column: value, unit: kWh}
 """
 
@@ -49,7 +52,7 @@ def read(tmp_path: Path, mapping: str, text: str):
         (
             row["meter_id"],
             row["service_date"].isoformat(),
-            {name: row[f"index_{name}"] for name in REGISTERS if row[f"index_{name}"] is not None},
+            {name: row[column] for name, column in INDEX_COLUMNS.items() if row[column] is not None},
             row["quality"],
         )
         for row in block.rows.to_pylist()
@@ -63,22 +66,27 @@ def test_wide_rows(tmp_path):
     rows, rejects = read(
         tmp_path,
         WIDE,
-        "METER_ID,DATADATE,R,R1,R2,R3,R4,STATUS\n"
-        "m1,20260301,123.45,1.0001,2,3,4.000001,0\n"
-        "m1,20260302,124,,2,3,,1\n"
-        "m1,20260303,,,,,,0\n"
-        "m1,20260304,1.0000001,,,,,0\n"
-        "m1,20260305,-1,,,,,0\n",
+        "METER_ID,DATADATE,R,R1,R2,R3,R4,MD,STATUS\n"
+        "m1,20260301,123.45,1.0001,2,3,4.000001,0.3825,0\n"
+        "m1,20260302,124,,2,3,,,1\n"
+        "m1,20260303,,,,,,,0\n"
+        "m1,20260304,1.0000001,,,,,,0\n"
+        "m1,20260305,-1,,,,,,0\n"
+        "m1,20260306,,,,,,1.25,0\n"
+        "m1,20260307,1,,,,,-1,0\n",
     )
-    whole = {"total": 123_450_000, "sharp": 1_000_100, "peak": 2_000_000, "flat": 3_000_000, "valley": 4_000_001}
+    whole = {"total": 123_450_000, "sharp": 1_000_100, "peak": 2_000_000, "flat": 3_000_000, "valley": 4_000_001,
+             "max_demand": 382_500}  # fmt: skip
     assert rows == [
         ("m1", "2026-03-01", whole, "actual"),
         ("m1", "2026-03-02", {"total": 124_000_000, "peak": 2_000_000, "flat": 3_000_000}, "estimated"),
+        ("m1", "2026-03-06", {"max_demand": 1_250_000}, "actual"),
     ]
     assert rejects == [
         (3, "index_total", "", "missing_value"),
         (4, "index_total", "1.0000001", "too_many_digits"),
         (5, "index_total", "-1", "out_of_range"),
+        (7, "max_demand", "-1", "out_of_range"),
     ]
 
 
@@ -89,6 +97,7 @@ def test_one_register_a_row(tmp_path):
         "meter,read_at,obis,value\n"
         "m1,2026-03-02 00:00:00,1.8.0,10\n"
         "m1,2026-03-02 00:00:00,1.8.2,4.5\n"
+        "m1,2026-03-02 00:00:00,1.6.0,2.75\n"
         "m1,2026-03-02 00:00:00,3.8.0,7\n"
         "m1,2026-03-02 00:00:00,9.9.9,7\n"
         "m1,2026-03-02 00:00:00,2.8.0,\n"
@@ -97,12 +106,13 @@ def test_one_register_a_row(tmp_path):
     assert rows == [
         ("m1", "2026-03-01", {"total": 10_000_000}, "actual"),
         ("m1", "2026-03-01", {"valley": 4_500_000}, "actual"),
+        ("m1", "2026-03-01", {"max_demand": 2_750_000}, "actual"),
         ("m1", "2026-03-01", {}, "actual"),
     ]
     assert rejects == [
-        (4, "register", "9.9.9", "unknown_code"),
-        (5, "index", "", "missing_value"),
-        (6, "service_date", "2026-03-02 00:07:00", "bad_date"),
+        (5, "register", "9.9.9", "unknown_code"),
+        (6, "index", "", "missing_value"),
+        (7, "service_date", "2026-03-02 00:07:00", "bad_date"),
     ]
 
 

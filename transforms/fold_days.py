@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import LEDGER_EVENTS, REGISTERS
+from schemas.inbound import LEDGER_EVENTS, MEASURES
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
@@ -227,7 +227,7 @@ class _DaysOfShard:
         self._put("calendar", self.state.store.write_blocks(path, "calendar", self.shard, block), replace=replace)
 
     def _days(self, differences: pa.Table, apart: pa.Table) -> int | None:
-        """Add differences of totals, and of the registers beside them. Returns the first day that differs."""
+        """Add differences of totals, and of the measures beside them. Returns the first day that differs."""
         if differences.num_rows == 0 and apart.num_rows == 0:
             return None
         slot, of = numpy(differences["slot"]), _rows_by_day(differences)
@@ -243,7 +243,7 @@ class _DaysOfShard:
             block = block.add(n, slot[index], *(column[index] for column in columns))
             for code in np.unique(register[some]).tolist():
                 mine = some[register[some] == code]
-                block = block.add_apart(n, REGISTERS[code], own_slot[mine], *(column[mine] for column in own))
+                block = block.add_apart(n, MEASURES[code], own_slot[mine], *(column[mine] for column in own))
             made[number] = block
         names = {name for block in made.values() for name in block.apart}  # the blocks of a file have one schema
         written = [(number, block.to_batch(names)) for number, block in made.items()]

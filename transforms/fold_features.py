@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.inbound import APART, CATEGORIES
+from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy
 from schemas.vee import VEE_RULES, Vee
@@ -228,7 +228,7 @@ def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expecte
     columns += [
         pa.array(a).cast(pa.int32()) for a in (block.received[rows], due, block.estimated[rows], block.conflict[rows])
     ]
-    for name in APART:
+    for name in BESIDE:
         if name in block.apart:
             energy, meters = block.apart[name]
             columns.append(pa.array(energy[rows], mask=meters[rows] == 0))

@@ -16,14 +16,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import QUALITIES, REGISTER_READINGS, REGISTERS
+from schemas.inbound import DEMAND, INDEX_COLUMNS, MEASURES, QUALITIES, REGISTER_READINGS
 from schemas.marts import READING_EXCEPTIONS
 from schemas.vee import READING_FAULTS
 from transforms.blocks import Keyed, split, tag
 from transforms.fold_reference import STAMP_FIELDS
 from transforms.kernels.readings import MeterDay, merge, reduce_rows
 from transforms.kernels.reference import NEVER
-from transforms.kernels.registers import BEYOND, REACH_DAYS, ROLLOVER_PPM, Broken, Energies, Points, day_key, energies
+from transforms.kernels.registers import (
+    BEYOND,
+    REACH_DAYS,
+    ROLLOVER_PPM,
+    Broken,
+    Energies,
+    Points,
+    day_key,
+    demands,
+    energies,
+)
 from transforms.kernels.terms import COUNT, NO_INDEX, Terms
 from transforms.shards import State, numpy
 
@@ -48,21 +58,23 @@ PERIODS_SCHEMA = pa.schema(
         ("received", pa.int8()),
     ]
 )
-"""The same for the registers other than the total; `register` is its position in `REGISTERS`."""
+"""The same for the measures beside the total, of a maximum demand in W; `register` is its position in `MEASURES`."""
 
 EXCEPTIONS_SCHEMA = READING_EXCEPTIONS.schema
-TOTAL = REGISTERS.index("total")
+TOTAL = MEASURES.index("total")
+PEAK = MEASURES.index(DEMAND)
+"""A maximum demand: it follows from its own day alone."""
 ESTIMATED = QUALITIES.index("estimated")
 ACTUAL = QUALITIES.index("actual")
 
 RegisterDay = Mapping[int, MeterDay]
-"""The indexes that closed one service day: register number -> the state of it, dense by meter slot."""
+"""What closed one service day, indexes and maximum demands: measure number -> the state of it, dense by meter slot."""
 
 
 def register_day_from_batch(batch: pa.RecordBatch, n: int) -> RegisterDay:
     """From a stored block; slots that the shard has gained since are empty."""
     out = {}
-    for number, name in enumerate(REGISTERS):
+    for number, name in enumerate(MEASURES):
         if f"{name}_revision" in batch.schema.names:
             columns = [batch.column(f"{name}_{part}") for part in ("revision", "energy_wh", "spread_wh", "quality")]
             out[number] = MeterDay.from_batch(
@@ -75,7 +87,7 @@ def register_day_to_batch(day: RegisterDay, registers: Iterable[int], n: int) ->
     """The block as stored: revision, index, spread and quality of some registers."""
     columns: dict[str, npt.NDArray[np.generic]] = {}
     for number in registers:
-        state, name = day.get(number) or MeterDay.empty(n), REGISTERS[number]
+        state, name = day.get(number) or MeterDay.empty(n), MEASURES[number]
         columns |= {
             f"{name}_revision": state.revision, f"{name}_energy_wh": state.low, f"{name}_spread_wh": state.spread,
             f"{name}_quality": state.quality,
@@ -84,7 +96,7 @@ def register_day_to_batch(day: RegisterDay, registers: Iterable[int], n: int) ->
 
 
 def load_last(state: State, n: int) -> npt.NDArray[np.int32]:
-    """The latest day on which each register of each meter has an index, -NEVER where none. (registers, n)."""
+    """The latest day on which each measure of each meter has a value, -NEVER where none. (measures, n)."""
     out = np.full((COUNT, n), -NEVER, np.int32)
     for entry in state.entries.get("register_last", []):
         for row, column in zip(out, state.store.read_block(entry).columns, strict=True):
@@ -145,7 +157,11 @@ class Cells:
         run = terms.holder(self.series[high] // COUNT, self.day[high])
         kept = np.ones(len(self.index), np.bool_)
         kept[high] = (run < 0) | ~terms.beyond(run, self.index[high])
-        return Cells(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+        return self.where(kept)
+
+    def where(self, kept: Mask) -> Cells:
+        """Those of a mask. kept: (k,)."""
+        return self if kept.all() else Cells(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
 
 
 class History:
@@ -232,6 +248,8 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> tuple[Points, Broken]:
     indexes that would be points, could their meters show them.
     """
     slot, register = np.divmod(cells.series, COUNT)
+    if (register == PEAK).any():
+        return points_of(cells.where(register != PEAK), terms, span)
     run = terms.run_on(slot, cells.day)
     if (run < 0).any():  # before a run, an index opens it, unless the reference gives another
         ahead = np.where(run < 0, terms.run_on(slot, cells.day + 1), -1)
@@ -246,7 +264,7 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> tuple[Points, Broken]:
     of = np.where(inside, run, ahead)[keep]
     far = terms.beyond(of, cells.index[keep])
     over = cells.index[keep[far]] - terms.modulus[of[far]]
-    beyond = Broken.beyond(cells.series[keep[far]], cells.day[keep[far]], over)
+    beyond = Broken.alone(cells.series[keep[far]], cells.day[keep[far]], over, BEYOND)
     keep, of = keep[~far], of[~far]
     given = [
         _given(terms, terms.opening, terms.first - 1, span), _given(terms, terms.closing, terms.end - 1, span)
@@ -263,6 +281,15 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> tuple[Points, Broken]:
     )
     series, run = series[order], run[order]
     return Points(series, terms.segment[run], day[order], index[order], actual[order], terms.modulus[run]), beyond
+
+
+def demands_of(cells: Cells, terms: Terms) -> tuple[Energies, Broken]:
+    """The maximum demands of some series, of days that a run holds."""
+    cells = cells.where(cells.series % COUNT == PEAK)
+    run = terms.run_on(cells.series // COUNT, cells.day)
+    cells, run = cells.where(run >= 0), run[run >= 0]
+    order = np.argsort(day_key(cells.series, cells.day), kind="stable")
+    return demands(cells.series[order], cells.day[order], cells.index[order], terms.multiplier[run[order]])
 
 
 def _given(terms: Terms, index: Int, day: Int, span: Span) -> tuple[Int, Int, Int, Int]:
@@ -339,7 +366,7 @@ class RegistersFolded:
 
     def last_block(self) -> pa.RecordBatch:
         """`last` as stored."""
-        return pa.record_batch(list(self.last), names=list(REGISTERS))
+        return pa.record_batch(list(self.last), names=list(MEASURES))
 
     def blocks(self) -> Iterator[Keyed]:
         """The differences as blocks by account shard: of the totals, and of the other registers."""
@@ -385,9 +412,9 @@ class RegistersFolded:
             columns = {
                 "meter_id": meters.take(pa.array(series // COUNT)),
                 "service_date": pa.array(np.full(len(pairs), closed, np.int32)).cast(pa.date32()),
-                "register": pa.array(REGISTERS).take(pa.array(series % COUNT)),
+                "register": pa.array(MEASURES).take(pa.array(series % COUNT)),
                 "reason": pa.array(READING_FAULTS).take(pa.array(fault)),
-                "opened_on": pa.array(opened.astype(np.int32), mask=fault == BEYOND).cast(pa.date32()),
+                "opened_on": pa.array(opened.astype(np.int32), mask=opened == closed).cast(pa.date32()),
                 "step": pa.array(step),
             }
             out[closed] = pa.table([columns[name] for name in EXCEPTIONS_SCHEMA.names], schema=EXCEPTIONS_SCHEMA)
@@ -395,13 +422,13 @@ class RegistersFolded:
 
     def concerns(self, slot: npt.NDArray[np.int32], rows: pa.Table) -> Mask:
         """Which stored exceptions are of series and days worked out anew. slot: (k,) their meters."""
-        register = numpy(pc.index_in(rows["register"], value_set=pa.array(REGISTERS)), np.int64)
-        alone = numpy(pc.equal(rows["reason"], READING_FAULTS[BEYOND]))
+        register = numpy(pc.index_in(rows["register"], value_set=pa.array(MEASURES)), np.int64)
+        alone = numpy(rows["opened_on"].is_null())
         return self._inside(slot.astype(np.int64) * COUNT + register, numpy(rows["service_date"]), alone)
 
     def _pairs(self, broken: Broken) -> set[tuple[int, int, int, int, int]]:
         """(series, opened, closed, step, fault) of what was worked out in full."""
-        mine = self._inside(broken.series, broken.closed, broken.fault == BEYOND)
+        mine = self._inside(broken.series, broken.closed, broken.opened == broken.closed)
         columns = (broken.series, broken.opened, broken.closed, broken.step, broken.fault)
         return set(zip(*(column[mine].tolist() for column in columns), strict=True))
 
@@ -448,8 +475,9 @@ def fold_registers(
     sides, broken = [], []
     for (points, beyond), cells, of, interval in zip(*_points(history, span, terms), terms, intervals, strict=True):
         found, gone = energies(points, of.multipliers(), ROLLOVER_PPM)
-        sides.append(Used.of(found, cells, of, interval))
-        broken.append(gone.joined(beyond))
+        highest, too_high = demands_of(cells, of)
+        sides.append(Used.of(found.joined(highest), cells, of, interval))
+        broken.append(gone.joined(beyond).joined(too_high))
     before, after = sides
     out.parts = [
         (sign, some, side)
@@ -488,7 +516,9 @@ def _reach(history: History, changed: Span, last: npt.NDArray[np.int32], terms: 
     after = history.next(
         changed.series, np.minimum(changed.last, NEVER - REACH_DAYS - 1) + REACH_DAYS + 1, latest, terms[1]
     )
-    return Span(changed.series, np.minimum(first, changed.first), after)
+    alone = register == PEAK
+    first = np.where(alone, changed.first, np.minimum(first, changed.first))
+    return Span(changed.series, first, np.where(alone, changed.last, after))
 
 
 def _closed(terms: tuple[Terms, Terms], series: Int) -> Mask:
@@ -513,7 +543,7 @@ def _merge_rows(
     """Merge rows into their days; count them. Returns the series and days whose index is another than before. (c,) each."""
     day, revision = numpy(rows["service_date"]).astype(np.int64), numpy(rows["revision"])
     quality = numpy(pc.index_in(rows["quality"], value_set=pa.array(QUALITIES)), np.int8)
-    given = [rows[f"index_{name}"].combine_chunks() for name in REGISTERS]
+    given = [rows[column].combine_chunks() for column in INDEX_COLUMNS.values()]
     has = [~np.asarray(column.is_null().to_numpy(zero_copy_only=False)) for column in given]
     index = [numpy(column.fill_null(0)) for column in given]
     order = np.argsort(day, kind="stable")

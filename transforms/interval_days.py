@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import APART, METER_READINGS, QUALITIES, REGISTERS
+from schemas.inbound import BESIDE, MEASURES, METER_READINGS, QUALITIES
 from transforms.blocks import Keyed, split, tag
 from transforms.fold_reference import STAMP_FIELDS
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA, RegisterDay
@@ -22,8 +22,8 @@ from transforms.kernels.reference import Assignments
 from transforms.shards import numpy
 
 READINGS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METER_READINGS.schema] + STAMP_FIELDS)
-APART_COLUMNS = {REGISTERS.index(name): f"{name}_wh" for name in APART}
-"""Columns of interval energy beside the total, by the number of their register."""
+APART_COLUMNS = {MEASURES.index(name): column for name, column in BESIDE.items()}
+"""Columns of interval energy beside the total, by the number of their measure."""
 
 Mask = npt.NDArray[np.bool_]
 Int = npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ def differences(before: Contribution, after: Contribution) -> Iterator[tuple[int
 class MetersFolded:
     """What a fold of one meter shard came to: days to write, differences by account, and where each row went.
 
-    apart: the days to write of energy by period and fed in; apart_parts: (sign, day, register, accounts, energy).
+    apart: the days to write of what is told beside the total; apart_parts: (sign, day, measure, accounts, amounts).
     """
 
     after: dict[int, MeterDay]
@@ -113,7 +113,7 @@ class MetersFolded:
 def apart_differences(
     was: Contribution, now: Contribution, before: RegisterDay, after: RegisterDay
 ) -> Iterator[tuple[int, int, Int, Int]]:
-    """What differs of energy by period and fed in, on one day: (-1 or 1, register, accounts, energy). before, after: its state."""
+    """What differs beside the total, on one day: (-1 or 1, measure, accounts, amounts). before, after: its state."""
     for code in sorted({*before, *after}):
         sides = [
             (of.counts & day[code].read, of.account, day[code].low)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.inbound import METERS, REGISTERS
 from transforms.fold_reference import TO_METER_SHARD, touched
 from transforms.kernels.reference import NEVER, Assignments, days, first_difference, latest, marked, order_by
-from transforms.kernels.terms import COUNT, NO_INDEX, Terms
+from transforms.kernels.terms import NO_INDEX, Terms
 from transforms.shards import numpy
 
 METER_CONTENT = [f.name for f in METERS.schema if f.name not in ("meter_id", "installed_on", "revision")]
@@ -68,7 +68,10 @@ def update_assignments(held: pa.Table, new: pa.Table) -> AssignmentsUpdate:
     numbers, stated_end = _numbers(both), days(both["removed_on"])
     begin: list[Any]
     end: list[Any]
-    begin, end = [slot, account, known, main, installed, *numbers[:-COUNT]], [stated_end, *numbers[-COUNT:]]
+    begin, end = (
+        [slot, account, known, main, installed, *numbers[: -len(REGISTERS)]],
+        [stated_end, *numbers[-len(REGISTERS) :]],
+    )
     otherwise = _unmatched(np.stack([*begin, *end]), sign)
     # Where a row is given another end alone, all is as it was up to the last day of the earlier one.
     ends_alone = otherwise & ~_unmatched(np.stack(begin), sign)

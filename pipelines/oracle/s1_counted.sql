@@ -23,7 +23,7 @@ JOIN oracle.assignment a
     AND a.is_main
 SEMI JOIN oracle.known_account k ON k.account_id = a.account_id;
 
--- The same of energy by period, and of what was fed in.
+-- The same of energy by period, of what was fed in, and of maximum demands (in W).
 CREATE OR REPLACE TABLE oracle.counted_apart AS
 WITH known_apart AS (
     FROM oracle.reading_apart

@@ -81,21 +81,23 @@ SELECT
 FROM best
 GROUP BY meter_id, service_date;
 
--- The same of its energy by period, and of what was fed in: each competes by itself, among the rows that have it.
+-- The same of its energy by period, of what was fed in and of its maximum demand: each competes by itself, among the rows that
+-- have it.
 CREATE OR REPLACE TABLE oracle.reading_apart AS
 WITH told AS (
     UNPIVOT (
-        SELECT meter_id, service_date, revision, sharp_wh, peak_wh, flat_wh, valley_wh, reverse_wh
+        SELECT meter_id, service_date, revision, sharp_wh, peak_wh, flat_wh, valley_wh, reverse_wh, max_demand_w
         FROM accepted_readings
         WHERE delivery <= getvariable('as_known')
     )
-    ON sharp_wh, peak_wh, flat_wh, valley_wh, reverse_wh
-    INTO NAME register VALUE energy_wh
+    ON sharp_wh AS sharp, peak_wh AS peak, flat_wh AS flat, valley_wh AS valley, reverse_wh AS reverse,
+        max_demand_w AS max_demand
+    INTO NAME register VALUE energy_wh -- of a maximum demand: W
 )
 SELECT
     meter_id,
     service_date,
-    replace(register, '_wh', '') AS register,
+    register,
     min(energy_wh) AS energy_wh
 FROM (
     FROM told

@@ -1,11 +1,11 @@
--- definitions.md, "Registers". Indexes are thousandths of a Wh.
+-- definitions.md, "Registers". Indexes are thousandths of a Wh, maximum demands of a W.
 
 -- 1. One index per meter, service day and register: the highest revision, of its indexes the smallest.
 CREATE OR REPLACE TABLE oracle.index_read AS
 WITH cell AS (
     UNPIVOT (FROM accepted_registers WHERE delivery <= getvariable('as_known'))
     ON index_total AS total, index_sharp AS sharp, index_peak AS peak, index_flat AS flat, index_valley AS valley,
-        index_reverse AS reverse
+        index_reverse AS reverse, max_demand
     INTO NAME register VALUE idx
 ),
 best AS (
@@ -157,6 +157,16 @@ SELECT
     END AS reason
 FROM risen;
 
+-- 8. Maximum demands, in W, of the days that a run holds.
+CREATE OR REPLACE TABLE oracle.demand_shown AS
+SELECT c.*, idx::HUGEINT * r.times // 1000 AS watts, watts > 1::HUGEINT << 37 AS is_too_high
+FROM oracle.index_read c
+JOIN oracle.run r
+    ON r.meter_id = c.meter_id
+    AND r.first_day <= c.service_date
+    AND (r.end_day IS NULL OR c.service_date < r.end_day)
+WHERE c.register = 'max_demand' AND c.quality <> 'estimated';
+
 CREATE OR REPLACE VIEW oracle.reading_exceptions AS
 SELECT meter_id, closed_on AS service_date, register, reason, opened_on, step
 FROM oracle.step
@@ -164,7 +174,11 @@ WHERE reason IS NOT NULL
 UNION ALL
 SELECT meter_id, day, register, 'index_beyond_modulus', NULL, idx - modulus
 FROM oracle.index_used
-WHERE idx >= modulus;
+WHERE idx >= modulus
+UNION ALL
+SELECT meter_id, service_date, register, 'implausible_demand', NULL, idx
+FROM oracle.demand_shown
+WHERE is_too_high;
 
 -- 5. Days of a step, each weighed like the latest same weekday up to the step that lies between two neighbouring points.
 CREATE OR REPLACE TABLE oracle.single AS
@@ -228,4 +242,8 @@ FROM at_midnight m
 JOIN oracle.run r
     ON r.meter_id = m.meter_id AND r.first_day <= m.day AND (r.end_day IS NULL OR m.day < r.end_day)
 LEFT JOIN oracle.index_read c
-    ON c.meter_id = m.meter_id AND c.register = m.register AND c.service_date = m.day;
+    ON c.meter_id = m.meter_id AND c.register = m.register AND c.service_date = m.day
+UNION ALL
+SELECT meter_id, service_date, register, watts::BIGINT, quality = 'actual', is_conflict
+FROM oracle.demand_shown
+WHERE NOT is_too_high;

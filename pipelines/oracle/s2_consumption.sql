@@ -46,10 +46,10 @@ SELECT
 FROM oracle.counted_reading
 GROUP BY account_id, service_date;
 
--- The registers beside the total, each in a column.
+-- What is told beside the total, each in a column; max_demand_wh is in W.
 CREATE OR REPLACE TABLE oracle.apart AS
 PIVOT oracle.counted_apart
-ON register IN ('sharp', 'peak', 'flat', 'valley', 'reverse')
+ON register IN ('sharp', 'peak', 'flat', 'valley', 'reverse', 'max_demand')
 USING sum(energy_wh)::BIGINT AS wh
 GROUP BY account_id, service_date;
 
@@ -66,7 +66,8 @@ SELECT
     a.peak_wh,
     a.flat_wh,
     a.valley_wh,
-    a.reverse_wh
+    a.reverse_wh,
+    a.max_demand_wh AS max_demand_w
 FROM oracle.received r
 FULL JOIN oracle.apart a USING (account_id, service_date)
 LEFT JOIN oracle.expected e USING (account_id, service_date)

@@ -21,6 +21,12 @@ SELECT
     coalesce(v.valued_30d_minor, 0) AS valued_30d_minor,
     coalesce(v.valued_wh_365d, 0) AS valued_wh_365d,
     coalesce(v.valued_365d_minor, 0) AS valued_365d_minor,
+    m.max_demand_w_mtd,
+    coalesce(m.demand_days_mtd, 0) AS demand_days_mtd,
+    m.load_factor_mtd_ppm,
+    m.max_demand_w_last_month,
+    coalesce(m.demand_days_last_month, 0) AS demand_days_last_month,
+    m.load_factor_last_month_ppm,
     coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(l.balance_minor, 0) AS balance_minor,
     coalesce(l.current_minor, 0) AS current_minor,
@@ -40,5 +46,6 @@ SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
 JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date
 LEFT JOIN oracle.apart_features t ON t.account_id = p.account_id AND t.service_date = p.service_date
 LEFT JOIN oracle.valued v ON v.account_id = p.account_id AND v.service_date = p.service_date
+LEFT JOIN oracle.demand m ON m.account_id = p.account_id AND m.service_date = p.service_date
 LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
 ORDER BY p.service_date, p.account_id;

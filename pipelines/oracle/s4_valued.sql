@@ -4,7 +4,7 @@
 CREATE OR REPLACE TABLE oracle.used_period AS
 SELECT account_id, service_date, register AS period, sum(energy_wh)::HUGEINT AS wh, count(*) AS meters
 FROM oracle.counted_apart
-WHERE register <> 'reverse'
+WHERE register IN ('sharp', 'peak', 'flat', 'valley')
 GROUP BY account_id, service_date, register;
 
 -- The tariff of an account and day with energy, while the account is in the population.

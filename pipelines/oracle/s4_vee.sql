@@ -10,7 +10,7 @@ WITH period AS (
         SELECT account_id, service_date, register, sum(energy_wh) AS register_wh, count(*) AS meters
         FROM oracle.counted_apart
         SEMI JOIN oracle.compared_account USING (account_id)
-        WHERE register <> 'reverse'
+        WHERE register IN ('sharp', 'peak', 'flat', 'valley')
         GROUP BY ALL
     )
     LEFT JOIN oracle.received USING (account_id, service_date)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import FileFault
-from schemas.inbound import APART, SOURCES
+from schemas.inbound import BESIDE, SOURCES
 from schemas.mapping import SourceMapping, parse_sources
 from schemas.marts import REJECTS
 from schemas.reasons import REASONS
@@ -98,7 +98,7 @@ def test_the_real_layout(tmp_path: Path) -> None:
         "service_date": [date(2015, 1, 1), date(2015, 1, 1), date(2015, 11, 30)],
         "energy_wh": [1_135_000, 24_000, 7_000],
         "quality": ["actual"] * 3,
-        **{f"{name}_wh": [None] * 3 for name in APART},
+        **{column: [None] * 3 for column in BESIDE.values()},
         "revision": [7] * 3,
         "delivery": [7] * 3,
         "row": [1, 2, 3],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.inbound import APART, PERIODS, PRICE_LIMIT_NANO
 from schemas.marts import PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
-from transforms.kernels.exact import DAY_LIMIT_WH
+from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH
 from transforms.kernels.reference import NEVER, Expected
 from transforms.kernels.valuation import lines
 from transforms.kernels.windows import DayBlock, ValueOf, Values, Windows, consumption_features, date_of, day_of
@@ -33,10 +33,13 @@ class Days:
     blocks: dict[int, list[tuple[int, int]]]
     apart: dict[int, dict[str, list[int]]] = field(default_factory=dict)
     """Energies of registers beside the total: some, on some days."""
+    demand: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    """Maximum demands and the meters that tell them, on some days."""
 
     @classmethod
     def random(cls, chance: Random, first: int) -> Days:
-        blocks, apart = {}, {}
+        blocks, apart, demand = {}, {}, {}
+        has_demand = chance.random() < 0.7
         told = chance.sample(APART, chance.randrange(len(APART) + 1))
         for day in range(first, first + SPAN):
             accounts = 1 + (day - first) * ACCOUNTS // SPAN  # the shard grows
@@ -44,7 +47,14 @@ class Days:
                 blocks[day] = [cls._account(chance) for _ in range(accounts)]
                 registers = [name for name in told if chance.random() < 0.7]
                 apart[day] = {name: [cls._account(chance)[0] for _ in range(accounts)] for name in registers}
-        return cls(first, blocks, apart)
+                if has_demand and chance.random() < 0.8:
+                    demand[day] = [cls._demand(chance) for _ in range(accounts)]
+        return cls(first, blocks, apart, demand)
+
+    @staticmethod
+    def _demand(chance: Random) -> tuple[int, int]:
+        meters = chance.choice([0, 1, 1, 2, 2])
+        return (chance.choice([0, chance.randrange(100), chance.randrange(DAY_LIMIT_W)]) if meters else 0, meters)
 
     @staticmethod
     def _account(chance: Random) -> tuple[int, int]:
@@ -57,12 +67,24 @@ class Days:
         energy, received = zip(*self.blocks[day], strict=True)
         none = np.zeros(len(energy), np.int32)
         apart = {name: (np.array(wh, np.int64), none) for name, wh in self.apart.get(day, {}).items()}
+        if day in self.demand:
+            watts, meters = zip(*self.demand[day], strict=True)
+            apart["max_demand"] = np.array(watts, np.int64), np.array(meters, np.int32)
         return DayBlock(np.array(energy, np.int64), np.array(received, np.int32), none, none, apart)
 
     def sum_apart(self, name: str, account: int, first: int, last: int) -> int:
         """What a register of an account has over the days `first .. last`."""
         columns = [self.apart[day].get(name, []) for day in range(first, last + 1) if day in self.apart]
         return sum(column[account] for column in columns if account < len(column))
+
+    def with_demand(self, account: int, first: int, last: int) -> list[tuple[int, int]]:
+        """(W, Wh) of the days `first .. last` that have a demand of all meters received."""
+        out = []
+        for day in range(first, last + 1):
+            if day in self.demand and account < len(self.demand[day]):
+                (watts, meters), (wh, received) = self.demand[day][account], self.blocks[day][account]
+                out += [(watts, wh)] if meters >= received > 0 else []
+        return out
 
     def of(self, account: int, first: int, last: int) -> list[tuple[int, int]]:
         """What an account has on the days `first .. last`."""
@@ -110,6 +132,15 @@ def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
         ]
         out[f"valued_wh_{w}d"] = sum(wh for wh, _ in lines_)
         out[f"valued_{w}d_minor"] = (sum(wh * nano for wh, nano in lines_) + 5 * 10**9) // 10**10
+    last_month = day_of(date_of(month - 1).replace(day=1))
+    for name, first, last in [("mtd", month, day), ("last_month", last_month, month - 1)]:
+        found = days.with_demand(account, first, last)
+        highest = max((watts for watts, _ in found), default=None)
+        out[f"max_demand_w_{name}"], out[f"demand_days_{name}"] = highest, len(found)
+        hours = 24 * len(found)
+        out[f"load_factor_{name}_ppm"] = (
+            sum(wh for _, wh in found) * 1_000_000 // (highest * hours) if highest else None
+        )
     used = [wh for wh, received in days.of(account, day - 89, day) if received]
     total = sum(used)
     out["days_90d"] = len(used)
@@ -211,6 +242,33 @@ def test_worked_example_of_a_week() -> None:
     assert seen == list(zip(week, month, strict=True))
 
 
+def test_worked_example_of_a_demand() -> None:
+    """24 kWh a day, at most 2 kW: a load factor of a half; on the third day twice the energy, at most 4 kW, and the month turns."""
+    first = day_of(date(2015, 1, 29))
+    energy = {n: 48_000 if n == 2 else 24_000 for n in range(6)}
+    days = Days(
+        first,
+        {first + n: [(wh, 1)] * ACCOUNTS for n, wh in energy.items()},
+        demand={first + n: [(4_000 if n == 2 else 2_000, 1)] * ACCOUNTS for n in energy if n != 4},  # day 4: not told
+    )
+    windows = Windows.start(first)
+    windows.grow(ACCOUNTS)
+    seen = []
+    for _ in energy:
+        windows.roll(days.load, values)
+        row = rolled(windows)[0]
+        assert row == recomputed(days, 0, windows.as_of)
+        seen.append(tuple(row[f"{name}"] for name in ("max_demand_w_mtd", "demand_days_mtd", "load_factor_mtd_ppm")))
+    third = (24_000 + 24_000 + 48_000) * 1_000_000 // (4_000 * 24 * 3)  # a third
+    assert seen == [
+        (2_000, 1, 500_000), (2_000, 2, 500_000), (4_000, 3, third),
+        (2_000, 1, 500_000), (2_000, 1, 500_000), (2_000, 2, 500_000),
+    ]  # fmt: skip
+    assert (row["max_demand_w_last_month"], row["demand_days_last_month"], row["load_factor_last_month_ppm"]) == (
+        4_000, 3, third,
+    )  # fmt: skip
+
+
 DIFFERENCE = st.tuples(
     st.integers(0, 4), st.integers(0, 1 << 40), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)
 )
@@ -234,6 +292,12 @@ def test_a_day_beyond_the_limit_is_refused() -> None:
     one = np.ones(1, np.int64)
     with pytest.raises(OverflowError, match=f"an account used {DAY_LIMIT_WH} Wh on one day"):
         DayBlock.empty(1).add(1, np.zeros(1, np.int32), one * DAY_LIMIT_WH, one, one, one)
+
+
+def test_demands_beyond_the_limit_are_refused() -> None:
+    one = np.ones(1, np.int64)
+    with pytest.raises(OverflowError, match=f"an account's meters told {DAY_LIMIT_W} W of one day"):
+        DayBlock.empty(1).add_apart(1, "max_demand", np.zeros(1, np.int32), one * DAY_LIMIT_W, one)
 
 
 @given(st.dates(date(1900, 1, 1), date(2200, 1, 1)))

@@ -22,7 +22,7 @@ INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
     "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
-    "periods", "tariffs", "corrected_tariffs",
+    "periods", "tariffs", "corrected_tariffs", "demands",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -57,10 +57,10 @@ def yuan(fen: int) -> str:
 
 def reading(
     meter: str, day: date, wh: int, revision: int = 1, quality: str = "A", peak: str = "", valley: str = "",
-    reverse: str = "",
+    reverse: str = "", demand: str = "",
 ) -> Event:  # fmt: skip
-    """Interval energy of a day; by period, and fed in: kWh as delivered."""
-    return "meter_readings", (meter, f"{day}", kwh(wh), quality, str(revision), peak, valley, reverse)
+    """Interval energy of a day; by period, and fed in: kWh as delivered. Maximum demand: kW."""
+    return "meter_readings", (meter, f"{day}", kwh(wh), quality, str(revision), peak, valley, reverse, demand)
 
 
 def meter(
@@ -74,10 +74,10 @@ def meter(
 
 def index(
     meter_id: str, day: date, total: str, revision: int = 1, quality: str = "A", peak: str = "", valley: str = "",
-    reverse: str = "",
+    reverse: str = "", demand: str = "",
 ) -> Event:  # fmt: skip
-    """A reading of registers at the end of a day: kWh as delivered."""
-    return "register_readings", (meter_id, f"{day}", total, peak, valley, reverse, quality, str(revision))
+    """A reading of registers at the end of a day: kWh as delivered, the maximum demand kW."""
+    return "register_readings", (meter_id, f"{day}", total, peak, valley, reverse, quality, str(revision), demand)
 
 
 def account(
@@ -142,8 +142,8 @@ class _Maker:
             self._readings(meter_id)
         if "bad_rows" in self.has:
             day = self.somewhen()
-            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1", "", "", "")))
-            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1", "", "", "")))
+            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1", "", "", "", "")))
+            self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1", "", "", "", "")))
             self.add(day, ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1")))
         self.events.sort(key=lambda dated: dated[0])
         return [event for _, event in self.events]
@@ -209,9 +209,15 @@ class _Maker:
         step_on, factor = self.somewhen(), rng.choice((0, 1, 1, 3))
         told = [name for name in ("peak", "valley", "reverse") if self.chance("periods", 0.3)]
 
+        demand = random.Random(f"{meter_id} demand")  # draws of its own: the rest of a world stays as it is
+        has_demand = "demands" in self.has and demand.random() < 0.5
+
         def parts(wh: int) -> dict[str, str]:
-            """Energy by period, and fed in, mostly told, and not always what adds up."""
-            return {name: kwh(wh * rng.randrange(1, 5) // 4) for name in told if rng.random() < 0.85}
+            """Energy by period, and fed in, mostly told, and not always what adds up; and the maximum demand."""
+            out = {name: kwh(wh * rng.randrange(1, 5) // 4) for name in told if rng.random() < 0.85}
+            if has_demand and demand.random() < 0.85:
+                out["demand"] = kwh(wh * demand.randrange(0, 5) // 24)
+            return out
 
         for day in self.dates:
             if (silent_from and day >= silent_from) or self.chance("gaps", 0.12):
@@ -238,6 +244,13 @@ class _Maker:
         modulus = rng.choice((1_000, 100_000)) if self.chance("rollovers", 0.5) else None
         dial = random.Random(meter_id)  # draws of its own: the rest of a world stays as it is
         times = rng.choice((1, 20, 20_000))
+        has_demand = "demands" in self.has and dial.random() < 0.5
+
+        def demands(level: int) -> dict[str, str]:
+            """Maximum demand of a day, mostly told; seldom one that no meter can have."""
+            some = (0, level * dial.randrange(500, 2000) // 24_000, level, 900_000_000_000_000)
+            return {"demand": milli(dial.choice(some))} if has_demand and dial.random() < 0.8 else {}
+
         role = "check" if self.chance("check_meters", 0.1) else ""
         opening = rng.random() < 0.4
         installed = self.somewhen() if rng.random() < 0.3 else self.before
@@ -269,12 +282,14 @@ class _Maker:
             shown = {name: milli(value) if rng.random() < 0.9 else "" for name, value in at.items()}
             quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
             late = day + timedelta(days=rng.choice((0, 0, 0, 3, 12)))
+            shown |= demands(level)
             self.add(late, index(meter_id, day, shown.pop("total"), 1, quality, **shown))
             if self.chance("corrections", 0.07):
                 wrong = max(0, at["total"] + rng.choice((-5_000_000, 1, 700, 3_000_000)))
                 if modulus and dial.random() < 0.25:
                     wrong = at["total"] + turn  # more than it can show
-                self.add(late + timedelta(days=rng.randrange(1, 9)), index(meter_id, day, milli(wrong), 2))
+                again = index(meter_id, day, milli(wrong), 2, **demands(level))
+                self.add(late + timedelta(days=rng.randrange(1, 9)), again)
             if self.chance("conflicts", 0.04):
                 self.add(late, index(meter_id, day, milli(at["total"] + 9), 1))
             if self.chance("exchanges", 0.05) and day > start:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Int = npt.NDArray[np.int64]
 DAY_LIMIT_WH = 1 << 44
+DAY_LIMIT_W = 1 << 43
 _SPLIT = 24
 _LOW = (1 << _SPLIT) - 1
 

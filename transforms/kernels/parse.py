@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
-from schemas.inbound import ENERGY_LIMIT_WH, PERIODS, REGISTERS, SOURCES, STAMP
+from schemas.inbound import ENERGY_LIMIT_WH, INDEX_COLUMNS, MEASURES, PERIODS, REGISTERS, SOURCES, STAMP
 from schemas.mapping import ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
@@ -254,7 +254,7 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
 
     A row without any index is `missing_value`, but for one of a register that is not wanted: it is accepted, and says nothing.
     """
-    names = [f"index_{name}" for name in REGISTERS]
+    names = list(INDEX_COLUMNS.values())
     if "register" not in parsed:
         empty = np.logical_and.reduce([mask_of(parsed[name].values.is_null()) for name in names])
         faults = parsed["index_total"].faults.copy()
@@ -268,7 +268,7 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
         name: Parsed(
             pc.if_else(pc.equal(register.values, of).fill_null(False), index.values, nothing), no_faults(len(faults))
         )
-        for name, of in zip(names, REGISTERS, strict=True)
+        for name, of in zip(names, MEASURES, strict=True)
     }
     return {**spread, "index": Parsed(index.values, faults)}
 

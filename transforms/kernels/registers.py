@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.inbound import ENERGY_LIMIT_WH
+from schemas.inbound import DEMAND_LIMIT_W, ENERGY_LIMIT_WH
 from schemas.vee import READING_FAULTS
 
 Int = npt.NDArray[np.int64]
@@ -40,8 +40,8 @@ REACH_DAYS = 7 * LIKE_WEEKS
 ROLLOVER_PPM = 250_000
 """A step back is a register that turned over where, with the modulus added, it is at most this part of the modulus."""
 
-DECREASE, IMPLAUSIBLE, BEYOND = (
-    READING_FAULTS.index(name) for name in ("register_decrease", "implausible_step", "index_beyond_modulus")
+DECREASE, IMPLAUSIBLE, BEYOND, DEMAND_FAULT = map(
+    READING_FAULTS.index, ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand")
 )
 
 _FITS = 1 << 62
@@ -70,20 +70,31 @@ class Points:
 
 @dataclass(frozen=True)
 class Energies:
-    """Energy by (series, day), ascending, unique. All (m,); actual: from two reads of neighbouring midnights."""
+    """Energy by (series, day), ascending, unique; of a maximum demand W. All (m,); actual: from two reads of neighbouring
+    midnights.
+    """
 
     series: Int
     day: Int
     energy: Int
     actual: Mask
 
+    def joined(self, other: Energies) -> Energies:
+        """Both, of other series or days, in order."""
+        if len(other.series) == 0:
+            return self
+        order = np.argsort(day_key(np.r_[self.series, other.series], np.r_[self.day, other.day]), kind="stable")
+        return Energies(
+            *(np.r_[getattr(self, name), getattr(other, name)][order] for name in self.__dataclass_fields__)
+        )
+
 
 @dataclass(frozen=True)
 class Broken:
     """Indexes that no energy follows from, in pairs or alone. All (b,).
 
-    opened, closed: days of the two, the same where one is at fault; step: closed less opened, or less the modulus, in index;
-    fault: its number in `READING_FAULTS`.
+    opened, closed: days of the two, the same where one is at fault; step: closed less opened, or less the modulus, in index, or the
+    demand; fault: its number in `READING_FAULTS`.
     """
 
     series: Int
@@ -93,9 +104,9 @@ class Broken:
     fault: Int
 
     @classmethod
-    def beyond(cls, series: Int, day: Int, over: Int) -> Broken:
-        """Indexes that reach or pass the modulus by so much. All (b,)."""
-        return cls(series, day, day, over, np.full(len(series), BEYOND, np.int64))
+    def alone(cls, series: Int, day: Int, step: Int, fault: int) -> Broken:
+        """Values at fault by themselves, all of one fault. All (b,)."""
+        return cls(series, day, day, step, np.full(len(series), fault, np.int64))
 
     def joined(self, other: Broken) -> Broken:
         """Both."""
@@ -163,11 +174,17 @@ def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[
     singles = Energies(series[alone], last[alone], used, actual[alone])
     gap = good & (first < last)
     shared = _share(series[gap], first[gap], last[gap], opened[gap], rise[gap], singles, multipliers)
-    order = np.argsort(day_key(np.r_[singles.series, shared.series], np.r_[singles.day, shared.day]), kind="stable")
-    columns = [
-        np.r_[getattr(singles, name), getattr(shared, name)][order] for name in ("series", "day", "energy", "actual")
-    ]
-    return Energies(*columns), broken
+    return singles.joined(shared), broken
+
+
+def demands(series: Int, day: Int, shown: Int, multiplier: Int) -> tuple[Energies, Broken]:
+    """Maximum demands of days in W: what the meter shows, in thousandths of a W, times its multiplier. All (k,), ascending by
+    (series, day); those above `DEMAND_LIMIT_W` are broken.
+    """
+    watts = watt_hours(shown, multiplier)
+    good = watts <= DEMAND_LIMIT_W
+    broken = Broken.alone(series[~good], day[~good], shown[~good], DEMAND_FAULT)
+    return Energies(series[good], day[good], watts[good], np.ones(int(good.sum()), np.bool_)), broken
 
 
 def _share(

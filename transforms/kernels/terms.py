@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.inbound import INDEX_LIMIT, REGISTERS
+from schemas.inbound import INDEX_LIMIT, MEASURES
 from transforms.kernels.reference import NEVER
 from transforms.kernels.registers import Multipliers, day_key
 
@@ -24,7 +24,8 @@ Int = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 NO_INDEX = -1
-COUNT = len(REGISTERS)
+COUNT = len(MEASURES)
+"""Series of a meter."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Terms:
         return result
 
     def multipliers(self) -> Multipliers:
-        """The same, by series: meter slot times registers, plus the register's number."""
+        """The same, by series: meter slot times measures, plus the measure's number."""
         series = (self.slot[:, None] * COUNT + np.arange(COUNT)).ravel()
         order = np.argsort(series, kind="stable")
         return Multipliers(series[order], np.repeat(self.first, COUNT)[order], np.repeat(self.multiplier, COUNT)[order])

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.inbound import APART, PERIODS
-from schemas.marts import PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
-from transforms.kernels.exact import DAY_LIMIT_WH, ppm, square_parts, variation_ppm
+from schemas.inbound import APART, BESIDE, DEMAND, PERIODS
+from schemas.marts import DEMAND_MONTHS, PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
+from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH, ppm, square_parts, variation_ppm
 from transforms.kernels.reference import Expected
 from transforms.kernels.valuation import Amounts
 
@@ -34,6 +34,9 @@ EPOCH = datetime.date(1970, 1, 1)
 YEAR = 365
 GROWTH_LIMIT = 10**6
 """Growth beyond a million-fold is given as a million-fold; it would pass int64 in the end."""
+
+HOURS = 24
+"""Of every day, also where clocks change."""
 
 BASE = 90
 """The window of variation and growth."""
@@ -48,8 +51,8 @@ SUMS = tuple(
 """The running sums of an account, in the order they are stored."""
 
 Apart = Mapping[str, tuple[Int, Int32]]
-"""What the registers beside the total add: register -> (energy in Wh, meters that tell it), both (k,); none where no meter
-of the shard has it."""
+"""What is told beside the total: measure -> (energy in Wh, or maximum demand in W; meters that tell it), both (k,); none where no
+meter of the shard has it."""
 
 
 def date_of(day: int) -> datetime.date:
@@ -70,7 +73,7 @@ def day_of(date: datetime.date) -> int:
 class DayBlock:
     """One service day of one shard's accounts, dense by account slot. All (n,); immutable once handed out.
 
-    Registers beside the total are stored as columns of their own, where there are any: `peak_wh`, `peak_received`.
+    Measures beside the total are stored as columns of their own, where there are any: `peak_wh`, `peak_received`.
     """
 
     energy: Int
@@ -88,20 +91,20 @@ class DayBlock:
     def from_batch(cls, batch: pa.RecordBatch) -> DayBlock:
         """From a stored block, schema `BLOCK_SCHEMA` and more."""
         energy, received, estimated, conflict, *apart = (column.to_numpy() for column in batch.columns)
-        names = [name.removesuffix("_wh") for name in batch.schema.names[4::2]]
+        names = [name.removesuffix("_received") for name in batch.schema.names[5::2]]
         of = dict(zip(names, zip(apart[::2], apart[1::2], strict=True), strict=True))
         return cls(energy, received, estimated, conflict, of)
 
     def to_batch(self, apart: Collection[str] = ()) -> pa.RecordBatch:
-        """The block as stored. apart: registers that it is to have columns of, also where no meter tells them."""
+        """The block as stored. apart: measures that it is to have columns of, also where no meter tells them."""
         columns = dict(
             zip(BLOCK_SCHEMA.names, (self.energy, self.received, self.estimated, self.conflict), strict=True)
         )
         nothing = np.zeros(len(self.energy), np.int64), np.zeros(len(self.energy), np.int32)
-        for name in APART:
+        for name, column in BESIDE.items():
             if name in self.apart or name in apart:
                 both = self.apart.get(name, nothing)
-                columns |= dict(zip((f"{name}_wh", f"{name}_received"), both, strict=True))
+                columns |= dict(zip((column, f"{name}_received"), both, strict=True))
         return pa.record_batch(columns)
 
     def add(self, n: int, slot: Int32, energy: Int, received: Int, estimated: Int, conflict: Int) -> DayBlock:
@@ -126,11 +129,13 @@ class DayBlock:
         return out
 
     def add_apart(self, n: int, name: str, slot: Int32, energy: Int, received: Int) -> DayBlock:
-        """The block, of `n` slots, with differences of one register beside the total added. All (k,), a slot may occur often."""
+        """The block, of `n` slots, with differences of one measure beside the total added. All (k,), a slot may occur often."""
         held = self.apart.get(name, (np.zeros(0, np.int64), np.zeros(0, np.int32)))
         wh, meters = (_padded(column, n).copy() for column in held)
         np.add.at(wh, slot, energy)
         np.add.at(meters, slot, received.astype(np.int32))
+        if name == DEMAND and n and int(wh.max()) >= DAY_LIMIT_W:
+            raise OverflowError(f"an account's meters told {wh.max()} W of one day; the limit is {DAY_LIMIT_W} W")
         return replace(self, apart={**self.apart, name: (wh, meters)})
 
 
@@ -145,6 +150,9 @@ Load = Callable[[int], DayBlock | None]
 Values = Mapping[str, Int]
 """What a day's energy is worth, by the names of `VALUES`: (k,) each."""
 
+DEMAND_SUMS = ("demand_w", "demand_wh", "demand_days")
+"""What is kept of the days of a month that have a maximum demand: the highest, their energy, their number."""
+
 VALUES = ("valued_major", "valued_parts", "valued_wh")
 """Whole major units, the rest in 10^-12 of one, and the Wh that they are of."""
 
@@ -156,7 +164,8 @@ class Windows:
     """The running sums of one shard as of a service day.
 
     sums: name -> (n,) int64 for every name in `SUMS`; of registers beside the total those that some meter tells, as
-    `peak_wh_30d`; and where there are prices `VALUES`, as `valued_wh_30d`. `roll` moves them on by one day, in place.
+    `peak_wh_30d`; where there are prices `VALUES`, as `valued_wh_30d`; where a maximum demand is told what `_add_demand` keeps
+    of two months. `roll` moves them on by one day, in place.
     """
 
     def __init__(self, sums: dict[str, Int], as_of: int) -> None:
@@ -191,6 +200,7 @@ class Windows:
         if date_of(day).day == 1:
             self.sums["wh_mtd"][:] = 0
             self.sums["received_mtd"][:] = 0
+            self._turn_demand()
         today = load(day)
         for days in WINDOWS:
             leaving = load(day - days)
@@ -203,6 +213,7 @@ class Windows:
                 if days in VALUED_WINDOWS and worth and block:
                     self._add_values(days, worth(self.as_of - (sign < 0) * days, block), sign)
         self._add("wh_mtd", "received_mtd", today, 1)
+        self._add_demand(today)
         for offset, sign in ((YEAR, 1), (YEAR + BASE, -1)):
             self._add("wh_90d_year_ago", "received_90d_year_ago", load(day - offset), sign)
 
@@ -216,18 +227,39 @@ class Windows:
             operation(into, column, out=into)
 
     def _add_apart(self, days: int, block: DayBlock | None, sign: int) -> None:
-        for name, (energy, _) in block.apart.items() if block else ():
-            key = f"{name}_wh_{days}d"
-            if key not in self.sums:
-                self.sums[key] = np.zeros(len(self.sums[SUMS[0]]), np.int64)
-            self.sums[key][: len(energy)] += sign * energy
+        held = block.apart if block else {}
+        for name in APART:
+            if name in held:
+                energy = held[name][0]
+                self._sum(f"{name}_wh_{days}d")[: len(energy)] += sign * energy
 
     def _add_values(self, days: int, values: Values, sign: int) -> None:
         for name, value in values.items():
-            key = f"{name}_{days}d"
-            if key not in self.sums:
-                self.sums[key] = np.zeros(len(self.sums[SUMS[0]]), np.int64)
-            self.sums[key][: len(value)] += sign * value
+            self._sum(f"{name}_{days}d")[: len(value)] += sign * value
+
+    def _add_demand(self, block: DayBlock | None) -> None:
+        """A day that has one adds to its month's: the highest day, the energy of such days, and their number."""
+        if block is None or DEMAND not in block.apart:
+            return
+        watts, meters = block.apart[DEMAND]
+        told = (block.received > 0) & (meters >= block.received)
+        highest, energy, days = (self._sum(f"{name}_mtd")[: len(watts)] for name in DEMAND_SUMS)
+        np.maximum(highest, watts, out=highest, where=told)
+        np.add(energy, block.energy, out=energy, where=told)
+        days += told
+
+    def _turn_demand(self) -> None:
+        """A month begins: what was this one's is the last one's."""
+        for name in DEMAND_SUMS:
+            if f"{name}_mtd" in self.sums:
+                self.sums[f"{name}_last_month"] = self.sums[f"{name}_mtd"]
+                self.sums[f"{name}_mtd"] = np.zeros_like(self.sums[f"{name}_mtd"])
+
+    def _sum(self, key: str) -> Int:
+        """A sum that only some shards have, from its first day on."""
+        if key not in self.sums:
+            self.sums[key] = np.zeros(len(self.sums[SUMS[0]]), np.int64)
+        return self.sums[key]
 
     def _add_squares(self, block: DayBlock | None, sign: int) -> None:
         if block is None:
@@ -260,6 +292,19 @@ def _valued_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | 
     return {f"valued_wh_{days}d": wh, f"valued_{days}d_minor": Amounts(major, parts).rounded()}
 
 
+def _demand_features(windows: Windows, month: str, rows: Int) -> dict[str, Int | Nullable]:
+    """Maximum demand and load factor of a month. Formula: docs/explanation/definitions.md, "Rolling consumption"."""
+    nothing = np.zeros(len(rows), np.int64)
+    highest, energy, days = (
+        windows.sums[key][rows] if (key := f"{name}_{month}") in windows.sums else nothing for name in DEMAND_SUMS
+    )
+    return {
+        f"max_demand_w_{month}": (highest, days > 0),
+        f"demand_days_{month}": days,
+        f"load_factor_{month}_ppm": _ratio(energy, highest * (HOURS * days)),
+    }
+
+
 def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dict[str, Int | Nullable]:
     """The rolling consumption columns of `features` for the account slots `rows`, as of the windows' day.
 
@@ -281,6 +326,8 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
         out |= _period_features(windows, days, rows)
     for days in VALUED_WINDOWS:
         out |= _valued_features(windows, days, rows)
+    for name in DEMAND_MONTHS:
+        out |= _demand_features(windows, name, rows)
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
     total, before = out["wh_90d"], sums["wh_90d_year_ago"]
     assert isinstance(total, np.ndarray)

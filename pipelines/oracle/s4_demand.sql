@@ -1,0 +1,37 @@
+-- definitions.md, "Maximum demand": of days with energy and a maximum demand that every meter received tells.
+CREATE OR REPLACE TABLE oracle.demand_day AS
+SELECT
+    account_id,
+    service_date,
+    date_trunc('month', service_date)::DATE AS month,
+    sum(d.energy_wh)::BIGINT AS watts,
+    any_value(r.energy_wh) AS energy_wh
+FROM oracle.counted_apart d
+JOIN oracle.received r USING (account_id, service_date)
+WHERE d.register = 'max_demand'
+GROUP BY account_id, service_date
+HAVING count(*) >= any_value(r.meters_received);
+
+-- The month of a service day up to it, and the whole month before; each day is added to the service days that it counts for.
+CREATE OR REPLACE TABLE oracle.demand AS
+WITH counted AS (
+    SELECT s.service_date, d.* EXCLUDE (service_date), d.month = date_trunc('month', s.service_date) AS is_mtd
+    FROM oracle.service_day s
+    JOIN oracle.demand_day d
+        ON d.service_date <= s.service_date
+        AND d.month >= date_trunc('month', s.service_date) - INTERVAL 1 MONTH
+)
+SELECT
+    account_id,
+    service_date,
+    max(watts) FILTER (is_mtd) AS max_demand_w_mtd,
+    count(*) FILTER (is_mtd) AS demand_days_mtd,
+    oracle.ppm(sum(energy_wh) FILTER (is_mtd), nullif(max_demand_w_mtd::HUGEINT * 24 * demand_days_mtd, 0))
+        AS load_factor_mtd_ppm,
+    max(watts) FILTER (NOT is_mtd) AS max_demand_w_last_month,
+    count(*) FILTER (NOT is_mtd) AS demand_days_last_month,
+    oracle.ppm(
+        sum(energy_wh) FILTER (NOT is_mtd), nullif(max_demand_w_last_month::HUGEINT * 24 * demand_days_last_month, 0)
+    ) AS load_factor_last_month_ppm
+FROM counted
+GROUP BY account_id, service_date;
