@@ -96,7 +96,7 @@ VEE_RULES: dict[str, str] = {
 }
 """Rules that a policy sets -> what trips them."""
 
-READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand")
+READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long")
 """What `reading_exceptions` names: of two indexes, or of one."""
 
 FIXED_RULES: dict[str, tuple[str, str]] = {
@@ -106,6 +106,9 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                           "The days between have no energy; `reading_exceptions` names the pair."),
     "implausible_step": ("An index that rises by more than 2^38 Wh a day.",
                          "The days between have no energy; `reading_exceptions` names the pair."),
+    "gap_too_long": ("Two indexes of a register, one after the other, that are more than 800 days apart: such as one at the "
+                     "installation years ago and the first that is delivered.",
+                     "The days between have no energy; `reading_exceptions` names the pair."),
     "index_beyond_modulus": ("An index at or above the modulus of its meter: its registers turn over before.",
                              "No energy is counted from it: its day is shared like a day that was not read; "
                              "`reading_exceptions` names it. In the `meters` reference: the row is in `rejects`."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
@@ -180,7 +180,7 @@ SHOWN = {0: "101", 1: "1000", 2: "1102", 3: "107"}
 
 
 def on(n):
-    return date(2023, 3, 6 + n)
+    return date(2023, 3, 6) + timedelta(days=n)
 
 
 def dial(revision=1, modulus="1000", opening="100"):
@@ -239,6 +239,22 @@ def test_an_index_beyond_the_modulus_does_not_open_a_meter(tmp_path):
     assert what_stands(shard) == ({1: (1000, False)}, [(-1, "index_beyond_modulus", None, 100)])
     shard.fold(shows({-1: "100"}, revision=2))
     assert what_stands(shard) == ({0: (1000, False), 1: (1000, False)}, [])
+
+
+@pytest.mark.parametrize(("days", "found"), [(800, [(799, 1_000)]), (801, [])])
+def test_an_installation_long_ago_gives_energy_up_to_800_days(tmp_path, days, found):
+    """800 kWh in 800 days are 1 kWh each; a day more, and there are none. The index after it counts as ever."""
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({**dial(modulus="", opening="100"), **shows({days - 1: "900", days: "905"})})
+    energy, exceptions = what_stands(shard)
+    assert energy.pop(days) == (5_000, False)
+    assert [(n, wh) for n, (wh, estimated) in energy.items() if n == 799 and estimated] == found
+    assert len(energy) == (800 if found else 0)
+    assert exceptions == ([] if found else [(800, "gap_too_long", on(-1), 800)])
+    shard.fold(shows({10: "110"}))  # a read between closes the gap
+    energy, exceptions = what_stands(shard)
+    assert exceptions == []
+    assert sum(wh for wh, _ in energy.values()) == 805_000
 
 
 def test_relations_agree():

@@ -319,6 +319,22 @@ def test_halves_of_a_minor_unit_go_up_once(con):
     assert [year for _, year in rows] == [1, 1] + [2] * 31
 
 
+def test_the_calendar_does_not_begin_at_an_installation_of_long_ago(con):
+    fill(
+        con,
+        [account("a")],
+        [meter("m", "a", "2014-01-01", installed_total=0), meter("n", "a", "2013-12-01", installed_total=0)],
+        registers=[index("m", "2016-03-10", 800_000), index("n", "2016-03-10", 5), index("n", "2016-03-11", 1_005)],
+    )
+    assert oracle.calendar(con, policy(), day("2016-03-11"))[0] == day("2014-01-01")  # 800 days before the first index
+    assert con.execute("SELECT * FROM oracle.reading_exceptions").fetchall() == [
+        ("n", day("2016-03-10"), "total", "gap_too_long", day("2013-11-30"), 5)
+    ]
+    assert con.execute(
+        "SELECT meter_id, count(*), sum(energy_wh) FROM oracle.counted_reading GROUP BY ALL ORDER BY ALL"
+    ).fetchall() == [("m", 800, 800), ("n", 1, 1)]
+
+
 @pytest.mark.parametrize("metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "wh_mtd"])
 def test_what_can_be_ranked_is_found(con, metric):
     fill(con, [account("a")], [meter("m", "a")], [reading("m", "2016-01-01", 5, peak_wh=5, reverse_wh=5)])

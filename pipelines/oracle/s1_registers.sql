@@ -154,6 +154,7 @@ SELECT
     CASE
         WHEN rise < 0 THEN 'register_decrease'
         WHEN rise::HUGEINT * times // 1000 > (1::HUGEINT << 38) * (closed_on - opened_on) THEN 'implausible_step'
+        WHEN closed_on - opened_on > 800 THEN 'gap_too_long'
     END AS reason
 FROM risen;
 

@@ -255,7 +255,9 @@ class _Maker:
         opening = rng.random() < 0.4
         installed = self.somewhen() if rng.random() < 0.3 else self.before
         if opening:  # energy is known from then on: a few service days before the first, or many
-            installed = max(installed, self.dates[0] - timedelta(days=rng.choice((1, 2, 2, 3, 30))))
+            earliest = self.dates[0] - timedelta(days=rng.choice((1, 2, 2, 3, 30)))
+            long_ago = self.dates[0] - timedelta(days=2_000)  # nothing follows from an index so far back
+            installed = long_ago if dial.random() < 0.1 else max(installed, earliest)
         at = {"total": rng.randrange(900_000) * 1000, "peak": rng.randrange(1000), "valley": 0}
         turn = (modulus or 10**9) * 1_000_000
         at["total"] %= turn

@@ -40,9 +40,13 @@ REACH_DAYS = 7 * LIKE_WEEKS
 ROLLOVER_PPM = 250_000
 """A step back is a register that turned over where, with the modulus added, it is at most this part of the modulus."""
 
-DECREASE, IMPLAUSIBLE, BEYOND, DEMAND_FAULT = map(
-    READING_FAULTS.index, ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand")
+DECREASE, IMPLAUSIBLE, BEYOND, DEMAND_FAULT, TOO_LONG = map(
+    READING_FAULTS.index,
+    ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long"),
 )
+
+LONGEST_GAP_DAYS = 800
+"""Points further apart give their days no energy. Two yearly reads lie within; an installation of ten years ago does not."""
 
 _FITS = 1 << 62
 
@@ -151,7 +155,7 @@ def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[
     """What was used on each day between points.
 
     guard_ppm: a step back is a register that turned over where, with the modulus added, it stays at or below this part of
-    the modulus; else it is broken, like a step that no meter can make (`ENERGY_LIMIT_WH` a day).
+    the modulus; else it is broken, like a step that no meter can make (`ENERGY_LIMIT_WH` a day), or one over too many days.
     """
     joined = (points.series[1:] == points.series[:-1]) & (points.segment[1:] == points.segment[:-1])
     end = np.flatnonzero(joined) + 1
@@ -163,8 +167,10 @@ def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[
     over = (step < 0) & (modulus > 0) & (step + modulus <= guard)
     rise = np.where(over, step + modulus, step)
     top = watt_hours(np.maximum(rise, 0), multipliers.at(series, last))
-    good = (rise >= 0) & (top <= ENERGY_LIMIT_WH * (last - first + 1))
-    fault = np.where(step < 0, DECREASE, IMPLAUSIBLE)
+    days = last - first + 1
+    plausible = top <= ENERGY_LIMIT_WH * days
+    good = (rise >= 0) & plausible & (days <= LONGEST_GAP_DAYS)
+    fault = np.where(rise < 0, DECREASE, np.where(plausible, TOO_LONG, IMPLAUSIBLE))
     broken = Broken(series[~good], first[~good] - 1, last[~good], step[~good], fault[~good])
 
     opened, actual = points.index[begin], points.actual[begin] & points.actual[end]
