@@ -22,12 +22,13 @@ Int = npt.NDArray[np.int64]
 class Calendar:
     """Days `first ..` by number, up to the last one with a reading or ledger event.
 
-    received, expected: (n,) meters; events: (n,) ledger events. later: (2, k) days after these on which the number of
-    meters expected changes, and by how much.
+    received, expected: (n,) meters; told: (n,) energies that meters tell beside their totals; events: (n,) ledger events.
+    later: (2, k) days after these on which the number of meters expected changes, and by how much.
     """
 
     first: int
     received: Int
+    told: Int
     expected: Int
     events: Int
     later: Int
@@ -35,21 +36,28 @@ class Calendar:
     @classmethod
     def of(cls, rows: pa.Table) -> Calendar | None:
         """From what all runs of all shards added, of `CALENDAR_SCHEMA`; None where nothing counts yet."""
-        day, received, step, events = (numpy(c, np.int64) for c in sum_calendar(rows).columns)
-        counted = (received > 0) | (events > 0)
+        day, received, told, step, events = (numpy(c, np.int64) for c in sum_calendar(rows).columns)
+        counted = (received > 0) | (told > 0) | (events > 0)
         if not counted.any():
             return None
         first, last = int(day[counted].min()), int(day[counted].max())
         n = last - first + 1
-        place, into = np.clip(day - first, 0, n), np.zeros((3, n + 1), np.int64)
-        for row, values in enumerate((received, step, events)):
+        place, into = np.clip(day - first, 0, n), np.zeros((4, n + 1), np.int64)
+        for row, values in enumerate((received, told, step, events)):
             np.add.at(into[row], place, values)
-        return cls(first, into[0, :n], np.cumsum(into[1, :n]), into[2, :n], np.stack([day, step])[:, day > last])
+        later = np.stack([day, step])[:, day > last]
+        return cls(first, into[0, :n], into[1, :n], np.cumsum(into[2, :n]), into[3, :n], later)
 
     def coverage_ppm(self) -> tuple[Int, npt.NDArray[np.bool_]]:
         """Meters received over meters expected, and where that is known. Both (n,)."""
         known = self.expected > 0
         return ppm(self.received, np.where(known, self.expected, 1)), known
+
+    @property
+    def read(self) -> npt.NDArray[np.bool_]:
+        """Which days have a reading, be it of a period alone. (n,)."""
+        result: npt.NDArray[np.bool_] = (self.received > 0) | (self.told > 0)
+        return result
 
     def closed(self, policy: Policy) -> npt.NDArray[np.bool_]:
         """Which days pass the policy's floor. (n,)."""
@@ -58,7 +66,7 @@ class Calendar:
 
     def end(self, policy: Policy, asked: int | None) -> int | None:
         """Number of the last day to publish; None where no day can be. Rule: definitions.md, "The calendar"."""
-        has_data = self.received > 0 if self.received.any() else self.events > 0
+        has_data = self.read if self.read.any() else self.events > 0
         fit = np.flatnonzero(self.closed(policy) & has_data) + self.first
         if asked is not None:
             if policy.day_close.below_floor == "provisional":
@@ -69,7 +77,7 @@ class Calendar:
     def held(self, policy: Policy, end: int | None) -> str | None:
         """What waits beyond the last published day, in words; None where nothing does."""
         last = self.first + len(self.received) - 1
-        if (end is not None and end >= last) or not self.received.any():
+        if (end is not None and end >= last) or not self.read.any():
             return None
         open_days = np.flatnonzero(~self.closed(policy)) + self.first
         open_days = open_days[open_days > (self.first - 1 if end is None else end)]
@@ -87,10 +95,9 @@ class Calendar:
         nothing = np.zeros(max(n - len(self.received), 0), np.int64)
         steps, (day, step) = nothing.copy(), self.later[:, self.later[0] <= through]
         np.add.at(steps, day - self.first - len(self.received), step)
-        long = Calendar(
-            self.first, np.r_[self.received, nothing], np.r_[self.expected, self.expected[-1] + np.cumsum(steps)],
-            np.r_[self.events, nothing], self.later,
-        )  # fmt: skip
+        expected = np.r_[self.expected, self.expected[-1] + np.cumsum(steps)]
+        received, told, events = (np.r_[of, nothing] for of in (self.received, self.told, self.events))
+        long = Calendar(self.first, received, told, expected, events, self.later)
         coverage, known = long.coverage_ppm()
         days = [date_of(day) for day in range(self.first, through + 1)]
         status = np.where(long.closed(policy), "closed", "provisional")

@@ -763,6 +763,28 @@ def test_a_day_below_the_floor_is_provisional_and_not_the_end(con):
     ]
 
 
+def test_days_of_periods_alone_open_the_calendar_and_may_end_it(con):
+    fill(
+        con,
+        [account("a")],
+        [meter("m", "a")],
+        registers=[
+            index("m", "2016-01-01", None, index_peak=1_000, max_demand=7_000),
+            index("m", "2016-01-02", None, index_peak=9_000),
+            index("m", "2016-01-04", 5, index_peak=9_000),
+            index("m", "2016-01-05", 1_005),
+            index("m", "2016-01-06", None, index_peak=9_000),
+        ],
+    )
+    assert oracle.calendar(con, policy(), day("2016-01-09")) == (day("2016-01-02"), day("2016-01-05"))
+    every = policy(("coverage_floor_ppm: 500000", "coverage_floor_ppm: 0"))
+    assert oracle.calendar(con, every, day("2016-01-09")) == (day("2016-01-02"), day("2016-01-06"))
+    recomputed(con, "2016-01-02", "2016-01-05")
+    assert one(con, "SELECT list((energy_wh, peak_wh) ORDER BY service_date) FROM oracle.daily_consumption") == (
+        [(0, 8), (0, 0), (0, 0), (1, 0)],
+    )
+
+
 def test_the_calendar_of_a_ledger_alone_ends_with_its_last_event(con):
     fill(
         con,

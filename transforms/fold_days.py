@@ -6,7 +6,7 @@ follows from a block is the business of `fold_features`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import LEDGER_EVENTS, MEASURES
+from schemas.inbound import LEDGER_EVENTS, MEASURES, REGISTERS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
@@ -30,9 +30,10 @@ LEDGER_FIELDS = [pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema]
 LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
 ARRIVED_SCHEMA = pa.schema([LEDGER_SCHEMA.field("slot"), *EVENTS_SCHEMA])
 CALENDAR_SCHEMA = pa.schema(
-    [("day", pa.int32()), ("received", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
+    [("day", pa.int32()), ("received", pa.int64()), ("told", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
 )
-"""What a run adds to the service calendar: meter readings received, change in meters expected, ledger events."""
+"""What a run adds to the service calendar: meter readings received, energies told beside totals, change in meters expected,
+ledger events."""
 
 CALENDAR_FILES = 16
 """Calendar files of a shard before they are added up into one."""
@@ -55,11 +56,12 @@ def update_expected(held: pa.Table, changes: pa.Table) -> pa.Table:
 
 
 def calendar_rows(
-    *, received: pa.Table | None = None, expected: pa.Table | None = None, events: pa.Table | None = None
-) -> pa.Table:
+    *, received: pa.Table | None = None, told: Mapping[int, int] | None = None, expected: pa.Table | None = None,
+    events: pa.Table | None = None,
+) -> pa.Table:  # fmt: skip
     """What differences and new ledger events add to the calendar, row by row, of `CALENDAR_SCHEMA`.
 
-    received: `DIFFERENCE_SCHEMA`; expected: `EXPECTED_SCHEMA`; events: `LEDGER_SCHEMA`.
+    received: `DIFFERENCE_SCHEMA`; told: by day number, how much more; expected: `EXPECTED_SCHEMA`; events: `LEDGER_SCHEMA`.
     """
     parts = []
 
@@ -70,6 +72,8 @@ def calendar_rows(
 
     if received is not None:
         add(numpy(received["day"]), "received", numpy(received["received"]))
+    if told is not None:
+        add(np.array(list(told), np.int32), "told", np.array(list(told.values()), np.int64))
     if expected is not None:
         meters = numpy(expected["meters"])
         add(numpy(expected["installed"]), "step", meters)
@@ -83,7 +87,7 @@ def calendar_rows(
 def sum_calendar(rows: pa.Table) -> pa.Table:
     """Calendar rows added up: one row a day, ascending, none that is all zero. Both of `CALENDAR_SCHEMA`."""
     day, index = np.unique(numpy(rows["day"]), return_inverse=True)
-    sums = np.zeros((3, len(day)), np.int64)
+    sums = np.zeros((len(CALENDAR_SCHEMA) - 1, len(day)), np.int64)
     for into, name in zip(sums, CALENDAR_SCHEMA.names[1:], strict=True):
         np.add.at(into, index, numpy(rows[name]))
     some = sums.any(axis=0)
@@ -247,7 +251,9 @@ class _DaysOfShard:
             made[number] = block
         names = {name for block in made.values() for name in block.apart}  # the blocks of a file have one schema
         written = [(number, block.to_batch(names)) for number, block in made.items()]
-        self.calendar.append(calendar_rows(received=differences))
+        energy = register < len(REGISTERS)  # a maximum demand alone makes no day
+        told = {number: int(own[1][some[energy[some]]].sum()) for number, some in apart_of.items()}
+        self.calendar.append(calendar_rows(received=differences, told=told))
         path = self.place.path("day_block", self.shard, "arrow")
         self._put("day_block", self.state.store.write_blocks(path, "day_block", self.shard, written))
         return written[0][0]

@@ -1,9 +1,18 @@
 -- definitions.md, "The calendar": the first service day, and the last closed day at or before `through` that has a
--- reading, or a ledger event where there are no readings at all. Null where there is none.
-WITH event_day AS (
-    SELECT service_date, count(*) AS meters_received FROM oracle.counted_reading GROUP BY service_date
+-- reading, be it of energy beside a total, or a ledger event where there are no readings at all. Null where there is none.
+WITH read_day AS (
+    SELECT service_date, count(*) FILTER (is_total) AS meters_received
+    FROM (
+        SELECT service_date, true AS is_total FROM oracle.counted_reading
+        UNION ALL
+        SELECT service_date, false FROM oracle.counted_apart WHERE register <> 'max_demand'
+    )
+    GROUP BY service_date
+),
+event_day AS (
+    FROM read_day
     UNION ALL
-    SELECT DISTINCT event_date, 0 FROM oracle.ledger_event WHERE NOT EXISTS (FROM oracle.counted_reading)
+    SELECT DISTINCT event_date, 0 FROM oracle.ledger_event WHERE NOT EXISTS (FROM read_day)
 ),
 counted AS (
     SELECT
@@ -19,7 +28,7 @@ counted AS (
 )
 SELECT
     least(
-        (SELECT min(service_date) FROM oracle.counted_reading),
+        (SELECT min(service_date) FROM read_day),
         (SELECT min(event_date) FROM oracle.ledger_event)
     ) AS first_day,
     max(service_date) FILTER (

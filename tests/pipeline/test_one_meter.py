@@ -202,6 +202,24 @@ def test_a_meter_is_not_installed_at_an_index_that_it_cannot_show(bureau):
     bureau.check()
 
 
+def test_days_of_a_period_alone_open_the_calendar_and_leave_their_windows(bureau):
+    """Days 0 and 1 tell the peak alone, 20 x 1 kWh each; the total is told from day 3 on. On day 31 both have left the 30 days."""
+    bureau.land_all([index("m", day(n), "", peak=str(kwh)) for n, kwh in ((-1, 10), (0, 11), (1, 12))])
+    bureau.land_all([index("m", day(n), str(100 + n)) for n in range(2, 33)])
+    bureau.land_all([meter("m", "A", day(0), multiplier=20, revision=2)])
+    bureau.run()
+    assert bureau.query("SELECT min(service_date), max(service_date) FROM service_days") == [(day(0), day(32))]
+    peaks = dict(bureau.query("SELECT service_date, period_wh_30d FROM features"))
+    assert [peaks[day(n)] for n in (0, 1, 2, 29, 30, 31, 32)] == [20_000, 40_000, 40_000, 40_000, 20_000, 0, 0]
+    bureau.check()
+    bureau.land_all([index("m", day(-1), "", 2, peak="11")])  # day 0 had none of it; it is told all the same
+    bureau.run()
+    assert bureau.query(
+        "SELECT energy_wh, meters_received, peak_wh FROM daily_consumption ORDER BY service_date LIMIT 1"
+    ) == [(0, 0, 0)]
+    bureau.check()
+
+
 def test_interval_energy_by_period_is_corrected_alone(bureau):
     """The total stays; the split is told anew, then one period, then the total of another day."""
 
