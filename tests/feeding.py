@@ -15,7 +15,10 @@ FOLDERS = {
     "accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "readings": "meter-readings",
     "registers": "register-readings", "tariffs": "tariffs",
 }  # fmt: skip
-NUMBERS = {"energy_kwh", "amount_yuan", "yuan_per_kwh", "revision", "capacity_kva", "power_consumption", "amount"}
+NUMBERS = {
+    "energy_kwh", "amount_yuan", "yuan_per_kwh", "revision", "capacity_kva", "power_consumption", "amount", "high", "low",
+    "R", "R2", "R4", "MD", "VERSION",
+}  # fmt: skip
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 
