@@ -94,9 +94,12 @@ class PlanStage(EpochFold):
             decision = decide(calendar, self.policy, held.standing, [] if restate is None else [restate], asked)
             for nth, (first, last) in enumerate(decision.spans):
                 assert decision.end is not None
+                assert calendar is not None
                 keep = self.retention
                 since = (decision.end - keep.features + 1, decision.end - keep.daily_consumption + 1)
-                ticks.append(Tick(cut.number * TICKS + nth, held.tick, Plan(first, last, *since)))
+                ticks.append(
+                    Tick(cut.number * TICKS + nth, held.tick, Plan(first, last, *since, anew=first == calendar.first))
+                )
                 held.tick = ticks[-1].number
                 kept = [day for day in held.checkpoints if day < decision.drop_from or nth]
                 held.checkpoints = tuple(sorted(kept_checkpoints([*kept, last])))

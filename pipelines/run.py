@@ -24,14 +24,14 @@ from pipelines.plan import Decision, Standing, decide
 from pipelines.publish import Publisher
 from pipelines.warehouse import Draft, Warehouse, commit_point
 from schemas.errors import StateError, WattierError
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
-from transforms.kernels.windows import BASE, YEAR, date_of, day_of
+from transforms.kernels.windows import date_of, day_of
 from transforms.read_files import delivery_to_json, read_faults
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
-from transforms.tick_stages import TICK_STATE
+from transforms.tick_stages import TICK_STATE, within_reach
 
 INTAKE_BYTES = 64 << 20
 """Landed files are taken in this many bytes at a time, so that memory stays bounded."""
@@ -217,16 +217,8 @@ class _Run:
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
 
     def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
-        kinds = (*TICK_STATE, *CHECKPOINT)
-        oldest = plan.first - YEAR - BASE
-
-        def wanted(entry: Entry) -> bool:
-            if entry.kind in CHECKPOINT:
-                return entry.first == plan.first - 1
-            return entry.kind != "day_block" or oldest <= entry.first <= plan.last
-
-        for shard, entries in self._by_shard(kinds):
-            yield shard, [e for e in entries if wanted(e)] + self._cutoffs_before(plan.first)
+        for shard, entries in self._by_shard((*TICK_STATE, *TICK_DAYS, *CHECKPOINT)):
+            yield shard, within_reach(entries, plan) + self._cutoffs_before(plan.first)
 
     def _cutoffs_before(self, day: int) -> list[Entry]:
         return [replace(e, kind="cutoffs_before") for e in self._of("mart:cutoffs") if e.first <= day - 1 <= e.last]

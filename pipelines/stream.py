@@ -29,7 +29,7 @@ from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError, WattierError
 from schemas.marts import PROVISIONAL_TIERS
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
 from transforms.epochs import write_entries
 from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import day_of
@@ -101,7 +101,7 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     from pipelines.plan_stage import PlanState
 
     store = warehouse.store
-    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT}
+    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT, *TICK_DAYS}
     days = tuple(sorted({entry.first for entry in standing.of("windows")}))
     entries = [entry for entry in standing.entries if entry.kind in kinds]
     told = standing.tables.get("provisional_tiers", PROVISIONAL_TIERS.schema.empty_table())

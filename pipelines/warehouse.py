@@ -29,10 +29,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import Locked, StateError
-from transforms.checkpoints import CHECKPOINT, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, TICK_DAYS, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
 TICK_MARTS = (
@@ -40,6 +40,8 @@ TICK_MARTS = (
     "mart:vee_results",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
+
+TICK_MADE = (*TICK_MARTS, *CHECKPOINT, *TICK_DAYS)
 
 TAKEN_IN = ("log:", "mart:rejects")
 """Kinds of files that hold rows as they were taken in."""
@@ -117,15 +119,15 @@ class Draft:
             self.fresh += [entry for entry in commit.entries if entry.kind.startswith(TAKEN_IN)]
 
     def drop_from(self, day: int) -> None:
-        """Drop what was published, and every checkpoint, from a service day on: it will be made anew."""
+        """Drop what ticks made from a service day on, published or to go on from: it will be made anew."""
         for entry in self.entries:
             if entry.kind in TICK_MARTS and entry.first < day <= entry.last:
                 raise StateError(f"{entry.path} spans service day number {day}; it cannot be restated from there")
-        self.entries = [e for e in self.entries if not (e.kind in (*TICK_MARTS, *CHECKPOINT) and e.first >= day)]
+        self.entries = [e for e in self.entries if not (e.kind in TICK_MADE and e.first >= day)]
 
     def unpublish(self) -> None:
         """Drop every service day that was published: none is left that counts."""
-        kinds = (*TICK_MARTS, *CHECKPOINT, "mart:customer_tiers_current")
+        kinds = (*TICK_MADE, "mart:customer_tiers_current")
         self.entries = [e for e in self.entries if e.kind not in kinds]
 
     def checkpoints(self) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import BESIDE, CATEGORIES, DEMAND, MEASURES, PERIODS
-from schemas.vee import READING_FAULTS, VEE_RULES
+from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
 CLASSES = ("A", "B", "C")
@@ -25,6 +25,9 @@ VALUED_WINDOWS = (30, 365)
 
 DEMAND_MONTHS = {"mtd": "the month up to the service day", "last_month": "the calendar month before"}
 """Calendar months that a maximum demand is told of."""
+
+PROVISIONAL_WINDOWS = (30, 365)
+"""Those over which provisional energy is summed."""
 
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
@@ -73,9 +76,14 @@ def _demand(month: str, label: str) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
+def _provisional(days: int) -> Column:
+    return Column(f"provisional_wh_{days}d", WH, f"Provisional energy over the {days} days up to the service day, no part of "
+                  f"wh_{days}d", "Wh", minimum=0)  # fmt: skip
+
+
 DAILY_CONSUMPTION = Relation(
     "daily_consumption",
-    "Energy per account and service day, summed over the account's meters.",
+    "Energy per account and service day, summed over the account's meters; provisional where none was received.",
     (
         ACCOUNT,
         DATE,
@@ -96,8 +104,12 @@ DAILY_CONSUMPTION = Relation(
             nullable=True,
             minimum=0,
         ),
+        Column("as_read_wh", WH, "Energy as it was read, where a rule of VEE changed what counts; else null", "Wh", nullable=True,
+               minimum=0),
+        Column("provisional_wh", WH, "Energy of a like day, until a meter is received; null on other days, and part of no sum but "
+               "provisional_wh_*", "Wh", nullable=True, minimum=0),
     ),
-)
+)  # fmt: skip
 
 FEATURES = Relation(
     "features",
@@ -119,6 +131,7 @@ FEATURES = Relation(
         *(column for days in PERIOD_WINDOWS for column in _periods(days)),
         *(column for days in VALUED_WINDOWS for column in _valued(days)),
         *(column for month, label in DEMAND_MONTHS.items() for column in _demand(month, label)),
+        *(_provisional(days) for days in PROVISIONAL_WINDOWS),
         Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
         Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
         Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),
@@ -318,15 +331,23 @@ PENDING = Relation(
 
 VEE_RESULTS = Relation(
     "vee_results",
-    "Days whose energy trips a rule of VEE that the policy sets. The energy counts all the same.",
+    "Days whose energy trips a rule of VEE that the policy sets, and what counts in its place where the rule says so.",
     (
         ACCOUNT,
         DATE,
         Column("vee_rule", TEXT, "Rule", key=True, values=tuple(VEE_RULES)),
-        Column("severity", TEXT, "What comes of it", values=("flag",)),
-        Column("as_read_wh", WH, "Energy of the day", "Wh", minimum=0),
+        Column("severity", TEXT, "What the policy says is to come of it", values=SEVERITIES),
+        Column("as_read_wh", WH, "Energy of the day as it was read", "Wh", minimum=0),
         Column(
             "limit_wh", WH, "What it is held against; null where the rule has no limit", "Wh", nullable=True, minimum=0
+        ),
+        Column(
+            "after_wh",
+            WH,
+            "What counts in its place, by this rule; null where this rule changes nothing",
+            "Wh",
+            nullable=True,
+            minimum=0,
         ),
         Column("policy_version", TEXT, "Policy version in force on the day"),
     ),

@@ -144,9 +144,17 @@ def metrics_page() -> str:
 
 VEE_INTRODUCTION = """\
 Validation, estimation, editing: what a reading, or a day's energy, is held against. The policy sets the first table, in `vee:` of a
-version, with the parameters named here; `wattier init` writes a policy with all of them. What trips one stands in the mart
-`vee_results` with the energy as it was read and the limit it passed; the energy counts all the same (`flag`). They go by account.
-The second table follows from what a reading is, and no policy sets it."""
+version, with the parameters named here; `wattier init` writes a policy with all of them. They go by account, and by energy as read.
+What trips one stands in the mart `vee_results` with that energy, the limit it passed and, where the rule changes it, what counts in
+its place. By the rule's `severity`:
+
+- `flag`: the energy counts all the same.
+- `estimate`: the day has the energy of its latest like day that is complete and was not changed itself, or else the rule's limit.
+- `reject`: the day counts as not received, and gets a provisional energy like a day that was not read.
+
+`daily_consumption` then has the energy as it was read in `as_read_wh`; features, cut-offs and tiers go by what counts. Where
+several rules change a day, `reject` goes before `estimate`, and the rule that is first in this table before the others. The
+second table follows from what a reading is, and no policy sets it."""
 
 
 def vee_page() -> str:
@@ -158,8 +166,9 @@ def vee_page() -> str:
     for name, words in VEE_RULES.items():
         rule = getattr(shipped, name)
         said = ", ".join(f"`{key}: {value}`" for key, value in rule.model_dump().items()) if rule else "off"
-        rows.append((f"`{name}`", label("vee_rule", name), label("vee_rule", name, "zh"), words, said))
-    set_by_policy = table(("Rule", "English", "中文", "Trips where", "In the policy that ships"), rows)
+        may = ", ".join(f"`{severity}`" for severity in Vee.severities(name))
+        rows.append((f"`{name}`", label("vee_rule", name), label("vee_rule", name, "zh"), words, may, said))
+    set_by_policy = table(("Rule", "English", "中文", "Trips where", "May", "In the policy that ships"), rows)
     fixed = table(("Rule", "Trips where", "What comes of it"), ((f"`{n}`", *words) for n, words in FIXED_RULES.items()))
     return _page(
         "VEE rules", VEE_INTRODUCTION, ["## Set by the policy", set_by_policy, "## Not set by the policy", fixed]

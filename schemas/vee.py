@@ -6,12 +6,18 @@ and registers are not: they follow from what a reading is.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Severity = Literal["flag", "off"]
+Severity = Literal["flag", "estimate", "reject", "off"]
+Rejecting = Literal["flag", "reject", "off"]
+Flagging = Literal["flag", "off"]
+SEVERITIES = ("flag", "estimate", "reject")
+"""What may come of a day that trips a rule, the weakest first."""
+
 Factor = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Part = Annotated[int, Field(ge=1, le=1_000_000)]
 Wh = Annotated[int, Field(ge=0, le=1 << 44)]
 
 LIKE_DAYS = (7, 14, 21, 28)
@@ -27,12 +33,18 @@ class _Rule(BaseModel):
     severity: Severity = "flag"
 
 
-class Against(_Rule):
+class Above(_Rule):
     """A day held against like days. like_days: how many of the four must have been read."""
 
     factor_ppm: Factor
     at_least_wh: Wh
     like_days: Annotated[int, Field(ge=1, le=4)] = 2
+
+
+class Below(Above):
+    """The same, for too little."""
+
+    factor_ppm: Part
 
 
 class Capacity(_Rule):
@@ -42,20 +54,24 @@ class Capacity(_Rule):
 
 
 class RunOfDays(_Rule):
-    """Days in a row."""
+    """Days in a row. Which of them is wrong is not known, so that none is changed."""
 
+    severity: Flagging = "flag"
     days: Annotated[int, Field(ge=2, le=RUN_DAYS)]
 
 
 class SumCheck(_Rule):
     """The total held against its periods. The larger tolerance counts."""
 
+    severity: Rejecting = "flag"
     tolerance_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 5_000
     tolerance_wh: Wh = 10
 
 
-class Plain(_Rule):
-    """A rule without parameters."""
+class Inactive(_Rule):
+    """A day without an account in the population."""
+
+    severity: Rejecting = "flag"
 
 
 class Vee(BaseModel):
@@ -63,19 +79,25 @@ class Vee(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    spike: Against | None = None
-    low: Against | None = None
+    spike: Above | None = None
+    low: Below | None = None
     capacity: Capacity | None = None
     frozen: RunOfDays | None = None
     zero_use: RunOfDays | None = None
     prolonged_estimation: RunOfDays | None = None
-    inactive_use: Plain | None = None
+    inactive_use: Inactive | None = None
     sum_check: SumCheck | None = None
 
     def on(self) -> dict[str, _Rule]:
         """The rules that are not off, by name, in the order of `VEE_RULES`."""
         named = {name: getattr(self, name) for name in VEE_RULES}
         return {name: rule for name, rule in named.items() if rule is not None and rule.severity != "off"}
+
+    @classmethod
+    def severities(cls, name: str) -> tuple[str, ...]:
+        """What may come of a day that trips a rule."""
+        rule = next(kind for kind in get_args(cls.model_fields[name].annotation) if kind is not type(None))
+        return tuple(said for said in get_args(rule.model_fields["severity"].annotation) if said != "off")
 
 
 VEE_RULES: dict[str, str] = {
@@ -116,6 +138,7 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                            "It does not count; `reading_exceptions` names it."),
     "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",
                       "It waits in `pending`, and counts when the reference tells of it."),
+    "off_midnight": ("A time of day too far from midnight: see `within_minutes` in the mapping.", "The row is in `rejects`."),
     "out_of_range": ("Negative energy or index, or one beyond what any meter shows.", "The row is in `rejects`."),
 }  # fmt: skip
 """Rules that no policy sets -> what trips them, and what comes of it."""

@@ -321,3 +321,26 @@ def test_metrics_are_whole_amounts_without_nulls():
 def test_a_day_after_the_last_version_has_the_last():
     policy = parse_policy(TEXT, "policy.yaml")
     assert policy.on(policy.versions[-1].effective_from + timedelta(days=36500)) == policy.versions[-1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "allowed"),
+    [
+        ("frozen: {severity: flag", "frozen: {severity: reject", "'flag' or 'off'"),
+        ("sum_check: {severity: flag", "sum_check: {severity: estimate", "'flag', 'reject' or 'off'"),
+        ("spike: {severity: flag", "spike: {severity: drop", "'flag', 'estimate', 'reject' or 'off'"),
+    ],
+)
+def test_a_rule_takes_the_severities_that_it_can_have(old, new, allowed):
+    name = old.split(":")[0]
+    with pytest.raises(ConfigError) as raised:
+        parse_policy(mutated(old, new), "policy.yaml")
+    value = new.rsplit(" ", 1)[1]
+    assert str(raised.value) == f"policy.yaml: versions[0].vee.{name}.severity: {value!r}: must be {allowed}"
+
+
+def test_too_little_is_less_than_the_smallest_like_day():
+    with pytest.raises(ConfigError, match=r"versions\[0\]\.vee\.low\.factor_ppm: 1000001: "):
+        parse_policy(
+            mutated("low: {severity: flag, factor_ppm: 100000", "low: {severity: flag, factor_ppm: 1000001"), "p"
+        )

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 from transforms.kernels.windows import date_of
 
-BY_DAY = ("day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions")
+TICK_DAYS = ("edited_block", "provisional_block")
+"""State that a tick makes of a service day, for the days after it; dropped from the first day on that is made anew."""
+
+BY_DAY = ("day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", *TICK_DAYS)
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
 CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")

@@ -17,16 +17,18 @@ import pyarrow.parquet as pq
 
 from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
-from schemas.policy import Policy
-from schemas.vee import VEE_RULES, Vee
+from schemas.policy import Policy, PolicyVersion
+from schemas.vee import SEVERITIES, VEE_RULES
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
+from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
+from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger, credit_features
 from transforms.kernels.order_statistics import ladder
 from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import CODES
-from transforms.kernels.vee import NO_LIMIT, Account, Verdicts, judge
+from transforms.kernels.vee import NO_LIMIT
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
@@ -39,12 +41,16 @@ CARRIED_RATIO = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tick does: service days `first .. last` (day numbers), and from which day on each mart keeps rows."""
+    """What a tick does: service days `first .. last` (day numbers), and from which day on each mart keeps rows.
+
+    anew: the calendar begins with `first`: nothing that was made of days before it counts any more.
+    """
 
     first: int
     last: int
     features_from: int
     consumption_from: int
+    anew: bool = False
 
 
 def problem(day: int, metric: str, scope: str) -> str:
@@ -65,6 +71,17 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
     rules = [*version.credit_grades, *version.tiers]
     used = {c.column for rule in rules for c in rule.when if c.column not in CODES}
     return (version.abc.metric, *sorted(used - {version.abc.metric}))
+
+
+def ladders(
+    slots: Slots, rows: Any, day: int, version: PolicyVersion, category: Any, values: dict[str, Any]
+) -> Iterator[Named]:
+    """What the cut-offs of one day need of these accounts. rows: (m,) slots; category, values: (m,)."""
+    for scope, ranked in ranking_scopes(version.abc.scope, category).items():
+        mine = rows[ranked]
+        metric = np.ma.filled(values[version.abc.metric], 0)[ranked].astype(np.int64)
+        rungs = ladder(metric, slots.ids.take(pa.array(mine)), slots.rank[mine])
+        yield problem(day, version.abc.metric, scope), tag(rungs, "ladder")
 
 
 def feature_column(value: Any) -> Any:
@@ -91,13 +108,7 @@ class FoldFeaturesShard(beam.DoFn):
         state = State.from_blocks(store, by_kind(blocks)["state"])
         slots = Slots.load(state, "account_slots")
         n, people = len(slots), load_population(state)
-        expected = load_expected(state)
-        days = state.by_day("day_block")
-
-        def load(day: int) -> DayBlock | None:
-            entry = days.get(day)
-            return DayBlock.from_batch(store.read_block(entry)) if entry else None
-
+        expected, days = load_expected(state), CountedDays(state, n)
         worth = valuer(state, people, n)
         windows = _load_windows(state, plan.first)
         windows.grow(n)
@@ -107,31 +118,26 @@ class FoldFeaturesShard(beam.DoFn):
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
         staged: list[tuple[int, pa.RecordBatch]] = []
         for day in range(plan.first, plan.last + 1):
-            windows.roll(load, worth)
-            ledger.advance(day)
             inside, category = people.on(day, n)
+            version = self.policy.on(date_of(day))
+            accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
+            counted = days.count(day, version.vee, accounts)
+            windows.roll(days.load, worth)
+            ledger.advance(day)
             rows = np.flatnonzero(inside)
             values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
             values |= {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
-            if day >= plan.consumption_from and (block := load(day)):
-                consumption.write(day, consumption_table(slots, day, block, expected, n))
-            if vee := self.policy.on(date_of(day)).vee:
-                accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
-                found = vee_table(slots, day, judge(vee, day, n, load, accounts), vee, self.policy)
-                if found.num_rows:
-                    judged.write(day, found)
+            if day >= plan.consumption_from and (block := days.load(day)):
+                consumption.write(day, consumption_table(slots, day, block, counted, expected))
+            if len(counted.found.slot):
+                judged.write(day, vee_table(slots, day, counted, version.version))
             names = needed_columns(self.policy, date_of(day))
             staged.append((day, staged_block(rows, category[rows], names, values)))
-            version = self.policy.on(date_of(day))
-            for scope, ranked in ranking_scopes(version.abc.scope, category[rows]).items():
-                mine = rows[ranked]
-                metric = np.ma.filled(values[version.abc.metric], 0)[ranked].astype(np.int64)
-                rungs = ladder(metric, slots.ids.take(pa.array(mine)), slots.rank[mine])
-                yield problem(day, version.abc.metric, scope), tag(rungs, "ladder")
+            yield from ladders(slots, rows, day, version, category[rows], values)
 
-        entries = [*features.close(), *consumption.close(), *judged.close()]
+        entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
@@ -213,13 +219,16 @@ def features_table(slots: Slots, rows: Any, day: int, category: Any, values: dic
     return pa.table(columns, schema=FEATURES.schema)
 
 
-def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expected, n: int) -> pa.Table:
-    """The rows of `daily_consumption` of one day: accounts with at least one counted reading."""
+def consumption_table(slots: Slots, day: int, block: DayBlock, counted: Counted, expected: Expected) -> pa.Table:
+    """The rows of `daily_consumption` of one day: of accounts with a counted reading, an edit or provisional energy."""
+    few = (counted.edits.slot, counted.as_read), (counted.estimates.slot, counted.estimates.energy)
     some = block.received > 0
     for _, meters in block.apart.values():
         some |= meters > 0
+    for slot, _ in few:
+        some[slot] = True
     rows = np.flatnonzero(some)
-    due = expected.between(day, day, n)[rows]
+    due = expected.between(day, day, len(slots))[rows]
     columns = [
         slots.ids.take(pa.array(rows)),
         pa.array(np.full(len(rows), day, np.int32)).cast(pa.date32()),
@@ -234,24 +243,33 @@ def consumption_table(slots: Slots, day: int, block: DayBlock, expected: Expecte
             columns.append(pa.array(energy[rows], mask=meters[rows] == 0))
         else:
             columns.append(pa.nulls(len(rows), pa.int64()))
+    columns += [_scattered(len(rows), np.searchsorted(rows, slot), values) for slot, values in few]
     return pa.table(columns, schema=DAILY_CONSUMPTION.schema)
 
 
-def vee_table(slots: Slots, day: int, found: Verdicts, vee: Vee, policy: Policy) -> pa.Table:
+def vee_table(slots: Slots, day: int, counted: Counted, version: str) -> pa.Table:
     """The rows of `vee_results` of one day."""
+    found = counted.found
     m = len(found.slot)
-    severity = [rule.severity if (rule := getattr(vee, name)) else "off" for name in VEE_RULES]
     rule = pa.array(found.rule)
     columns = {
         "account_id": slots.ids.take(pa.array(found.slot)),
         "service_date": pa.array(np.full(m, day, np.int32)).cast(pa.date32()),
         "vee_rule": pa.array(list(VEE_RULES)).take(rule),
-        "severity": pa.array(severity).take(rule),
+        "severity": pa.array(SEVERITIES).take(pa.array(found.severity)),
         "as_read_wh": pa.array(found.as_read),
         "limit_wh": pa.array(found.limit, mask=found.limit == NO_LIMIT),
-        "policy_version": pa.repeat(policy.on(date_of(day)).version, m),
+        "after_wh": _scattered(m, counted.deciding, counted.edits.block.energy),
+        "policy_version": pa.repeat(version, m),
     }
     return pa.table([columns[name] for name in VEE_RESULTS.schema.names], schema=VEE_RESULTS.schema)
+
+
+def _scattered(m: int, at: Any, values: Any) -> pa.Array:
+    """Values at some of m places, null at the others."""
+    out, told = np.zeros(m, np.int64), np.zeros(m, np.bool_)
+    out[at], told[at] = values, True
+    return pa.array(out, mask=~told)
 
 
 def staged_block(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
 from transforms.blocks import by_kind, concat, fact, tag, with_facts
-from transforms.checkpoints import CHECKPOINT, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, TICK_DAYS, kept_checkpoints
 from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of
 from transforms.fold_features import FoldFeaturesShard, Plan
 from transforms.fold_tiers import FoldTiersShard
@@ -67,6 +67,20 @@ def prune(entries: Sequence[Entry], kinds: Sequence[str], of: str) -> list[Entry
     return [entry for entry in entries if entry.kind not in kinds or entry.first in days]
 
 
+def within_reach(entries: Sequence[Entry], plan: Plan) -> list[Entry]:
+    """What a tick reads of a shard's state: the checkpoint before it, and of days those that its windows reach."""
+    oldest = plan.first - YEAR - BASE
+
+    def wanted(entry: Entry) -> bool:
+        if entry.kind in CHECKPOINT:
+            return entry.first == plan.first - 1
+        if entry.kind in TICK_DAYS:
+            return oldest <= entry.first < plan.first
+        return entry.kind != "day_block" or oldest <= entry.first <= plan.last
+
+    return [entry for entry in entries if wanted(entry)]
+
+
 class TickStage(EpochFold):
     """A stage that goes by the policy."""
 
@@ -86,21 +100,20 @@ class FeaturesStage(TickStage):
         ticks = ticks_of(blocks)
         for tick in ticks:
             place, plan = self.place_of(tick.number), tick.plan
-            checkpoint = [e for e in entries if e.first == plan.first - 1]
-            oldest = plan.first - YEAR - BASE
-            some = [e for e in standing if e.kind != "day_block" or oldest <= e.first <= plan.last]
+            entries = [e for e in entries if e.first < plan.first and not plan.anew]
+            some, held = within_reach(standing, plan), within_reach(entries, plan)
             out = Outbox(self.stage.routes, bucket, self.place.shards)
             fold = FoldFeaturesShard(place, self.policy, plan)
-            out.take(fold.process((bucket, [state_block([*some, *checkpoint])])))
+            out.take(fold.process((bucket, [state_block([*some, *held])])))
             for name in ("to_extract", "to_tiers"):
                 own = out.blocks[name][bucket]
                 out.blocks[name][bucket] = [with_facts(block, tick=tick.to_json()) for block in own]
-            made = [e for commit in place.reported for e in commit.entries if e.kind in CHECKPOINT]
+            made = [e for commit in place.reported for e in commit.entries if e.kind in (*CHECKPOINT, *TICK_DAYS)]
             if tick is ticks[-1]:
                 base = [e for e in (*some, *made) if e.kind in BASE_STATE]
                 out.blocks["to_tiers"][bucket].append(tag(entries_to_batch(base), "base"))
             yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
-            entries = prune([e for e in entries if e.first < plan.first] + made, CHECKPOINT, "windows")
+            entries = prune([*entries, *made], CHECKPOINT, "windows")
         return state_block(entries)
 
 
@@ -114,7 +127,8 @@ class TiersStage(TickStage):
         kinds, entries = by_kind(blocks), entries_of([state])
         tick = Tick.from_json(fact(kinds["state"][0], "tick"))
         place, plan = self.place_of(tick.number), tick.plan
-        checkpoint = [e for e in entries if e.first <= plan.first - 1 <= e.last]
+        before = [e for e in entries if e.first < plan.first and not plan.anew]
+        checkpoint = [e for e in before if e.first <= plan.first - 1 <= e.last]
         held = state_block([*entries_of(blocks), *checkpoint])
         fold = FoldTiersShard(place, self.policy, plan)
         list(fold.process((bucket, [held, *kinds.get("cutoffs", [])])))
@@ -125,7 +139,6 @@ class TiersStage(TickStage):
             after = state_block([*entries_from_batch(base), *made])
             out.take([(bucket, with_facts(after, tick=tick.to_json()))])
         yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
-        before = [e for e in entries if e.first < plan.first]
         return state_block(prune([*before, *made, *last], ("tiers", CUTOFFS_BEFORE), "tiers"))
 
     def _cutoffs_of(self, place: Place, bucket: int, blocks: Sequence[pa.RecordBatch], day: int) -> list[Entry]:

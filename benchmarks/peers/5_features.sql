@@ -41,7 +41,7 @@ SELECT
     coalesce(wh_90d_year_ago, 0) AS wh_90d_year_ago, coalesce(received_90d_year_ago, 0) AS received_90d_year_ago,
     coalesce(expected_90d_year_ago, 0) AS expected_90d_year_ago,
     capped_ppm(wh_90d - wh_90d_year_ago, wh_90d_year_ago, 1000000000000) AS growth_90d_ppm,
-    -- The world's meters have no registers and no demands, and its tariffs no prices.
+    -- The world's meters have no registers and no demands, and are all read; its tariffs have no prices.
     0::BIGINT AS period_wh_30d, NULL::BIGINT AS sharp_share_30d_ppm, NULL::BIGINT AS peak_share_30d_ppm,
     NULL::BIGINT AS flat_share_30d_ppm, NULL::BIGINT AS valley_share_30d_ppm, 0::BIGINT AS reverse_wh_30d,
     0::BIGINT AS period_wh_90d, NULL::BIGINT AS sharp_share_90d_ppm, NULL::BIGINT AS peak_share_90d_ppm,
@@ -49,6 +49,7 @@ SELECT
     0::BIGINT AS valued_wh_30d, 0::BIGINT AS valued_30d_minor, 0::BIGINT AS valued_wh_365d, 0::BIGINT AS valued_365d_minor,
     NULL::BIGINT AS max_demand_w_mtd, 0::INTEGER AS demand_days_mtd, NULL::BIGINT AS load_factor_mtd_ppm,
     NULL::BIGINT AS max_demand_w_last_month, 0::INTEGER AS demand_days_last_month, NULL::BIGINT AS load_factor_last_month_ppm,
+    0::BIGINT AS provisional_wh_30d, 0::BIGINT AS provisional_wh_365d,
     coalesce(billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(billed - credited, 0) AS balance_minor,
     coalesce(current_minor, 0) AS current_minor,

@@ -3,7 +3,8 @@ COPY (
     SELECT k.account_id, d.service_date, d.energy_wh, d.received AS meters_received, e.expected_1d AS meters_expected,
         d.estimated AS meters_estimated, d.conflict AS meters_conflict,
         NULL::BIGINT AS sharp_wh, NULL::BIGINT AS peak_wh, NULL::BIGINT AS flat_wh, NULL::BIGINT AS valley_wh,
-        NULL::BIGINT AS reverse_wh, NULL::BIGINT AS max_demand_w
+        NULL::BIGINT AS reverse_wh, NULL::BIGINT AS max_demand_w,
+        NULL::BIGINT AS as_read_wh, NULL::BIGINT AS provisional_wh -- all meters are read
     FROM landed_day d JOIN account_key k USING (slot) JOIN expected e USING (slot)
 ) TO {{daily_consumption}} {{options}};
 COPY (SELECT * EXCLUDE (slot) FROM feature) TO {{features}} {{options}};

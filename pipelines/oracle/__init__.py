@@ -15,6 +15,7 @@ import duckdb
 
 from schemas.inbound import CATEGORIES
 from schemas.policy import Condition, Policy, PolicyVersion
+from schemas.vee import VEE_RULES
 
 LEDGER_COLUMNS = frozenset({
     "billed_365d_minor", "balance_minor", "current_minor", "overdue_1_30_minor", "overdue_31_60_minor",
@@ -29,6 +30,9 @@ OTHER_TABLES = {
     **dict.fromkeys(("valued_wh_30d", "valued_30d_minor", "valued_wh_365d", "valued_365d_minor"), "valued"),
 }
 """Table of the features that can be ranked and do not come from consumption."""
+
+EDITING = ("estimate", "reject")
+"""Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
 
 _ALL_DELIVERIES = (1 << 31) - 1
 _OPERATORS = {
@@ -68,7 +72,7 @@ def recompute(
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
     if accounts is not None:
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
-    con.execute(_sql("s2_consumption"))
+    con.execute(_sql("s2_received"))
     _policy_tables(con, policy)
     metrics = [row[0] for row in con.execute("SELECT DISTINCT metric FROM oracle.policy_scope").fetchall()]
     everyone = not LEDGER_COLUMNS.isdisjoint(metrics)
@@ -76,7 +80,14 @@ def recompute(
         "CREATE OR REPLACE TABLE oracle.ledger_account AS FROM"
         f" {'oracle.known_account' if everyone else 'oracle.compared_account'}"
     )
-    con.execute(_sql("s4_vee"))
+    edits = any(rule.severity in EDITING for v in policy.versions if v.vee for rule in v.vee.on().values())
+    con.execute(
+        "CREATE OR REPLACE TABLE oracle.judged_account AS FROM"
+        f" {'oracle.known_account' if edits else 'oracle.compared_account'}"
+    )
+    con.execute(_sql("s3_vee"))
+    con.execute(_sql("s3_vee_edits"))
+    con.execute(_sql("s4_consumption"))
     con.execute(_sql("s4_valued"))
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
@@ -149,8 +160,8 @@ def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
             said = rule.model_dump()
             names = ("severity", "factor_ppm", "at_least_wh", "like_days", "days", "tolerance_ppm", "tolerance_wh")
             con.execute(
-                "INSERT INTO oracle.policy_vee VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [version.version, name, *(said.get(parameter) for parameter in names)],
+                "INSERT INTO oracle.policy_vee VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [version.version, name, list(VEE_RULES).index(name), *(said.get(parameter) for parameter in names)],
             )
         for cut in version.cuts():
             con.execute(

@@ -4,13 +4,11 @@ SELECT
     account_id,
     service_date,
     date_trunc('month', service_date)::DATE AS month,
-    sum(d.energy_wh)::BIGINT AS watts,
-    any_value(r.energy_wh) AS energy_wh
-FROM oracle.counted_apart d
-JOIN oracle.received r USING (account_id, service_date)
-WHERE d.register = 'max_demand'
-GROUP BY account_id, service_date
-HAVING count(*) >= any_value(r.meters_received);
+    d.energy_wh AS watts,
+    r.energy_wh
+FROM oracle.counted_register d
+JOIN oracle.counted_day r USING (account_id, service_date)
+WHERE d.register = 'max_demand' AND r.meters_received > 0 AND d.meters >= r.meters_received;
 
 -- The month of a service day up to it, and the whole month before; each day is added to the service days that it counts for.
 CREATE OR REPLACE TABLE oracle.demand AS

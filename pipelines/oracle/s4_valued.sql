@@ -2,21 +2,20 @@
 
 -- Each used period's energy of an account and day.
 CREATE OR REPLACE TABLE oracle.used_period AS
-SELECT account_id, service_date, register AS period, sum(energy_wh)::HUGEINT AS wh, count(*) AS meters
-FROM oracle.counted_apart
-WHERE register IN ('sharp', 'peak', 'flat', 'valley')
-GROUP BY account_id, service_date, register;
+SELECT account_id, service_date, register AS period, energy_wh::HUGEINT AS wh, meters
+FROM oracle.counted_register
+WHERE register IN ('sharp', 'peak', 'flat', 'valley');
 
 -- The tariff of an account and day with energy, while the account is in the population.
 CREATE OR REPLACE TABLE oracle.tariffed_day AS
 SELECT account_id, service_date, a.tariff, coalesce(r.energy_wh, 0) AS wh, coalesce(r.meters_received, 0) AS meters
 FROM (
-    SELECT account_id, service_date FROM oracle.received
+    SELECT account_id, service_date FROM oracle.counted_day
     UNION
     SELECT account_id, service_date FROM oracle.used_period
 )
 JOIN oracle.account a USING (account_id)
-LEFT JOIN oracle.received r USING (account_id, service_date)
+LEFT JOIN oracle.counted_day r USING (account_id, service_date)
 WHERE (a.is_earliest OR a.valid_from <= service_date)
     AND (a.valid_to IS NULL OR service_date <= a.valid_to)
     AND a.opened_on <= service_date

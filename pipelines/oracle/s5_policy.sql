@@ -28,6 +28,7 @@ CREATE OR REPLACE TABLE oracle.policy_cut (
 CREATE OR REPLACE TABLE oracle.policy_vee (
     policy_version VARCHAR,
     vee_rule VARCHAR,
+    rule_number INTEGER, -- the first of several goes before the others
     severity VARCHAR,
     factor_ppm BIGINT,
     at_least_wh BIGINT,

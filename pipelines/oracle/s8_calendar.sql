@@ -1,4 +1,4 @@
--- definitions.md, "The calendar": how complete each service day is. Runs after s2_consumption.sql.
+-- definitions.md, "The calendar": how complete each service day is, as it was read. Runs after s2_received.sql.
 CREATE OR REPLACE TABLE oracle.service_days AS
 WITH counted AS (
     SELECT

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from schemas.vee import VEE_RULES, Vee
+from transforms.kernels.days_read import Account, DaysRead
 from transforms.kernels.reference import NEVER, Expected
-from transforms.kernels.vee import NO_LIMIT, Account, judge
+from transforms.kernels.vee import NO_LIMIT, judge
 from transforms.kernels.windows import DayBlock, day_of
 
 TODAY = day_of(date(2026, 3, 2))
@@ -47,7 +48,7 @@ class Story:
 
         due = Expected(*(np.array([n], np.int32) for n in (0, TODAY - 400, NEVER, self.meters)))
         account = Account(np.array([self.inside]), np.array([True]), np.array([self.capacity]), due)
-        verdicts = judge(RULES, TODAY, 1, load, account)
+        verdicts = judge(RULES, DaysRead(TODAY, 1, load, account))
         assert verdicts.as_read.tolist() == [self.used[0]] * len(verdicts.slot)
         names = [list(VEE_RULES)[code] for code in verdicts.rule]
         return dict(zip(names, verdicts.limit.tolist(), strict=True))

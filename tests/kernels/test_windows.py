@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from math import isqrt
 from random import Random
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.inbound import APART, PERIODS, PRICE_LIMIT_NANO
-from schemas.marts import PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
+from schemas.marts import PERIOD_WINDOWS, PROVISIONAL_WINDOWS, VALUED_WINDOWS, WINDOWS
 from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH
 from transforms.kernels.reference import NEVER, Expected
 from transforms.kernels.valuation import lines
@@ -35,21 +35,25 @@ class Days:
     """Energies of registers beside the total: some, on some days."""
     demand: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     """Maximum demands and the meters that tell them, on some days."""
+    provisional: dict[int, list[int]] = field(default_factory=dict)
+    """Provisional energies, also on days that lack."""
 
     @classmethod
     def random(cls, chance: Random, first: int) -> Days:
-        blocks, apart, demand = {}, {}, {}
+        blocks, apart, demand, provisional = {}, {}, {}, {}
         has_demand = chance.random() < 0.7
         told = chance.sample(APART, chance.randrange(len(APART) + 1))
         for day in range(first, first + SPAN):
             accounts = 1 + (day - first) * ACCOUNTS // SPAN  # the shard grows
+            if chance.random() < 0.2:
+                provisional[day] = [chance.choice((0, chance.randrange(DAY_LIMIT_WH))) for _ in range(accounts)]
             if chance.random() < 0.9:
                 blocks[day] = [cls._account(chance) for _ in range(accounts)]
                 registers = [name for name in told if chance.random() < 0.7]
                 apart[day] = {name: [cls._account(chance)[0] for _ in range(accounts)] for name in registers}
                 if has_demand and chance.random() < 0.8:
                     demand[day] = [cls._demand(chance) for _ in range(accounts)]
-        return cls(first, blocks, apart, demand)
+        return cls(first, blocks, apart, demand, provisional)
 
     @staticmethod
     def _demand(chance: Random) -> tuple[int, int]:
@@ -62,15 +66,17 @@ class Days:
         return (chance.choice([0, chance.randrange(100), chance.randrange(DAY_LIMIT_WH)]) if received else 0, received)
 
     def load(self, day: int) -> DayBlock | None:
+        instead = self.provisional.get(day)
         if day not in self.blocks:
-            return None
+            return replace(DayBlock.empty(len(instead)), provisional=np.array(instead)) if instead else None
         energy, received = zip(*self.blocks[day], strict=True)
         none = np.zeros(len(energy), np.int32)
         apart = {name: (np.array(wh, np.int64), none) for name, wh in self.apart.get(day, {}).items()}
         if day in self.demand:
             watts, meters = zip(*self.demand[day], strict=True)
             apart["max_demand"] = np.array(watts, np.int64), np.array(meters, np.int32)
-        return DayBlock(np.array(energy, np.int64), np.array(received, np.int32), none, none, apart)
+        told = None if instead is None else np.array(instead)
+        return DayBlock(np.array(energy, np.int64), np.array(received, np.int32), none, none, apart, told)
 
     def sum_apart(self, name: str, account: int, first: int, last: int) -> int:
         """What a register of an account has over the days `first .. last`."""
@@ -141,6 +147,9 @@ def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
         out[f"load_factor_{name}_ppm"] = (
             sum(wh for _, wh in found) * 1_000_000 // (highest * hours) if highest else None
         )
+    for w in PROVISIONAL_WINDOWS:
+        told = [days.provisional[n] for n in range(day - w + 1, day + 1) if n in days.provisional]
+        out[f"provisional_wh_{w}d"] = sum(column[account] for column in told if account < len(column))
     used = [wh for wh, received in days.of(account, day - 89, day) if received]
     total = sum(used)
     out["days_90d"] = len(used)

@@ -81,9 +81,24 @@ class World:
     def service_days(self):
         return [self.first + ONE * n for n in range((self.last - self.first).days + 1)]
 
+    def provisional(self, account, day):
+        """The energy of the latest complete like day, where meters are expected and none was received; else None."""
+        if not self.first <= day or (account, day) in self.days or not self.expected(account, day):
+            return None
+        if not self.account(account, day):
+            return None
+        for back in (7, 14, 21, 28):
+            meters = self.days.get((account, day - ONE * back), [])
+            if len(meters) >= self.expected(account, day - ONE * back) > 0:
+                return sum(wh for wh, _, _ in meters)
+        return None
+
     def daily_consumption(self):
-        return {
+        keys = {(account, day) for account in self.known for day in self.service_days()}
+        instead = {key: wh for key in keys if (wh := self.provisional(*key)) is not None}
+        return {key: {"meters_received": 0, "energy_wh": 0, "provisional_wh": wh} for key, wh in instead.items()} | {
             (account, day): {
+                "provisional_wh": None,
                 "energy_wh": sum(wh for wh, _, _ in meters),
                 "meters_received": len(meters),
                 "meters_expected": self.expected(account, day),
@@ -114,6 +129,8 @@ class World:
         wh, received, expected = self.window(account, day - ONE * 454, day - ONE * 365)
         row |= {"wh_90d_year_ago": wh, "received_90d_year_ago": received, "expected_90d_year_ago": expected}
         row["growth_90d_ppm"] = min((row["wh_90d"] - wh) * 1_000_000 // wh, 10**12) if wh else None
+        for w in (30, 365):
+            row[f"provisional_wh_{w}d"] = sum(self.provisional(account, day - ONE * n) or 0 for n in range(w))
         return row | ledger.features(self.events[account], day)
 
     def cutoffs(self, day, features):

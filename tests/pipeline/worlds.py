@@ -373,6 +373,16 @@ POLICY_CHANGES = (
 )
 
 
+EDITS = (
+    ("spike: {factor_ppm", "spike: {severity: estimate, factor_ppm"),
+    ("low: {factor_ppm", "low: {severity: reject, factor_ppm"),
+    ("capacity: {factor_ppm", "capacity: {severity: estimate, factor_ppm"),
+    ("inactive_use: {}", "inactive_use: {severity: reject}"),
+    ("sum_check: {tolerance_ppm", "sum_check: {severity: reject, tolerance_ppm"),
+)
+"""Changes of the policy by which VEE edits."""
+
+
 def second_version(effective_from: date, *changes: tuple[str, str]) -> str:
     """The test's policy with a second version, the first one with texts replaced."""
     text = POLICY[POLICY.index('  - version: "1"') :]
@@ -392,6 +402,7 @@ def worlds(draw: st.DrawFn, max_accounts: int = 10, max_days: int = 40) -> World
     first = draw(st.sampled_from((date(2023, 3, 3), date(2019, 12, 20), date(2020, 2, 18))))
     policy = POLICY
     changes = draw(st.lists(st.sampled_from(POLICY_CHANGES), max_size=3, unique_by=lambda change: change[0]))
+    changes += draw(st.lists(st.sampled_from(EDITS), unique=True))
     if draw(st.booleans()):
         in_version = [c for c in changes if "floor" not in c[0]]
         policy = second_version(first + timedelta(days=draw(st.integers(1, days - 1))), *in_version)

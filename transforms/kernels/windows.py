@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.inbound import APART, BESIDE, DEMAND, PERIODS
-from schemas.marts import DEMAND_MONTHS, PERIOD_WINDOWS, VALUED_WINDOWS, WINDOWS
+from schemas.marts import DEMAND_MONTHS, PERIOD_WINDOWS, PROVISIONAL_WINDOWS, VALUED_WINDOWS, WINDOWS
 from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH, ppm, square_parts, variation_ppm
 from transforms.kernels.reference import Expected
 from transforms.kernels.valuation import Amounts
@@ -74,6 +74,7 @@ class DayBlock:
     """One service day of one shard's accounts, dense by account slot. All (n,); immutable once handed out.
 
     Measures beside the total are stored as columns of their own, where there are any: `peak_wh`, `peak_received`.
+    provisional: Wh, 0 where there is none; not stored with the block, and part of no other figure.
     """
 
     energy: Int
@@ -81,6 +82,7 @@ class DayBlock:
     estimated: Int32
     conflict: Int32
     apart: Apart = field(default_factory=dict)
+    provisional: Int | None = None
 
     @classmethod
     def empty(cls, n: int) -> DayBlock:
@@ -106,6 +108,13 @@ class DayBlock:
                 both = self.apart.get(name, nothing)
                 columns |= dict(zip((column, f"{name}_received"), both, strict=True))
         return pa.record_batch(columns)
+
+    def grown(self, n: int) -> DayBlock:
+        """The block with room for `n` slots; new ones hold zeros."""
+        apart = {name: (_padded(wh, n), _padded(meters, n)) for name, (wh, meters) in self.apart.items()}
+        columns = (_padded(column, n) for column in (self.energy, self.received, self.estimated, self.conflict))
+        energy, received, estimated, conflict = columns
+        return DayBlock(energy, received, estimated, conflict, apart)
 
     def add(self, n: int, slot: Int32, energy: Int, received: Int, estimated: Int, conflict: Int) -> DayBlock:
         """The block with differences added, grown to `n` slots. The differences are (k,), a slot may occur often."""
@@ -165,7 +174,7 @@ class Windows:
 
     sums: name -> (n,) int64 for every name in `SUMS`; of registers beside the total those that some meter tells, as
     `peak_wh_30d`; where there are prices `VALUES`, as `valued_wh_30d`; where a maximum demand is told what `_add_demand` keeps
-    of two months. `roll` moves them on by one day, in place.
+    of two months; provisional energy, as `provisional_wh_30d`. `roll` moves them on by one day, in place.
     """
 
     def __init__(self, sums: dict[str, Int], as_of: int) -> None:
@@ -212,6 +221,8 @@ class Windows:
                     self._add_apart(days, block, sign)
                 if days in VALUED_WINDOWS and worth and block:
                     self._add_values(days, worth(self.as_of - (sign < 0) * days, block), sign)
+                if days in PROVISIONAL_WINDOWS and block and block.provisional is not None:
+                    self._add_values(days, {"provisional_wh": block.provisional}, sign)
         self._add("wh_mtd", "received_mtd", today, 1)
         self._add_demand(today)
         for offset, sign in ((YEAR, 1), (YEAR + BASE, -1)):
@@ -328,6 +339,9 @@ def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dic
         out |= _valued_features(windows, days, rows)
     for name in DEMAND_MONTHS:
         out |= _demand_features(windows, name, rows)
+    for days in PROVISIONAL_WINDOWS:
+        provisional = windows.sums.get(f"provisional_wh_{days}d")
+        out[f"provisional_wh_{days}d"] = np.zeros(len(rows), np.int64) if provisional is None else provisional[rows]
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
     total, before = out["wh_90d"], sums["wh_90d_year_ago"]
     assert isinstance(total, np.ndarray)

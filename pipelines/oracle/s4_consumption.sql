@@ -1,54 +1,8 @@
 -- definitions.md, "Daily consumption" and "Rolling consumption", for service days first_day .. through.
 
-CREATE OR REPLACE TABLE oracle.service_day AS
-SELECT unnest(generate_series(getvariable('first_day'), getvariable('through'), INTERVAL 1 DAY))::DATE AS service_date;
-
--- The same days, and those before them that have a reading in some window.
-CREATE OR REPLACE TABLE oracle.reached_day AS
-SELECT unnest(generate_series(
-    least(getvariable('first_day'), (SELECT min(service_date) FROM oracle.counted_reading)),
-    getvariable('through'),
-    INTERVAL 1 DAY
-))::DATE AS service_date;
-
--- Meter-days expected of an assignment (end_day exclusive, null: open) over the days from_day .. to_day.
-CREATE OR REPLACE MACRO oracle.days_assigned(first_day, end_day, from_day, to_day) AS
-    greatest(0, least(coalesce(end_day - 1, to_day), to_day) - greatest(first_day, from_day) + 1);
-
-CREATE OR REPLACE TABLE oracle.expected AS
-SELECT
-    a.account_id,
-    d.service_date,
-    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date, d.service_date)) AS meters_expected,
-    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 6, d.service_date)) AS expected_7d,
-    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 29, d.service_date)) AS expected_30d,
-    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 89, d.service_date)) AS expected_90d,
-    sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date - 364, d.service_date)) AS expected_365d,
-    sum(oracle.days_assigned(
-        a.first_day, a.end_day, date_trunc('month', d.service_date)::DATE, d.service_date
-    )) AS expected_mtd,
-    sum(oracle.days_assigned(
-        a.first_day, a.end_day, d.service_date - 365 - 89, d.service_date - 365
-    )) AS expected_90d_year_ago
-FROM oracle.service_day d
-JOIN oracle.assignment a ON a.first_day <= d.service_date AND a.is_main
-SEMI JOIN oracle.known_account k ON k.account_id = a.account_id
-GROUP BY a.account_id, d.service_date;
-
-CREATE OR REPLACE TABLE oracle.received AS
-SELECT
-    account_id,
-    service_date,
-    sum(energy_wh)::BIGINT AS energy_wh,
-    count(*) AS meters_received,
-    count(*) FILTER (quality <> 'actual') AS meters_estimated,
-    count(*) FILTER (is_conflict) AS meters_conflict
-FROM oracle.counted_reading
-GROUP BY account_id, service_date;
-
 -- What is told beside the total, each in a column; max_demand_wh is in W.
 CREATE OR REPLACE TABLE oracle.apart AS
-PIVOT oracle.counted_apart
+PIVOT oracle.counted_register
 ON register IN ('sharp', 'peak', 'flat', 'valley', 'reverse', 'max_demand')
 USING sum(energy_wh)::BIGINT AS wh
 GROUP BY account_id, service_date;
@@ -67,9 +21,12 @@ SELECT
     a.flat_wh,
     a.valley_wh,
     a.reverse_wh,
-    a.max_demand_wh AS max_demand_w
-FROM oracle.received r
+    a.max_demand_wh AS max_demand_w,
+    r.as_read_wh,
+    p.provisional_wh
+FROM oracle.counted_day r
 FULL JOIN oracle.apart a USING (account_id, service_date)
+FULL JOIN oracle.provisional p USING (account_id, service_date)
 LEFT JOIN oracle.expected e USING (account_id, service_date)
 WHERE service_date BETWEEN getvariable('first_day') AND getvariable('through');
 
@@ -110,16 +67,6 @@ SELECT
     reverse_90d AS reverse_wh_90d
 FROM oracle.apart_sums;
 
--- The account's row on each service day, and whether the account is in the population.
-CREATE OR REPLACE TABLE oracle.population AS
-SELECT d.service_date, a.account_id, a.category
-FROM oracle.service_day d
-JOIN oracle.account a
-    ON (a.is_earliest OR a.valid_from <= d.service_date)
-    AND (a.valid_to IS NULL OR d.service_date <= a.valid_to)
-    AND a.opened_on <= d.service_date
-    AND (a.closed_on IS NULL OR d.service_date <= a.closed_on);
-
 -- One row per account and day without a gap, so that a window of w days is a window of w rows.
 CREATE OR REPLACE TABLE oracle.consumption AS
 WITH by_day AS (
@@ -128,10 +75,12 @@ WITH by_day AS (
         d.service_date,
         date_trunc('month', d.service_date) AS month,
         coalesce(r.energy_wh, 0) AS wh,
-        coalesce(r.meters_received, 0) AS received
+        coalesce(r.meters_received, 0) AS received,
+        p.provisional_wh
     FROM oracle.known_account k
     CROSS JOIN oracle.reached_day d
-    LEFT JOIN oracle.received r ON r.account_id = k.account_id AND r.service_date = d.service_date
+    LEFT JOIN oracle.counted_day r ON r.account_id = k.account_id AND r.service_date = d.service_date
+    LEFT JOIN oracle.provisional p ON p.account_id = k.account_id AND p.service_date = d.service_date
 ),
 summed AS (
     SELECT
@@ -150,7 +99,9 @@ summed AS (
         count(*) FILTER (received > 0) OVER last_90 AS days_90d,
         sum(wh::HUGEINT * wh) FILTER (received > 0) OVER last_90 AS squares_90d,
         coalesce(sum(wh) OVER year_ago, 0) AS wh_90d_year_ago,
-        coalesce(sum(received) OVER year_ago, 0) AS received_90d_year_ago
+        coalesce(sum(received) OVER year_ago, 0) AS received_90d_year_ago,
+        coalesce(sum(provisional_wh) OVER last_30, 0) AS provisional_wh_30d,
+        coalesce(sum(provisional_wh) OVER last_365, 0) AS provisional_wh_365d
     FROM by_day
     WINDOW
         last_7 AS (PARTITION BY account_id ORDER BY service_date ROWS BETWEEN 6 PRECEDING AND CURRENT ROW),
@@ -210,6 +161,8 @@ SELECT
     wh_90d_year_ago,
     received_90d_year_ago,
     coalesce(expected_90d_year_ago, 0) AS expected_90d_year_ago,
+    provisional_wh_30d,
+    provisional_wh_365d,
     days_90d,
     CASE
         WHEN root * root > quotient THEN root - 1

@@ -1,4 +1,4 @@
--- definitions.md, "VEE". One row per compared account and day without a gap, from the first day that any rule looks at.
+-- definitions.md, "VEE": what trips a rule, as read. One row per account to be judged and day without a gap, from the first day that any rule looks at.
 CREATE OR REPLACE TABLE oracle.judged_day AS
 WITH period AS (
     SELECT
@@ -7,35 +7,26 @@ WITH period AS (
         sum(register_wh) AS periods_wh,
         bool_and(meters = meters_received) AS by_all
     FROM (
-        SELECT account_id, service_date, register, sum(energy_wh) AS register_wh, count(*) AS meters
-        FROM oracle.counted_apart
-        SEMI JOIN oracle.compared_account USING (account_id)
+        SELECT * EXCLUDE (energy_wh), energy_wh AS register_wh
+        FROM oracle.received_apart
         WHERE register IN ('sharp', 'peak', 'flat', 'valley')
-        GROUP BY ALL
     )
+    SEMI JOIN oracle.judged_account USING (account_id)
     LEFT JOIN oracle.received USING (account_id, service_date)
     GROUP BY account_id, service_date
 ),
-due AS (
-    SELECT
-        k.account_id,
-        d.service_date,
-        coalesce(sum(oracle.days_assigned(a.first_day, a.end_day, d.service_date, d.service_date)), 0) AS meters_due
-    FROM oracle.compared_account k
-    CROSS JOIN oracle.reached_day d
-    LEFT JOIN oracle.assignment a ON a.account_id = k.account_id AND a.is_main AND a.first_day <= d.service_date
-    GROUP BY ALL
-)
+each_day AS (SELECT k.account_id, d.service_date FROM oracle.judged_account k CROSS JOIN oracle.reached_day d)
 SELECT
-    due.account_id,
-    due.service_date,
+    account_id,
+    service_date,
     coalesce(r.energy_wh, 0) AS wh,
     coalesce(r.meters_received, 0) > 0 AS is_read,
-    meters_due > 0 AND coalesce(r.meters_received, 0) >= meters_due AS is_complete,
+    coalesce(r.meters_received >= d.meters_due, false) AS is_complete,
     coalesce(r.meters_estimated, 0) > 0 AS is_estimated,
     p.periods_wh,
     p.by_all
-FROM due
+FROM each_day
+LEFT JOIN oracle.due d USING (account_id, service_date)
 LEFT JOIN oracle.received r USING (account_id, service_date)
 LEFT JOIN period p USING (account_id, service_date);
 
@@ -88,7 +79,7 @@ SELECT
     ELSE 0 END AS estimated_days
 FROM numbered;
 
-CREATE OR REPLACE TABLE oracle.vee_results AS
+CREATE OR REPLACE TABLE oracle.tripped AS
 WITH facts AS (
     SELECT
         d.*,
@@ -126,7 +117,8 @@ limits AS (
     FROM facts f
     JOIN oracle.policy_vee q USING (policy_version)
 )
-SELECT account_id, service_date, vee_rule, severity, as_read_wh, limit_wh::BIGINT AS limit_wh, policy_version
+SELECT
+    account_id, service_date, vee_rule, rule_number, severity, as_read_wh, limit_wh::BIGINT AS limit_wh, policy_version
 FROM limits l
 WHERE CASE vee_rule
     WHEN 'spike' THEN like_days >= min_like_days AND wh > limit_wh
