@@ -25,6 +25,7 @@ class Retention(_Part):
 
     features: int = Field(default=35, ge=1, le=36_525)
     daily_consumption: int = Field(default=400, ge=1, le=36_525)
+    tier_inputs: int = Field(default=400, ge=0, le=36_525)
 
 
 class Settings(_Part):

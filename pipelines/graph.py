@@ -2,6 +2,7 @@
 
     take_in   landed files -> ReadDeliveries -> FoldReference -> FoldMeters -> FoldDays -> log, rejects, day blocks
     tick      state -> FoldFeatures -> CutOff -> FoldTiers -> features, cut-offs, tiers, migrations
+    restate   state -> RestateFeatures -> CutOff -> RestateTiers -> the same, of past days, for the accounts concerned
     stream    topics, landed files -> Inbox -> the folds of take_in -> Plan -> the folds of tick, epoch after epoch;
               ledger events also straight -> ProvisionalTiers, with the state after each epoch's last tick
 
@@ -34,6 +35,8 @@ from transforms.fold_tiers import FoldTiers
 from transforms.inbox import Inbox
 from transforms.provisional import LedgerEvents, ProvisionalTiers
 from transforms.read_files import ReadDeliveries
+from transforms.restate_features import Correction, RestateFeatures
+from transforms.restate_tiers import RestateTiers
 from transforms.shards import Place
 from transforms.tick_stages import CUTOFFS_BEFORE, FeaturesStage, TiersStage
 
@@ -78,6 +81,16 @@ def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_sta
     features = states | "FoldFeatures" >> FoldFeatures(place, policy, plan)
     cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
     return group([features.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+
+
+def restate(
+    p: beam.Pipeline, place: Place, policy: Policy, plan: Correction, account_states: States
+) -> PCollection[int]:
+    """Past service days put right for the accounts concerned; cut-offs are made anew, and tiers follow."""
+    states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
+    features = states | "RestateFeatures" >> RestateFeatures(place, policy, plan)
+    cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
+    return group([features.state, cutoffs], "ByAccountAgain") | "RestateTiers" >> RestateTiers(place, policy, plan)
 
 
 def stream(

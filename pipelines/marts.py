@@ -44,6 +44,14 @@ GENERATION = Relation(
 
 
 @dataclass(frozen=True)
+class Patch:
+    """What was put right in a mart's files since: files of the keys that are gone, and of the rows in their place."""
+
+    gone: Sequence[str]
+    rows: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Publication:
     """What `wattier_generation` says of a publication."""
 
@@ -60,13 +68,15 @@ def derive(
     tables: Mapping[str, pa.Table],
     extra_views: Mapping[str, Sequence[str]] | None = None,
     since: Mapping[str, date] | None = None,
+    patches: Mapping[str, Patch] | None = None,
 ) -> None:
     """Writes marts.duckdb beside `path` under a temporary name and renames it over `path`.
 
     files: mart -> its Parquet files, absolute, relative to the folder of `path`, or URLs; `customer_tiers` holds the
     closed intervals, those that go on are taken from `customer_tiers_current`. tables: mart -> its rows, stored
     inside; names and types as in the schema. extra_views: name in `ACCEPTED` -> Parquet files.
-    since: mart -> first service day its view shows, where retention has passed part of a file.
+    since: mart -> first service day its view shows, where retention has passed part of a file. patches: mart -> what is put
+    right in its files.
     Every mart exists afterwards; one given neither way is an empty table. Readers of the old file keep it while they
     hold it open. Raises ValueError for a name that is no mart or is given twice, and DuckDB's own errors for files
     that are missing or lack a column.
@@ -81,7 +91,10 @@ def derive(
         con.begin()
         for relation in sorted(MARTS.values(), key=lambda mart: mart is CUSTOMER_TIERS):  # reads another: comes last
             if relation.name in files:
-                _create_view(con, relation, _mart_query(relation, files, base, (since or {}).get(relation.name)))
+                query = _mart_query(
+                    relation, files, base, (since or {}).get(relation.name), (patches or {}).get(relation.name)
+                )
+                _create_view(con, relation, query)
             else:
                 _create_table(con, relation, tables.get(relation.name))
         for name, paths in extra.items():
@@ -150,8 +163,20 @@ def _check_names(files: Mapping[str, object], tables: Mapping[str, object], extr
         raise ValueError(f"given both as files and as a table: {', '.join(twice)}")
 
 
-def _mart_query(relation: Relation, files: Mapping[str, Sequence[str]], base: Path, since: date | None = None) -> str:
+def _mart_query(
+    relation: Relation,
+    files: Mapping[str, Sequence[str]],
+    base: Path,
+    since: date | None = None,
+    patch: Patch | None = None,
+) -> str:
     query = scan(relation, files[relation.name], base)
+    if patch and patch.gone:
+        keys = Relation(relation.name, relation.meaning, tuple(c for c in relation.columns if c.key))
+        query = (
+            f"SELECT * FROM (FROM ({query}) ANTI JOIN ({scan(keys, patch.gone, base)}) USING ({ddl.column_names(keys)})"
+            f" UNION ALL {scan(relation, patch.rows, base)})"
+        )
     if since is not None and files[relation.name]:
         query += f" WHERE service_date >= DATE '{since.isoformat()}'"
     if relation is not CUSTOMER_TIERS:

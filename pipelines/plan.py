@@ -59,7 +59,7 @@ def decide(
         held = []
     start = held[-1] + 1 if held else calendar.first
     drop_from = start if held or standing.first is None else min(start, standing.first)
-    return Decision(end, first, start, drop_from, tuple(_months(start, end)) if first <= end else ())
+    return Decision(end, first, start, drop_from, tuple(months_of(start, end)) if first <= end else ())
 
 
 def _last_day(calendar: Calendar | None, policy: Policy, before: int | None, asked: int | None) -> int | None:
@@ -83,7 +83,7 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
     candidates = [*restate, before + 1 if before is not None else calendar.first]
     if before is not None and end < before:
         candidates.append(end)
-    changed = _policy_change(standing.policy, policy)
+    changed = policy_change(standing.policy, policy)
     candidates += [changed] if changed is not None else []
     candidates += [calendar.first] if standing.first is not None and calendar.first != standing.first else []
     return max(min(candidates), calendar.first)
@@ -99,7 +99,7 @@ def made_under(policy: Policy) -> dict[str, Any]:
     return {"policy": policy_state(policy), "day_close": policy.day_close.model_dump()}
 
 
-def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
+def policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
     """First day on which another rule is in force than was published under; None where all is as it was."""
     if held is None:
         return None
@@ -115,7 +115,7 @@ def _policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
     return next((day for day in edges if on(held, day) != on(new, day)), None)
 
 
-def _months(first: int, last: int) -> Iterator[tuple[int, int]]:
+def months_of(first: int, last: int) -> Iterator[tuple[int, int]]:
     """Split days at the ends of months."""
     while first <= last:
         day = date_of(first)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipelines.audit import MEND, WAIT, Facts, audit
 from pipelines.config import Config
-from pipelines.marts import Publication, derive, migration_matrix
+from pipelines.marts import Patch, Publication, derive, migration_matrix
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
@@ -134,7 +134,8 @@ class Publisher:
             relation: [
                 self._full(e)
                 for e in (fresh if kind.startswith(TAKEN_IN) else draft.entries)
-                if e.kind == kind and (e.path not in old or relation == "customer_tiers_current")
+                if e.kind in (kind, kind.replace("mart:", "patch:"))
+                and (e.path not in old or relation == "customer_tiers_current")
             ]
             for relation, kind in AUDITED.items()
         }
@@ -177,7 +178,8 @@ class Publisher:
         )  # fmt: skip
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
-        derive(path or self.warehouse.marts, publication, files, tables, extra, since)
+        patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
+        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches)
 
 
 def generation_of(marts: Path) -> int | None:

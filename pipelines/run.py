@@ -20,8 +20,9 @@ from pipelines.calendar import Calendar
 from pipelines.config import Config
 from pipelines.generations import RowCounts, make_generation
 from pipelines.landing import Landed, discover
-from pipelines.plan import Decision, Standing, decide
+from pipelines.plan import Decision, Standing, decide, months_of
 from pipelines.publish import Publisher
+from pipelines.restate import Concerns, Restatement, may_correct, spans
 from pipelines.warehouse import Draft, Warehouse, commit_point
 from schemas.errors import StateError, WattierError
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
@@ -29,6 +30,7 @@ from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import date_of, day_of
 from transforms.read_files import delivery_to_json, read_faults
+from transforms.restate_features import Correction
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
 from transforms.tick_stages import TICK_STATE, within_reach
@@ -107,6 +109,7 @@ class _Run:
         self.steps = 0
         self.counts = RowCounts()
         self.restate: list[int] = []
+        self.concerns = Concerns()
         warehouse.check_shards(self.standing, config.settings.shards)
 
     def go(self, through: date | None, audit: bool, overrides: frozenset[str]) -> RunReport:
@@ -131,6 +134,11 @@ class _Run:
         decision = decide(calendar, self.config.policy, standing, self.restate, asked)
         end, first, days = decision.end, decision.first, decision.days
         with _Clock() as clock:
+            if may_correct(
+                self.draft, self.warehouse.store, calendar, self.config.policy, standing, decision, self.concerns,
+                self.config.settings.shards,
+            ):  # fmt: skip
+                decision, days = self._restate(decision, standing)
             if decision.spans:
                 self._tick(decision)
             elif end is None:
@@ -188,6 +196,7 @@ class _Run:
             commits = self._commits(place, {"reference": None, "meters": None, "days": None, "read": len(deliveries)})
             self.draft.apply(commits)
             self.counts.take(commits)
+            self.concerns.take(commits)
             self.restate += [c.restate_from for c in commits if c.restate_from is not None]
             self.progress("taking in", number, len(batches))
 
@@ -212,9 +221,33 @@ class _Run:
             with self._pipeline() as p:
                 tick(p, place, self.config.policy, plan, self._hand_out(place, "accounts", self._tick_states(plan)))
             self.draft.apply(self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
-            shutil.rmtree(Path(self.warehouse.root) / place.folder / "staged", ignore_errors=True)
-            self.draft.prune({"mart:features": features_from, "mart:daily_consumption": consumption_from})
+            self.draft.prune(keep, end)
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
+
+    def _restate(self, decision: Decision, standing: Standing) -> tuple[Decision, int]:
+        """Put past days right for the accounts concerned. Returns what is left to make, and how many days it all is."""
+        from pipelines.graph import restate
+
+        through, end = standing.through, decision.end
+        assert through is not None
+        assert end is not None
+        keep = self.config.settings.retention
+        work = Restatement(self.draft, self.warehouse.store, self.concerns, self.config.settings.shards)
+        assert standing.first is not None
+        ends = (standing.first - 1, *standing.checkpoints)  # before the first day there is nothing to take up
+        stretches = list(spans(ends, decision.first, through))
+        for number, (a, b) in enumerate(stretches):
+            self.progress(f"service days to {date_of(b)}, again", number, len(stretches))
+            plan = Correction(a, b, ends, through, end - keep.features + 1, end - keep.daily_consumption + 1)
+            place = self._place()
+            with self._pipeline() as p:
+                states = self._hand_out(place, "accounts", work.states(plan))
+                restate(p, place, self.config.policy, plan, states)
+            work.take(place, plan, self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
+            self.progress(f"service days to {date_of(b)}, again", number + 1, len(stretches))
+        later = through + 1
+        left = replace(decision, start=later, drop_from=later, spans=tuple(months_of(later, end)))
+        return left, end - decision.first + 1
 
     def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
         for shard, entries in self._by_shard((*TICK_STATE, *TICK_DAYS, *CHECKPOINT)):
@@ -276,8 +309,8 @@ class _Run:
         return 0 if table is None else int(pc.sum(pc.equal(table["generation"], number)).as_py() or 0)
 
     def _clean_up(self) -> None:
-        """Commit records and staged blocks are of no use once the run is published."""
-        for part in ("commits", "staged", "states"):
+        """Commit records and lists of state are of no use once the run is published."""
+        for part in ("commits", "states"):
             for folder in (Path(self.warehouse.root) / self.attempt).glob(f"*/{part}"):
                 shutil.rmtree(folder, ignore_errors=True)
 

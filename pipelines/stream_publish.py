@@ -167,10 +167,10 @@ class StreamPublisher:
         if not decision.spans:
             return
         self.draft.drop_from(decision.drop_from)
-        for tick, commits in ticks:
+        for _, commits in ticks:
             self.draft.apply(commits)
-            plan = tick.plan
-            self.draft.prune({"mart:features": plan.features_from, "mart:daily_consumption": plan.consumption_from})
+        assert decision.end is not None
+        self.draft.prune(self.config.settings.retention, decision.end)
         self.end, self.made = decision.end, self.within
         self.since.days += decision.days
         self.since.first = min(decision.first, decision.first if self.since.first is None else self.since.first)

@@ -28,8 +28,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.config import Retention
 from schemas.errors import Locked, StateError
-from transforms.checkpoints import CHECKPOINT, TICK_DAYS, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
 FORMAT = 4
@@ -37,11 +38,11 @@ FORMAT = 4
 
 TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
-    "mart:vee_results",
+    "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 
-TICK_MADE = (*TICK_MARTS, *CHECKPOINT, *TICK_DAYS)
+TICK_MADE = (*TICK_MARTS, *CHECKPOINT, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
 
 TAKEN_IN = ("log:", "mart:rejects")
 """Kinds of files that hold rows as they were taken in."""
@@ -134,9 +135,13 @@ class Draft:
         """Day numbers that can be taken up again."""
         return sorted({entry.first for entry in self.entries if entry.kind == "windows"})
 
-    def prune(self, keep_from: dict[str, int]) -> None:
-        """Let go of checkpoints no longer needed, and of mart files of days that retention has passed."""
+    def prune(self, keep: Retention, end: int) -> None:
+        """Let go of checkpoints no longer needed, and of files of days that retention has passed. end: last day made."""
         kept = kept_checkpoints(self.checkpoints())
+        days = dict.fromkeys((TIER_INPUT, TIER_INPUT_PATCH), keep.tier_inputs)
+        for part in ("mart", "gone", "patch"):
+            days |= {f"{part}:features": keep.features, f"{part}:daily_consumption": keep.daily_consumption}
+        keep_from = {kind: end - number + 1 for kind, number in days.items()}
         self.entries = [
             e
             for e in self.entries

@@ -25,7 +25,7 @@ from schemas.labels import labels
 from schemas.mapping import parse_sources
 from schemas.marts import MARTS
 from schemas.policy import default_policy_text
-from transforms.checkpoints import CHECKPOINT
+from transforms.checkpoints import CHECKPOINT, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.kernels.messages import decode_messages
 
 ROOT = Path(__file__).parents[1]
@@ -176,7 +176,9 @@ def test_marts_and_tiers_named_exist(page: Path) -> None:
     columns = {column.name for relation in (*MARTS.values(), *SOURCES.values()) for column in relation.columns}
     codes = {code for kind in labels().values() for code in kind}
     for name in re.findall(r"`((?:customer|tier|daily|pipeline|service|data_quality)_\w+)`", text_of(page)):
-        assert name in MARTS.keys() | columns | codes | {"service_actions"}, f"{name_of(page)}: {name}"
+        assert name in MARTS.keys() | columns | codes | {"service_actions", TIER_INPUT, TIER_INPUT_PATCH}, (
+            f"{name_of(page)}: {name}"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- running

@@ -27,6 +27,7 @@ from schemas.kafka import KafkaSettings
 from schemas.mapping import parse_sources
 from schemas.policy import Policy, default_policy_text, parse_policy
 from transforms.blocks import URN, tag
+from transforms.checkpoints import TIER_INPUT
 from transforms.cutoffs import CutOff
 from transforms.epochs import Stage
 from transforms.fold_features import Plan, problem
@@ -225,7 +226,7 @@ def population() -> tuple[pa.Array, np.ndarray]:
     return pa.array([f"A{number:09d}" for number in random.permutation(ACCOUNTS)]), amounts
 
 
-def staged(place: Place, policy: Policy, ids: pa.Array, amounts: np.ndarray) -> tuple[list, list]:
+def tier_inputs(place: Place, policy: Policy, ids: pa.Array, amounts: np.ndarray) -> tuple[list, list]:
     """What FoldFeatures gives CutOff for one day of this population: ladders, and state by shard."""
     metric, ladders, states, store = policy.on(date(2025, 1, 31)).abc.metric, [], [], place.store()
     shard = shard_of(ids, place.shards)
@@ -241,7 +242,7 @@ def staged(place: Place, policy: Policy, ids: pa.Array, amounts: np.ndarray) -> 
         block = pa.record_batch(
             {"slot": np.arange(len(rows), dtype=np.int32), "category": np.zeros(len(rows), np.int8), metric: values}
         )
-        entries += store.write_blocks(place.path("staged", number, "arrow"), "staged", number, [(DAY, block)])
+        entries += store.write_blocks(place.path(TIER_INPUT, number, "arrow"), TIER_INPUT, number, [(DAY, block)])
         states.append((number, state_block(entries)))
         ladders.append((problem(DAY, metric, "all"), tag(ladder(values, mine, rank), "ladder")))
     return ladders, states
@@ -266,7 +267,7 @@ def test_no_step_of_the_cut_offs_handles_more_than_a_twentieth_of_the_accounts(
 ) -> None:
     ids, amounts = population
     place = Place(str(tmp_path), "data/000001-0/0001", shards)
-    ladders, states = staged(place, POLICY, ids, amounts)
+    ladders, states = tier_inputs(place, POLICY, ids, amounts)
     p = beam.Pipeline(runner="FnApiRunner")
     inputs = {
         "ladders": p | "Ladders" >> beam.Create(ladders, reshuffle=False),

@@ -9,10 +9,19 @@ from transforms.kernels.windows import date_of
 TICK_DAYS = ("edited_block", "provisional_block")
 """State that a tick makes of a service day, for the days after it; dropped from the first day on that is made anew."""
 
-BY_DAY = ("day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", *TICK_DAYS)
+TIER_INPUT = "tier_input"
+"""By shard and service day, what tiers are made of: the columns of `features` that the policy reads."""
+
+TIER_INPUT_PATCH = "tier_input_patch"
+"""Of accounts that were put right since, the same."""
+
+BY_DAY = (
+    "day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", TIER_INPUT_PATCH,
+    "windows_patch", "tiers", *TICK_DAYS,
+)  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
-CHECKPOINT = ("windows", "carried_base", "carried_changes", "carried_accounts", "tiers")
+CHECKPOINT = ("windows", "windows_patch", "carried_base", "carried_changes", "carried_accounts", "tiers")
 """State as of a day, from which a run can roll forward."""
 
 REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")

@@ -30,6 +30,7 @@ from transforms.kernels.order_statistics import (
     without_rungs,
 )
 from transforms.kernels.windows import date_of
+from transforms.patches import RANKED, tier_inputs
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit
 
@@ -75,11 +76,11 @@ class ExtractOf(beam.DoFn):
         _, blocks = element
         kinds = by_kind(blocks)
         state = State.from_blocks(self.place.store(), kinds["state"])
-        ids, staged = Slots.load(state, "account_slots").ids, state.by_day("staged")
+        ids = Slots.load(state, "account_slots").ids
         for found in kinds.get("brackets", []):
             key = fact(found, "ranking")
             day, metric, scope = key.split("|")
-            features = state.store.read_block(staged[int(day)])
+            features = tier_inputs(state, int(day), columns=RANKED)
             rows = in_scope(features, scope)
             slots = numpy(features.column("slot"))[rows]
             values = features.column(metric).fill_null(0).to_numpy()[rows]
@@ -89,7 +90,7 @@ class ExtractOf(beam.DoFn):
 
 
 def in_scope(features: pa.RecordBatch, scope: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Positions of the accounts that rank in a scope. features: a staged block."""
+    """Positions of the accounts that rank in a scope. features: a block of what tiers are made of."""
     if scope == "all":
         return np.arange(features.num_rows)
     code = CATEGORIES.index(scope.removeprefix("category="))

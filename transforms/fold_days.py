@@ -23,6 +23,7 @@ from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.meter_assignments import EXPECTED_SCHEMA
+from transforms.patches import concerns
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
@@ -194,6 +195,7 @@ class _DaysOfShard:
         self.entries: list[Entry] = []
         self.replaces: list[str] = []
         self.calendar: list[pa.Table] = []
+        self.concerned: list[tuple[Any, Any, Any]] = []
 
     def fold(self) -> None:
         """Fold everything in, and report it."""
@@ -211,8 +213,11 @@ class _DaysOfShard:
         self._calendar()
         known = [day for day in restate if day is not None]
         self.place.report(
-            Commit("days", self.shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None))
-        )
+            Commit(
+                "days", self.shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None),
+                concerns=concerns(self.place, "days", self.shard, self.concerned),
+            )
+        )  # fmt: skip
 
     def _put(self, kind: str, entries: list[Entry], *, replace: bool = False) -> None:
         self.entries += entries
@@ -254,6 +259,7 @@ class _DaysOfShard:
         energy = register < len(REGISTERS)  # a maximum demand alone makes no day
         told = {number: int(own[1][some[energy[some]]].sum()) for number, some in apart_of.items()}
         self.calendar.append(calendar_rows(received=differences, told=told))
+        self.concerned += [(numpy(t["slot"]), numpy(t["day"]), numpy(t["day"])) for t in (differences, apart)]
         path = self.place.path("day_block", self.shard, "arrow")
         self._put("day_block", self.state.store.write_blocks(path, "day_block", self.shard, written))
         return written[0][0]
@@ -267,6 +273,7 @@ class _DaysOfShard:
         self._put("expected", self.state.store.write_blocks(path, "expected", self.shard, blocks), replace=True)
         self.calendar.append(calendar_rows(expected=changes))
         slot, installed, removed, meters = (numpy(changes[name]) for name in EXPECTED_SCHEMA.names)
+        self.concerned.append((slot, installed, removed - 1))
         return first_difference(slot.astype(np.int64), installed, removed, meters.astype(np.int64))
 
     def _ledger(self, arrived: pa.Table) -> tuple[dict[str, dict[str, int]], int | None]:
@@ -289,6 +296,7 @@ class _DaysOfShard:
             )
         update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
         self.calendar.append(calendar_rows(events=now))
+        self.concerned.append((numpy(now["slot"]), numpy(now["event_date"]), numpy(now["event_date"])))
 
         fresh = rows.slice(waited.num_rows).combine_chunks()
         if fresh.num_rows:

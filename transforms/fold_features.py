@@ -6,7 +6,8 @@ it has to restate, rolls forward, and leaves a new one behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
 from schemas.vee import SEVERITIES, VEE_RULES
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
+from transforms.checkpoints import TIER_INPUT
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
@@ -96,7 +98,7 @@ def _arrow(value: Any, kind: pa.DataType) -> pa.Array:
 
 @beam.typehints.with_output_types(Named, state=Keyed)
 class FoldFeaturesShard(beam.DoFn):
-    """One account shard over the days of a tick. Emits ladders, and the state with the staged features to `state`."""
+    """One account shard over the days of a tick. Emits ladders, and to `state` the state with what tiers are made of."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         self.place, self.policy, self.plan = place, policy, plan
@@ -110,13 +112,13 @@ class FoldFeaturesShard(beam.DoFn):
         n, people = len(slots), load_population(state)
         expected, days = load_expected(state), CountedDays(state, n)
         worth = valuer(state, people, n)
-        windows = _load_windows(state, plan.first)
+        windows = load_windows(state, plan.first)
         windows.grow(n)
         ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
-        staged: list[tuple[int, pa.RecordBatch]] = []
+        inputs: list[tuple[int, pa.RecordBatch]] = []
         for day in range(plan.first, plan.last + 1):
             inside, category = people.on(day, n)
             version = self.policy.on(date_of(day))
@@ -125,8 +127,7 @@ class FoldFeaturesShard(beam.DoFn):
             windows.roll(days.load, worth)
             ledger.advance(day)
             rows = np.flatnonzero(inside)
-            values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
-            values |= {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+            values = day_values(windows, ledger, expected, rows)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -134,21 +135,16 @@ class FoldFeaturesShard(beam.DoFn):
             if len(counted.found.slot):
                 judged.write(day, vee_table(slots, day, counted, version.version))
             names = needed_columns(self.policy, date_of(day))
-            staged.append((day, staged_block(rows, category[rows], names, values)))
+            inputs.append((day, tier_input(rows, category[rows], names, values)))
             yield from ladders(slots, rows, day, version, category[rows], values)
 
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
-        entries = [_dated(entry, plan.last) for entry in entries]
+        refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
+        entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
         self.place.report(Commit("features", shard, tuple(entries)))
-        path = self.place.path("staged", shard, "arrow")
-        refs = [
-            e
-            for day, block in staged
-            for e in store.write_blocks(path.replace(".arrow", f"-{day}.arrow"), "staged", shard, [(day, block)])
-        ]
         kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 
@@ -163,11 +159,22 @@ def _dated(entry: Entry, day: int) -> Entry:
     return replace(entry, first=day, last=day) if entry.first < 0 else entry
 
 
-def _load_windows(state: State, first: int) -> Windows:
+def day_values(windows: Windows, ledger: Ledger, expected: Expected, rows: Any) -> dict[str, Any]:
+    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and ledger stand at."""
+    values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
+    return values | {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+
+
+def load_windows(state: State, first: int) -> Windows:
+    """The sums of the checkpoint before `first`, with those that were put right."""
     entries = state.entries.get("windows", [])
     if not entries:
         return Windows.start(first)
-    return Windows.from_batch(state.store.read_block(entries[0]), entries[0].first)
+    windows = Windows.from_batch(state.store.read_block(entries[0]), entries[0].first)
+    for entry in state.entries.get("windows_patch", []):
+        if entry.first == entries[0].first:
+            windows.put(state.store.read_block(entry))
+    return windows
 
 
 def _load_carried(state: State) -> Carried | None:
@@ -272,10 +279,20 @@ def _scattered(m: int, at: Any, values: Any) -> pa.Array:
     return pa.array(out, mask=~told)
 
 
-def staged_block(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:
+def tier_input(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:
     """What fold 2 needs of a day's features: slot, category code and the columns that the policy reads."""
     columns = {"slot": pa.array(rows.astype(np.int32)), "category": pa.array(category)}
     return pa.record_batch(columns | {name: _arrow(values[name], pa.int64()) for name in names})
+
+
+def write_tier_inputs(place: Place, kind: str, shard: int, blocks: Sequence[tuple[int, pa.RecordBatch]]) -> list[Entry]:
+    """Write what tiers are made of, by day: a file for each stretch of days of which the policy reads the same columns."""
+    path, entries = place.path(kind, shard, "arrow").removesuffix(".arrow"), list[Entry]()
+    for schema, some in itertools.groupby(blocks, key=lambda item: item[1].schema):
+        days = list(some)
+        assert days[0][1].schema == schema
+        entries += place.store().write_blocks(f"{path}-{days[0][0]}.arrow", kind, shard, days)
+    return entries
 
 
 class _Writer:
@@ -311,7 +328,7 @@ class _Writer:
 
 
 class FoldFeatures(beam.PTransform):
-    """(account shard, state blocks) -> ladders by ranking, and state with staged features by account shard."""
+    """(account shard, state blocks) -> ladders by ranking, and state with what tiers are made of by account shard."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ from schemas.marts import ACCOUNTS as ACCOUNTS_MART
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split_by_id, tag
 from transforms.kernels.keys import answers
 from transforms.kernels.reference import NEVER, Population, days, latest, marked, order_by
+from transforms.patches import concerns
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
 from transforms.tariffs import TARIFFS_SCHEMA, TARIFFS_STATE, numbered, update_tariffs
@@ -49,12 +50,16 @@ def pack(shard: int, slot: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class AccountsUpdate:
-    """accounts: the rows that hold; accepted, superseded: of the new rows; restate_from: first day anything differs."""
+    """accounts: the rows that hold; accepted, superseded: of the new rows; restate_from: first day anything differs.
+
+    slots: of the accounts among the new rows.
+    """
 
     accounts: pa.Table
     accepted: int
     superseded: int
     restate_from: int | None
+    slots: npt.NDArray[np.int32]
 
 
 def update_accounts(held: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]) -> AccountsUpdate:
@@ -63,7 +68,7 @@ def update_accounts(held: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]
     priced: numbers of the tariffs that have a price. A change between others is none.
     """
     if new.num_rows == 0:
-        return AccountsUpdate(held, 0, 0, None)
+        return AccountsUpdate(held, 0, 0, None, np.zeros(0, np.int32))
     mine = touched(held, new)
     old, rest = held.filter(pa.array(mine)), held.filter(pa.array(~mine))
     content = [f.name for f in ACCOUNTS.schema if f.name not in ("account_id", "valid_from", "revision")]
@@ -71,7 +76,8 @@ def update_accounts(held: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]
     accepted = int(pc.sum(merged["fresh"]).as_py() or 0)
     merged = merged.drop_columns(["fresh"])
     first = _first_difference(old, merged, priced) if accepted else None
-    return AccountsUpdate(pa.concat_tables([rest, merged]).combine_chunks(), accepted, new.num_rows - accepted, first)
+    table = pa.concat_tables([rest, merged]).combine_chunks()
+    return AccountsUpdate(table, accepted, new.num_rows - accepted, first, np.unique(numpy(new["slot"], np.int32)))
 
 
 def touched(held: pa.Table, new: pa.Table) -> npt.NDArray[np.bool_]:
@@ -227,7 +233,13 @@ class _ReferenceOfShard:
             "meters": {"redriven": waited.num_rows, "pending": int((~known).sum())},
         }
         restate = min((day for day in (update.restate_from, priced.restate_from) if day is not None), default=None)
-        self.place.report(Commit("reference", shard, tuple(self.entries), tuple(self.replaces), counts, restate))
+        own = [] if update.restate_from is None else [(update.slots, update.restate_from, update.restate_from)]
+        self.place.report(
+            Commit(
+                "reference", shard, tuple(self.entries), tuple(self.replaces), counts, restate,
+                concerns=concerns(self.place, "reference", shard, own), others_from=priced.restate_from,
+            )
+        )  # fmt: skip
         kept = [entry for entry in state.all() if entry.kind not in self.replaces]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block(kept + self.entries)))
 
@@ -239,7 +251,7 @@ class _ReferenceOfShard:
     def _accounts(self, new: pa.Table, priced: npt.NDArray[np.int32]) -> AccountsUpdate:
         """Take up account rows. priced: numbers of the tariffs that have a price."""
         if new.num_rows == 0:
-            return AccountsUpdate(ACCOUNTS_STATE.empty_table(), 0, 0, None)
+            return AccountsUpdate(ACCOUNTS_STATE.empty_table(), 0, 0, None, np.zeros(0, np.int32))
         new = new.append_column("slot", pa.array(self.accounts.add(new["account_id"].combine_chunks())))
         new = new.append_column("number", numbered(self.tariffs, new["tariff"].combine_chunks()))
         update = update_accounts(self.state.table("accounts", ACCOUNTS_STATE), new, priced)

@@ -9,16 +9,17 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
 from transforms.blocks import Grouped, by_kind, concat
+from transforms.checkpoints import TIER_INPUT
 from transforms.fold_features import Plan
 from transforms.kernels.order_statistics import inside
 from transforms.kernels.tiers import Closed, Day, Inside, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of, day_of
+from transforms.patches import plain
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
@@ -77,7 +78,7 @@ class FoldTiersShard(beam.DoFn):
         shard, blocks = element
         store, kinds = self.place.store(), by_kind(blocks)
         state = State.from_blocks(store, kinds["state"])
-        slots, staged = Slots.load(state, "account_slots"), state.by_day("staged")
+        slots, inputs = Slots.load(state, "account_slots"), state.by_day(TIER_INPUT)
         before = [store.read_parquet(entry).cast(CUTOFFS.schema) for entry in state.entries.get("cutoffs_before", [])]
         table = concat(kinds.get("cutoffs", []), CUTOFFS.schema).cast(CUTOFFS.schema)
         found = boundaries(pa.concat_tables([*before, table]), self.policy)
@@ -87,7 +88,7 @@ class FoldTiersShard(beam.DoFn):
         moved: list[tuple[int, Migrations, str]] = []
         features = None
         for number in range(self.plan.first, self.plan.last + 1):
-            features = store.read_block(staged[number])
+            features = store.read_block(inputs[number])
             day = self._day(number, features, slots, found)
             ended, migrations = assign_tiers(tiers, day)
             closed.append(ended)
@@ -102,13 +103,8 @@ class FoldTiersShard(beam.DoFn):
     ) -> Day:
         policy, policy_before = (self.policy.on(date_of(d)) for d in (number, number - 1))
         rows = numpy(features.column("slot"), np.int64)
-        category = features.column("category").to_numpy()
-        columns: dict[str, Any] = {"category": category}
-        for name in features.schema.names[2:]:
-            column = features.column(name)
-            columns[name] = np.ma.masked_array(
-                column.fill_null(0).to_numpy(), pc.is_null(column).to_numpy(zero_copy_only=False)
-            )
+        columns = tier_columns(features)
+        category = columns["category"]
         values = np.ma.filled(columns[policy.abc.metric], 0)
         ids = slots.ids.take(pa.array(rows))
         today = inside_cuts(values, ids, category, policy.abc.scope, number, found)
@@ -124,9 +120,9 @@ class FoldTiersShard(beam.DoFn):
     ) -> list[Entry]:  # fmt: skip
         store, path, days = self.place.store(), self.place.path, (self.plan.first, self.plan.last)
         names = pa.array(tiers.names, pa.string())
-        batch = pa.record_batch([getattr(tiers, name) for name in TIER_STATE.names], schema=TIER_STATE)
-        batch = batch.replace_schema_metadata({"names": json.dumps(tiers.names)})
-        entries = store.write_blocks(path("tiers", shard, "arrow"), "tiers", shard, [(self.plan.last, batch)])
+        entries = store.write_blocks(
+            path("tiers", shard, "arrow"), "tiers", shard, [(self.plan.last, tiers_batch(tiers))]
+        )
 
         history = closed_table(closed, slots, names)
         if history.num_rows:
@@ -145,9 +141,28 @@ def _load(state: State) -> TierState:
     entries = state.entries.get("tiers", [])
     if not entries:
         return TierState.empty()
-    batch = state.store.read_block(entries[0])
+    return load_tiers(state.store.read_block(entries[0]))
+
+
+def load_tiers(batch: pa.RecordBatch) -> TierState:
+    """Tiers as stored."""
     arrays = {name: batch.column(name).to_numpy().copy() for name in TIER_STATE.names}
     return TierState(**arrays, names=json.loads(batch.schema.metadata[b"names"]))
+
+
+def tiers_batch(tiers: TierState) -> pa.RecordBatch:
+    """The inverse of `load_tiers`."""
+    batch = pa.record_batch([getattr(tiers, name) for name in TIER_STATE.names], schema=TIER_STATE)
+    return batch.replace_schema_metadata({"names": json.dumps(tiers.names)})
+
+
+def tier_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, Any]:
+    """What tiers are made of as columns, masked where null. rows: positions of some accounts, (m,)."""
+    columns: dict[str, Any] = {"category": inputs.column("category").to_numpy()[rows]}
+    for name in inputs.schema.names[2:]:
+        values, null = plain(inputs.column(name))
+        columns[name] = np.ma.masked_array(values[rows], np.ma.nomask if null is None else null[rows])
+    return columns
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:
@@ -188,7 +203,7 @@ def migrations_table(moved: list[tuple[int, Migrations, str]], slots: Slots, nam
 
 
 def current_table(tiers: TierState, features: pa.RecordBatch, slots: Slots, names: pa.Array) -> pa.Table:
-    """The tiers of the last day, as `customer_tiers_current`. features: the staged block of that day."""
+    """The tiers of the last day, as `customer_tiers_current`. features: what they are made of."""
     rows = numpy(features.column("slot"), np.int64)
     columns = {
         "account_id": slots.ids.take(pa.array(rows)), "valid_from": _dates(tiers.valid_from[rows]),

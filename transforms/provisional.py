@@ -237,7 +237,9 @@ class ProvisionalTiers(beam.DoFn):
         """The base at the very first: what the snapshot that the stream starts from holds."""
         entries = [e for e in read_entries(self.place.store(), self.bootstrap, bucket) if e.kind in BASE_STATE]
         last = max((e.first for e in entries if e.kind == "windows"), default=-1)
-        return state_block([e for e in entries if e.kind not in ("windows", "tiers") or e.first == last])
+        return state_block(
+            [e for e in entries if e.kind not in ("windows", "windows_patch", "tiers") or e.first == last]
+        )
 
     def _reached_before(self) -> Reach:
         """How far the snapshot that the stream starts from reaches."""

@@ -17,12 +17,12 @@ from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
-from transforms.fold_features import feature_column, load_expected
+from transforms.fold_features import feature_column, load_expected, load_windows
 from transforms.fold_reference import load_population
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import NONE
-from transforms.kernels.windows import Windows, consumption_features
+from transforms.kernels.windows import consumption_features
 from transforms.shards import Place, State, numpy
 from transforms.storage import Entry
 
@@ -85,7 +85,7 @@ def _accounts(slots: pa.Table) -> tuple[pa.Array, dict[str, int]]:
 def load_base(state: State, policy: Policy, n: int) -> Base:
     """What is held of a shard's accounts, dense by slot, as far as rules read it. n: how many there are."""
     (entry,) = state.entries["windows"]
-    windows = Windows.from_batch(state.store.read_block(entry), entry.first)
+    windows = load_windows(state, entry.first + 1)
     windows.grow(n)
     columns = consumption_features(windows, load_expected(state), np.arange(n))
     _, category = load_population(state).on(entry.first, n)

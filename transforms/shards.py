@@ -45,6 +45,7 @@ class State:
     def __init__(self, store: Store, entries: Sequence[Entry]) -> None:
         self.store = store
         self.entries: dict[str, list[Entry]] = {}
+        self._by_day: dict[str, dict[int, Entry]] = {}
         for entry in entries:
             self.entries.setdefault(entry.kind, []).append(entry)
 
@@ -62,7 +63,9 @@ class State:
 
     def by_day(self, kind: str) -> dict[int, Entry]:
         """Entries of one kind by service day number."""
-        return {entry.first: entry for entry in self.entries.get(kind, [])}
+        if kind not in self._by_day:
+            self._by_day[kind] = {entry.first: entry for entry in self.entries.get(kind, [])}
+        return self._by_day[kind]
 
     def table(self, kind: str, schema: pa.Schema) -> pa.Table:
         """The rows of a kind over all of its files, an empty table where there are none."""

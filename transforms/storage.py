@@ -95,6 +95,10 @@ def digest(fs: pafs.FileSystem, path: str) -> str:
     return hasher.hexdigest()
 
 
+OPEN_FILES = 16
+"""Files of blocks that a store keeps open."""
+
+
 class Store:
     """Reads and writes below `root`. Cheap to make, safe to pickle."""
 
@@ -103,6 +107,7 @@ class Store:
         self._open()
 
     def _open(self) -> None:
+        self._open_files: dict[tuple[str, int | None], pa.ipc.RecordBatchFileReader] = {}
         if "://" in self.root:
             self.fs, self.base = pafs.FileSystem.from_uri(self.root)
         else:
@@ -240,19 +245,28 @@ class Store:
         self.write_bytes(path, data)
         return data.size, hashlib.sha256(data).hexdigest()
 
-    def open_blocks(self, path: str) -> pa.ipc.RecordBatchFileReader:
-        """Open an Arrow IPC file, memory-mapped where the store is local."""
+    def open_blocks(self, path: str, columns: int | None = None) -> pa.ipc.RecordBatchFileReader:
+        """Open an Arrow IPC file, memory-mapped where the store is local. columns: read only so many, the first ones."""
+        options = pa.ipc.IpcReadOptions(included_fields=None if columns is None else list(range(columns)))
         try:
             source = pa.memory_map(self.full(path)) if self.local else self.fs.open_input_file(self.full(path))
-            return pa.ipc.open_file(source)
+            return pa.ipc.open_file(source, options=options)
         except (OSError, pa.ArrowInvalid) as error:
             raise StateError(
                 f"{path}: cannot be read as state ({error}). Restore the file, or rebuild the warehouse."
             ) from error
 
-    def read_block(self, entry: Entry) -> pa.RecordBatch:
-        """The block an entry points at."""
-        return self.open_blocks(entry.path).get_batch(max(entry.part, 0))
+    def read_block(self, entry: Entry, columns: int | None = None) -> pa.RecordBatch:
+        """The block an entry points at, or the first so many of its columns.
+
+        Files are immutable, so those read last stay open: days share files.
+        """
+        key = entry.path, columns
+        reader = self._open_files.pop(key, None) or self.open_blocks(*key)
+        self._open_files[key] = reader
+        while len(self._open_files) > OPEN_FILES:
+            del self._open_files[next(iter(self._open_files))]
+        return reader.get_batch(max(entry.part, 0))
 
     def read_table(self, entry: Entry) -> pa.Table:
         """All blocks of an Arrow IPC file as one table."""
@@ -278,8 +292,9 @@ class Commit:
 
     replaces: kinds (with this shard) whose earlier entries the new ones take the place of, all of them;
     a kind not named there is only added to. counts: source -> outcome -> rows. restate_from: earliest service day
-    whose published figures may change, or None. merged: files that hold what those of the paths `drops` held. process: the
-    worker that did it.
+    whose published figures may change, or None. merged: files that hold what those of the paths `drops` held. concerns: files
+    that name the accounts whose figures may change (`transforms.patches`); others_from: earliest service day of changes that they
+    do not name. process: the worker that did it.
     """
 
     stage: str
@@ -289,13 +304,15 @@ class Commit:
     counts: dict[str, dict[str, int]] | None = None
     restate_from: int | None = None
     merged: tuple[Entry, ...] = ()
+    concerns: tuple[Entry, ...] = ()
+    others_from: int | None = None
     drops: tuple[str, ...] = ()
     process: int = field(default_factory=os.getpid)
 
     def write(self, store: Store, folder: str) -> None:
         """Write the commit record; a stage that runs again overwrites it."""
         value = asdict(self)
-        for name in ("entries", "merged"):
+        for name in ("entries", "merged", "concerns"):
             value[name] = [list(asdict(entry).values()) for entry in getattr(self, name)]
         store.write_json(commit_path(folder, self.stage, self.shard), value)
 
@@ -303,7 +320,7 @@ class Commit:
     def read_all(cls, store: Store, folder: str) -> Iterator[Commit]:
         """All commit records below a run's folder."""
         for value in store.records(f"{folder}/commits"):
-            for name in ("entries", "merged"):
+            for name in ("entries", "merged", "concerns"):
                 value[name] = tuple(Entry(*fields) for fields in value.get(name, ()))
             value["replaces"], value["drops"] = tuple(value["replaces"]), tuple(value.get("drops", ()))
             yield cls(**value)

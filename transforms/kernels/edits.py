@@ -50,6 +50,11 @@ class Edits:
         block = self.block.to_batch(PERIODS)
         return pa.record_batch([pa.array(self.slot), *block.columns], names=["slot", *block.schema.names])
 
+    def take(self, some: Int) -> Edits:
+        """Those of some accounts, by their positions. some: (k,) slots, ascending."""
+        mine = np.flatnonzero(np.isin(self.slot, some))
+        return Edits(np.searchsorted(some, self.slot[mine]).astype(np.int32), self.block.take(mine))
+
     @property
     def rejected(self) -> Int32:
         """Slots of those whose readings do not count."""

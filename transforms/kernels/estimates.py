@@ -39,6 +39,11 @@ class Provisional:
         """As stored."""
         return pa.record_batch({"slot": self.slot, "energy_wh": self.energy})
 
+    def take(self, some: Int) -> Provisional:
+        """Those of some accounts, by their positions. some: (k,) slots, ascending."""
+        mine = np.isin(self.slot, some)
+        return Provisional(np.searchsorted(some, self.slot[mine]).astype(np.int32), self.energy[mine])
+
     def dense(self, n: int) -> Int:
         """Energy by account slot, 0 where there is none. (n,)."""
         out = np.zeros(n, np.int64)

@@ -173,7 +173,7 @@ def ladder(values: Int64, ids: pa.StringArray, id_rank: Int64) -> pa.RecordBatch
 
     rungs = _rungs(customers)
     crowded = np.flatnonzero(rungs[group])
-    crowded = crowded[np.lexsort((id_rank[ranked[crowded]], -amounts[crowded]))]
+    crowded = crowded[_ranking(amounts[crowded], id_rank[ranked[crowded]])]
     return _concat([_group_rows(customers, total), _rung_rows(crowded, ranked, amounts, ids, customers, rungs)])
 
 
@@ -389,6 +389,16 @@ def _group_rows(customers: Int64, total: Int64) -> pa.RecordBatch:
         none,
     ]
     return pa.record_batch(columns, schema=LADDER)
+
+
+def _ranking(amounts: Int64, id_rank: Int64) -> npt.NDArray[np.intp]:
+    """Order by (amount descending, id ascending). Both (n,). Ids are compared only among equal amounts."""
+    order = np.argsort(-amounts)
+    same = np.diff(amounts[order]) == 0
+    tied = np.flatnonzero(np.r_[False, same] | np.r_[same, False]) if len(amounts) else order
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((id_rank[rows], -amounts[rows]))]
+    return order
 
 
 def _rungs(customers: Int64) -> Int64:

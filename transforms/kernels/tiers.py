@@ -176,11 +176,22 @@ class Day:
     inside_before: Inside | None
 
 
+def rule_candidates(policy: PolicyVersion, columns: Columns, abc: Int8, grade: Int8) -> tuple[Int8, Int8]:
+    """(rule number, tier code) that the tier rules choose under these classes and grades. All (m,)."""
+    rule = first_match(policy.tiers, {**columns, "abc": abc, "credit_grade": grade}, len(abc))
+    return rule, np.array([TIERS.index(r.tier) for r in policy.tiers], np.int8)[rule]
+
+
+def grades_of(policy: PolicyVersion, columns: Columns, n: int) -> Int8:
+    """The credit grade of each account. (n,) codes."""
+    return np.array([CLASSES.index(g.grade) for g in policy.credit_grades], np.int8)[
+        first_match(policy.credit_grades, columns, n)
+    ]
+
+
 def _candidates(day: Day, abc: Int8, grade: Int8, keep: npt.NDArray[Any] | slice = slice(None)) -> tuple[Int8, Int8]:
     """(rule number, tier code) that the tier rules choose under these classes and grades."""
-    columns = {name: column[keep] for name, column in day.columns.items()}
-    rule = first_match(day.policy.tiers, {**columns, "abc": abc, "credit_grade": grade}, len(abc))
-    return rule, np.array([TIERS.index(r.tier) for r in day.policy.tiers], np.int8)[rule]
+    return rule_candidates(day.policy, {name: column[keep] for name, column in day.columns.items()}, abc, grade)
 
 
 def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
@@ -191,8 +202,7 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     new = tier0 == NONE
 
     abc = classify(abc0, day.inside)
-    grades = first_match(policy.credit_grades, day.columns, len(rows))
-    grade = np.array([CLASSES.index(g.grade) for g in policy.credit_grades], np.int8)[grades]
+    grade = grades_of(policy, day.columns, len(rows))
     rule, candidate = _candidates(day, abc, grade)
     immediate = np.array([r.immediate for r in policy.tiers], np.bool_)[rule]
     may_move = new | immediate | (day.number - before.since[rows] >= policy.min_stay_days)

@@ -116,6 +116,15 @@ class DayBlock:
         energy, received, estimated, conflict = columns
         return DayBlock(energy, received, estimated, conflict, apart)
 
+    def take(self, slots: Int) -> DayBlock:
+        """The day of some accounts. slots: (k,) ascending; nothing where they have no place in the block yet."""
+        some, k = slots[slots < len(self.energy)], len(slots)
+        columns = {
+            name: _padded(getattr(self, name)[some], k) for name in ("energy", "received", "estimated", "conflict")
+        }
+        apart = {name: (_padded(wh[some], k), _padded(meters[some], k)) for name, (wh, meters) in self.apart.items()}
+        return DayBlock(**columns, apart=apart)
+
     def add(self, n: int, slot: Int32, energy: Int, received: Int, estimated: Int, conflict: Int) -> DayBlock:
         """The block with differences added, grown to `n` slots. The differences are (k,), a slot may occur often."""
         apart = {name: (_padded(wh, n), _padded(meters, n)) for name, (wh, meters) in self.apart.items()}
@@ -194,6 +203,21 @@ class Windows:
     def to_batch(self) -> pa.RecordBatch:
         """The sums as stored."""
         return pa.record_batch({name: self.sums[name] for name in (*SUMS, *sorted(self.sums.keys() - set(SUMS)))})
+
+    def put(self, rows: pa.RecordBatch) -> None:
+        """Put the sums of some slots in place. rows: slot, and sums by name; one that is not told is 0."""
+        slot = rows.column("slot").to_numpy()
+        self.grow(int(slot.max(initial=-1)) + 1)
+        n = len(self.sums[SUMS[0]])
+        for name in {*self.sums, *rows.schema.names} - {"slot"}:
+            into = self.sums.setdefault(name, np.zeros(n, np.int64))
+            into[slot] = rows.column(name).fill_null(0).to_numpy() if name in rows.schema.names else 0
+
+    def take(self, slots: Int) -> Windows:
+        """The sums of some slots, (k,), as of the same day; zeros where there are none yet."""
+        n = len(self.sums[SUMS[0]])
+        some = slots[slots < n]
+        return Windows({name: _padded(s[some], len(slots)) for name, s in self.sums.items()}, self.as_of)
 
     def grow(self, n: int) -> None:
         """Make room for `n` slots; new slots hold zeros."""

@@ -1,0 +1,333 @@
+"""Tiers of past days put right, by account shard: of the accounts concerned, and of those that a moved cut-off passes over.
+
+    W(D)   concerned accounts
+           + those that were otherwise the day before
+           + those between the old and the new cut-offs of D, or of the day before D (which only the cause asks for)
+
+What W(D) was on D-1 is known: from the day before, or from what is published. Whoever is again as published leaves W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.inbound import CATEGORIES
+from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.policy import Policy
+from transforms.blocks import Grouped, by_kind, concat
+from transforms.fold_tiers import (
+    TIER_STATE,
+    Boundaries,
+    boundaries,
+    closed_table,
+    current_table,
+    inside_cuts,
+    load_tiers,
+    migrations_table,
+    tier_columns,
+    tiers_batch,
+)
+from transforms.kernels.reference import NEVER
+from transforms.kernels.tiers import (
+    NONE,
+    Closed,
+    Day,
+    Inside,
+    Migrations,
+    TierState,
+    assign_tiers,
+    grades_of,
+    rule_candidates,
+)
+from transforms.kernels.windows import date_of
+from transforms.patches import Concerned, plain, rewritten, stretches, tier_inputs
+from transforms.restate_features import Correction
+from transforms.shards import Place, Slots, State, numpy
+from transforms.storage import Commit, Entry
+
+Int = npt.NDArray[np.int64]
+Cuts = dict[tuple[int, str], Boundaries]
+FIELDS = TIER_STATE.names
+
+
+class Published:
+    """The tiers that are published of a shard, from a day on: by account and day."""
+
+    def __init__(self, state: State, slots: Slots, since: int) -> None:
+        closed = [e for e in state.entries.get("mart:customer_tiers", []) if e.last >= since]
+        tables = [state.store.read_parquet(e).cast(CUSTOMER_TIERS.schema) for e in closed]
+        for entry in state.entries.get("mart:customer_tiers_current", []):
+            current = state.store.read_parquet(entry).cast(CUSTOMER_TIERS_CURRENT.schema)
+            open_ = pa.nulls(current.num_rows, pa.date32())
+            tables.append(pa.table(
+                [open_ if name == "valid_to" else current[name] for name in CUSTOMER_TIERS.schema.names],
+                schema=CUSTOMER_TIERS.schema,
+            ))  # fmt: skip
+        rows = pa.concat_tables([CUSTOMER_TIERS.schema.empty_table(), *tables]).combine_chunks()
+        slot, begins = (
+            slots.find(rows["account_id"].combine_chunks()).astype(np.int64),
+            numpy(rows["valid_from"], np.int64),
+        )
+        order = np.argsort(slot << 32 | begins, kind="stable")
+        rows = rows.take(pa.array(order))
+        self._key = (slot << 32 | begins)[order]
+        texts = pa.chunked_array([*rows["rule"].chunks, *rows["policy_version"].chunks], pa.string())
+        self.names: list[str] = pc.unique(texts).to_pylist()
+
+        def named(name: str, of: Any) -> Any:
+            return numpy(pc.index_in(rows[name], value_set=pa.array(of, pa.string())), np.int32)
+
+        self._slot = slot[order]
+        self._ends = numpy(pc.fill_null(rows["valid_to"].cast(pa.int32()), NEVER), np.int32)
+        self._columns = {
+            "tier": named("tier", TIERS).astype(np.int8), "abc": named("abc", CLASSES).astype(np.int8),
+            "valid_from": numpy(rows["valid_from"], np.int32), "since": numpy(rows["tier_since"], np.int32),
+            "rule": named("rule", self.names), "version": named("policy_version", self.names),
+        }  # fmt: skip
+
+    def on(self, day: int, slots: Int) -> TierState:
+        """The tiers of some accounts on a day; grade and candidate are not told. slots: (k,)."""
+        at = np.searchsorted(self._key, slots << 32 | day, side="right") - 1
+        found = np.zeros(len(slots), np.bool_)
+        if len(self._key):
+            found = (at >= 0) & (self._slot[at] == slots) & (self._ends[at] >= day)
+        out = TierState.empty()
+        out.grow(len(slots))
+        for name, column in self._columns.items():
+            getattr(out, name)[found] = column[at[found]]
+        out.names = self.names
+        return out
+
+
+class RestateTiersShard(beam.DoFn):
+    """One account shard over the days of a correction: puts tiers, history, migrations and checkpoints right."""
+
+    def __init__(self, place: Place, policy: Policy, plan: Correction) -> None:
+        self.place, self.policy, self.plan = place, policy, plan
+
+    def process(self, element: Grouped) -> Iterator[int]:
+        """element: (shard, blocks of kind state, cutoffs)."""
+        shard, blocks = element
+        kinds = by_kind(blocks)
+        state = State.from_blocks(self.place.store(), kinds["state"])
+        cutoffs = concat(kinds.get("cutoffs", []), CUTOFFS.schema).cast(CUTOFFS.schema)
+        _Shard(self.place, self.policy, self.plan, shard, state, cutoffs).restate()
+        yield shard
+
+
+class _Shard:
+    """The work on one shard."""
+
+    def __init__(
+        self, place: Place, policy: Policy, plan: Correction, shard: int, state: State, cutoffs: pa.Table
+    ) -> None:
+        self.place, self.policy, self.plan, self.shard, self.state = place, policy, plan, shard, state
+        self.slots = Slots.load(state, "account_slots")
+
+        def cuts(kind: str) -> pa.Table:
+            tables = [state.store.read_parquet(e).cast(CUTOFFS.schema) for e in state.entries.get(kind, [])]
+            return pa.concat_tables([CUTOFFS.schema.empty_table(), *tables])
+
+        self.new = boundaries(pa.concat_tables([cuts("cutoffs_before"), cutoffs]), policy)
+        self.old = boundaries(cuts("was:cutoffs"), policy)
+        self.concerned = Concerned.load(state, plan.through).slots
+        self.published = Published(state, self.slots, plan.first)
+        self.closed: list[Closed] = []
+        self.moved: list[tuple[int, Migrations, str]] = []
+        self.seen: list[Int] = []
+        self.entries: list[Entry] = []
+        self.drops: list[str] = []
+
+    def restate(self) -> None:
+        """Day by day; reports what was written."""
+        plan = self.plan
+        carried, held = self._carried()
+        inputs = tier_inputs(self.state, plan.first - 1) if plan.first - 1 in self.state.by_day("tier_input") else None
+        for day in range(plan.first, plan.last + 1):
+            before, inputs = inputs, tier_inputs(self.state, day)
+            who = self._who(day, inputs, held)
+            tiers = self._tiers_before(day - 1, who, held, carried, before)
+            self._assign(day, who, tiers, inputs)
+            held, carried = self._otherwise(day, who, tiers)
+            if day in plan.ends:
+                self._checkpoint(day, held, carried)
+        assert inputs is not None
+        self._carry_on(held, carried)
+        self._write(inputs)
+        self.place.report(
+            Commit("tiers", self.shard, tuple(self.entries), ("mart:customer_tiers_current",), drops=tuple(self.drops))
+            if self.plan.last == self.plan.through
+            else Commit("tiers", self.shard, tuple(self.entries), drops=tuple(self.drops))
+        )
+
+    # --- who ---------------------------------------------------------------------------------------------------------
+    def _who(self, day: int, inputs: pa.RecordBatch, held: Int) -> Int:
+        """The accounts that have to be looked at on a day. (k,) slots, ascending."""
+        policy, before = self.policy.on(date_of(day)), self.policy.on(date_of(day - 1))
+        slot = numpy(inputs.column("slot"), np.int64)
+        values, _ = plain(inputs.column(policy.abc.metric))
+        category = inputs.column("category").to_numpy()
+        between = np.zeros(len(slot), np.bool_)
+        same = (policy.abc.metric, policy.abc.scope) == (before.abc.metric, before.abc.scope)
+        for number in (day, day - 1) if same else (day,):
+            for scope in {scope for of, scope in (*self.old, *self.new) if of == number}:
+                rows = slice(None) if scope == "all" else category == CATEGORIES.index(scope.split("=")[1])
+                between[rows] |= passed_over(values[rows], self.old.get((number, scope)), self.new.get((number, scope)))
+        return np.unique(np.concatenate([self.concerned, held, slot[between]]))
+
+    def _carried(self) -> tuple[TierState, Int]:
+        """The accounts that are otherwise than published before the first day, and what they are."""
+        entries = self.state.entries.get("carried_tiers", [])
+        if not entries:
+            return TierState.empty(), np.zeros(0, np.int64)
+        batch = self.state.store.read_block(entries[0])
+        return load_tiers(batch), numpy(batch.column("slot"), np.int64)
+
+    def _tiers_before(
+        self, day: int, who: Int, held: Int, carried: TierState, inputs: pa.RecordBatch | None
+    ) -> TierState:
+        """What some accounts are on a day. held, carried: those that are otherwise than published."""
+        tiers = self.published.on(day, who)
+        if inputs is not None and len(held) < len(who):
+            self._complete(day, who, tiers, inputs, ~np.isin(who, held))
+        put(tiers, np.searchsorted(who, held), carried)
+        return tiers
+
+    def _complete(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch, some: Any) -> None:
+        """Grade and candidate follow from a day's columns and class; they are not published. some: (k,) whose."""
+        policy = self.policy.on(date_of(day))
+        slot = numpy(inputs.column("slot"), np.int64)
+        at = np.minimum(np.searchsorted(slot, who), len(slot) - 1)
+        mine = np.flatnonzero(some & (slot[at] == who) & (tiers.tier != NONE)) if len(slot) else np.zeros(0, np.int64)
+        columns = tier_columns(inputs, at[mine])
+        tiers.grade[mine] = grades_of(policy, columns, len(mine))
+        tiers.candidate[mine] = rule_candidates(policy, columns, tiers.abc[mine], tiers.grade[mine])[1]
+
+    # --- a day -------------------------------------------------------------------------------------------------------
+    def _assign(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch) -> None:
+        """Move some accounts on by a day. tiers: theirs, changed in place."""
+        policy, before = (self.policy.on(date_of(d)) for d in (day, day - 1))
+        slot = numpy(inputs.column("slot"), np.int64)
+        at = np.searchsorted(slot, who)
+        here = np.flatnonzero(slot[np.minimum(at, len(slot) - 1)] == who) if len(slot) else np.zeros(0, np.int64)
+        rows = at[here]
+        columns = tier_columns(inputs, rows)
+        values = np.ma.filled(columns[policy.abc.metric], 0)
+        ids = self.slots.ids.take(pa.array(who[here]))
+        ask = (values, ids, columns["category"], policy.abc.scope)
+        today = inside_cuts(*ask, day, self.new) or Inside(*(np.zeros(len(here), np.bool_) for _ in range(6)))
+        same = (policy.abc.metric, policy.abc.scope) == (before.abc.metric, before.abc.scope)
+        yesterday = inside_cuts(*ask, day - 1, self.new) if same else None
+        ended, moved = assign_tiers(tiers, Day(day, policy, before, here, columns, today, yesterday))
+        self.closed.append(replace(ended, slot=who[ended.slot]))
+        self.moved.append((day, replace(moved, slot=who[moved.slot]), policy.version))
+        self.seen.append(who << 32 | day)
+
+    def _otherwise(self, day: int, who: Int, tiers: TierState) -> tuple[Int, TierState]:
+        """Of the accounts looked at, those to look at on the next day: concerned, or otherwise than published."""
+        published = self.published.on(day, who)
+        differs = np.isin(who, self.concerned)
+        for name in FIELDS:
+            if name not in ("grade", "candidate"):  # they follow from the day's columns, which are as they were
+                differs |= getattr(tiers, name) != getattr(published, name)
+        out = TierState(**{name: getattr(tiers, name)[differs] for name in FIELDS}, names=tiers.names)
+        return who[differs], out
+
+    # --- what is written ---------------------------------------------------------------------------------------------
+    def _checkpoint(self, day: int, held: Int, carried: TierState) -> None:
+        (entry,) = [e for e in self.state.entries["tiers"] if e.first == day]
+        tiers = load_tiers(self.state.store.read_block(entry))
+        tiers.grow(len(self.slots))
+        put(tiers, held, carried)
+        path = self.place.path("tiers", self.shard, "arrow").removesuffix(".arrow")
+        blocks = [(day, tiers_batch(tiers))]
+        self.entries += self.state.store.write_blocks(f"{path}-{day}.arrow", "tiers", self.shard, blocks)
+        self.last = tiers
+
+    def _carry_on(self, held: Int, carried: TierState) -> None:
+        """For the days after these: who is otherwise than published, and what they are."""
+        batch = tiers_batch(carried).append_column("slot", pa.array(held))
+        path = self.place.path("carried_tiers", self.shard, "arrow")
+        self.entries += self.state.store.write_blocks(path, "carried_tiers", self.shard, [(self.plan.last, batch)])
+
+    def _write(self, inputs: pa.RecordBatch) -> None:
+        plan, none = self.plan, np.zeros(0, np.int64)
+        seen = np.concatenate([none, *self.seen])
+
+        def gone(column: str, later: int) -> Any:
+            def rows(table: pa.Table) -> Any:
+                slot = self.slots.find(table["account_id"].combine_chunks()).astype(np.int64)
+                return np.isin(slot << 32 | (numpy(table[column], np.int64) + later), seen)
+
+            return rows
+
+        names = pa.array(self.published.names, pa.string())  # those of every day's tiers
+        history = closed_table(self.closed, self.slots, names)
+        migrations = migrations_table(self.moved, self.slots, names)
+        for kind, relation, table, column, later in (
+            ("mart:customer_tiers", CUSTOMER_TIERS, history, "valid_to", 1),
+            ("mart:tier_migrations", TIER_MIGRATIONS, migrations, "service_date", 0),
+        ):
+            days = numpy(table[column], np.int64) + later
+            for stretch in stretches(plan.ends, plan.first, plan.last):
+                mine = table.filter(pa.array((stretch[0] <= days) & (days <= stretch[1])))
+                new, old = rewritten(
+                    self.place, self.shard, kind, self.state, stretch, relation.schema, gone(column, later), mine
+                )
+                self.entries, self.drops = self.entries + new, self.drops + old
+        if plan.last == plan.through:
+            kind = "mart:customer_tiers_current"
+            current = current_table(self.last, inputs, self.slots, pa.array(self.last.names, pa.string()))
+            path = self.place.path(kind, self.shard, "parquet")
+            self.entries.append(self.state.store.write_parquet(path, kind, self.shard, current, (plan.last, plan.last)))
+
+
+def put(into: TierState, at: Int, tiers: TierState) -> None:
+    """Put the tiers of some accounts in their places. at: (k,)."""
+    if into.names is not tiers.names:
+        renamed = np.array([into.number(name) for name in tiers.names], np.int32)
+        tiers = (
+            replace(tiers, **{name: renamed[getattr(tiers, name)] for name in ("rule", "version")})
+            if len(renamed)
+            else tiers
+        )
+    for name in FIELDS:
+        getattr(into, name)[at] = getattr(tiers, name)
+
+
+def passed_over(values: Int, old: Boundaries | None, new: Boundaries | None) -> npt.NDArray[np.bool_]:
+    """Which accounts a cut of one ranking may have passed over, one way or the other. values: (n,).
+
+    By amount alone: where the boundary moved among accounts of one amount, all of that amount.
+    """
+    out = np.zeros(len(values), np.bool_)
+    if old is None or new is None:
+        return out if old is new else ~out
+    for key in {*old, *new}:
+        was, now = old.get(key, (None, None)), new.get(key, (None, None))
+        if was == now:
+            continue
+        amounts = [amount for amount, _ in (was, now) if amount is not None]
+        lowest, highest = min(amounts), max(amounts) if len(amounts) == 2 else np.iinfo(np.int64).max
+        out |= (values >= lowest) & (values <= highest)
+    return out
+
+
+class RestateTiers(beam.PTransform):
+    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are put right."""
+
+    def __init__(self, place: Place, policy: Policy, plan: Correction) -> None:
+        super().__init__()
+        self.place, self.policy, self.plan = place, policy, plan
+
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+        """Wires one DoFn."""
+        return grouped | beam.ParDo(RestateTiersShard(self.place, self.policy, self.plan)).with_output_types(int)
