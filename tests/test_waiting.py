@@ -22,7 +22,8 @@ COUNTS = {"accounts": {"read": 10, "accepted": 10}, "meter_readings": {"read": 1
 def calendar(*received: int) -> Calendar:
     """So many of ten meters on each day from 1 January on."""
     days = len(received)
-    return Calendar(FIRST, np.array(received), np.full(days, 10), np.zeros(days, np.int64), np.zeros((2, 0), np.int64))
+    none = np.zeros(days, np.int64)
+    return Calendar(FIRST, np.array(received), none, np.full(days, 10), none, np.zeros((2, 0), np.int64))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ keeps what it was.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -244,9 +244,8 @@ class _Shard:
         kinds = ("account_slots", "concerns", "tiers", TIER_INPUT, "was:cutoffs", "cutoffs_before", "carried_tiers")
         marts = ("mart:customer_tiers", "mart:tier_migrations", "mart:customer_tiers_current")
         new = {entry.first for entry in self.patches}
-        was = [replace(e, kind=f"was:{TIER_INPUT_PATCH}") for e in self.state.entries.get(TIER_INPUT_PATCH, [])]
         held = [e for e in self.state.entries.get(TIER_INPUT_PATCH, []) if e.first not in new]
-        return [e for kind in (*kinds, *marts) for e in self.state.entries.get(kind, [])] + was + held + self.patches
+        return [e for kind in (*kinds, *marts) for e in self.state.entries.get(kind, [])] + held + self.patches
 
 
 class RestateFeatures(beam.PTransform):
