@@ -29,6 +29,7 @@ from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import date_of, day_of
+from transforms.patches import PATCHED
 from transforms.read_files import delivery_to_json, read_faults
 from transforms.restate_features import Correction
 from transforms.shards import STATE_LIST, Place, state_block
@@ -231,14 +232,14 @@ class _Run:
         through, end = standing.through, decision.end
         assert through is not None
         assert end is not None
-        keep = self.config.settings.retention
+        held = {kind: min((e.first for e in self._of(kind)), default=through + 1) for kind in PATCHED}
         work = Restatement(self.draft, self.warehouse.store, self.concerns, self.config.settings.shards)
         assert standing.first is not None
         ends = (standing.first - 1, *standing.checkpoints)  # before the first day there is nothing to take up
         stretches = list(spans(ends, decision.first, through))
         for number, (a, b) in enumerate(stretches):
             self.progress(f"service days to {date_of(b)}, again", number, len(stretches))
-            plan = Correction(a, b, ends, through, end - keep.features + 1, end - keep.daily_consumption + 1)
+            plan = Correction(a, b, ends, through, *held.values())
             place = self._place()
             with self._pipeline() as p:
                 states = self._hand_out(place, "accounts", work.states(plan))

@@ -144,7 +144,7 @@ class CountedOfSome(CountedDays):
         for kind, held, made in (
             (EDITED, self._edited, self._edits), (PROVISIONAL, self._provisional, self._estimates),
         ):  # fmt: skip
-            days = sorted({*made, *(day for day in held if day >= self.first)})
+            days = sorted({*made, *(day for day in held if day >= self.first and len(self.was(day)))})
             blocks = [(day, self._merged(held.get(day), made.get(day))) for day in days]
             entries += place.store().write_blocks(place.path(kind, shard, "arrow"), kind, shard, blocks)
         return entries

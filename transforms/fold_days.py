@@ -7,7 +7,7 @@ follows from a block is the business of `fold_features`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -97,11 +97,16 @@ def sum_calendar(rows: pa.Table) -> pa.Table:
 
 @dataclass(frozen=True)
 class LedgerUpdate:
-    """What new ledger rows did: rows accepted and superseded, and the first day whose figures may change."""
+    """What new ledger rows did: rows accepted and superseded, and the first day whose figures may change.
+
+    slots, dates: (k,) accounts, and dates of the versions of the events that changed.
+    """
 
     accepted: int
     superseded: int
     restate_from: int | None
+    slots: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    dates: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 VERSION_CONTENT = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
@@ -135,7 +140,8 @@ def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
             (int(date[row]), int(revision[row]), int(content[row]), bool(fresh[row]))
         )
     dates += [day for some in versions.values() if (day := _first_change(some)) is not None]
-    return LedgerUpdate(accepted, new.num_rows - accepted, min(dates, default=None))
+    slots = numpy(both["slot"], np.int32)[rows]
+    return LedgerUpdate(accepted, new.num_rows - accepted, min(dates, default=None), slots, date[rows])
 
 
 def _content_rank(rows: pa.Table) -> npt.NDArray[np.int64]:
@@ -296,7 +302,7 @@ class _DaysOfShard:
             )
         update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
         self.calendar.append(calendar_rows(events=now))
-        self.concerned.append((numpy(now["slot"]), numpy(now["event_date"]), numpy(now["event_date"])))
+        self.concerned.append((update.slots, update.dates, update.dates))
 
         fresh = rows.slice(waited.num_rows).combine_chunks()
         if fresh.num_rows:

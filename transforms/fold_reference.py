@@ -52,7 +52,7 @@ def pack(shard: int, slot: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
 class AccountsUpdate:
     """accounts: the rows that hold; accepted, superseded: of the new rows; restate_from: first day anything differs.
 
-    slots: of the accounts among the new rows.
+    slots: of the accounts of which a row is otherwise than before.
     """
 
     accounts: pa.Table
@@ -77,7 +77,26 @@ def update_accounts(held: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]
     merged = merged.drop_columns(["fresh"])
     first = _first_difference(old, merged, priced) if accepted else None
     table = pa.concat_tables([rest, merged]).combine_chunks()
-    return AccountsUpdate(table, accepted, new.num_rows - accepted, first, np.unique(numpy(new["slot"], np.int32)))
+    return AccountsUpdate(table, accepted, new.num_rows - accepted, first, _otherwise(old, merged))
+
+
+COUNTS = ("slot", "valid_from", "category", "opened_on", "closed_on", "capacity_va", "number")
+"""Columns of an account's row that figures depend on."""
+
+
+def _otherwise(old: pa.Table, new: pa.Table) -> npt.NDArray[np.int32]:
+    """Accounts of which a row that counts is in one of two tables alone. (k,) slots."""
+
+    def text(table: pa.Table) -> pa.Array:
+        columns = [pc.fill_null(pc.cast(table[name], pa.string()), "") for name in COUNTS]
+        return pc.binary_join_element_wise(*columns, "\x1f").combine_chunks()
+
+    was, now = text(old), text(new)
+    alone = [
+        table.filter(pc.invert(pc.is_in(mine, value_set=other)))["slot"]
+        for table, mine, other in ((old, was, now), (new, now, was))
+    ]
+    return np.unique(np.concatenate([numpy(slots, np.int32) for slots in alone]))
 
 
 def touched(held: pa.Table, new: pa.Table) -> npt.NDArray[np.bool_]:

@@ -33,6 +33,10 @@ OUT = -1
 """Category of an account in a patch of tier inputs that is not in the population."""
 
 
+PATCHED = ("mart:features", "mart:daily_consumption")
+"""Marts that are patched by keys gone and rows in their place. Smaller ones are written again."""
+
+
 def concerns(place: Place, stage: str, shard: int, rows: Sequence[tuple[Any, Any, Any]]) -> tuple[Entry, ...]:
     """Write whom changes concern. rows: arrays (slot, first, last), (k,) each, or a single day for all."""
     parts = [np.broadcast_arrays(*(np.asarray(column, np.int32) for column in columns)) for columns in rows]

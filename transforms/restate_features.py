@@ -51,7 +51,7 @@ class Correction:
     """Past days that are put right for some accounts. All are day numbers.
 
     first .. last: the days, `last` one of a checkpoint; ends: the checkpoints, ascending, one before `first` among them;
-    through: last day published; features_from, consumption_from: from which day on each mart keeps rows.
+    through: last day published; features_from, consumption_from: from which day on the files of each mart have rows.
     """
 
     first: int

@@ -246,11 +246,13 @@ class _Shard:
         (entry,) = [e for e in self.state.entries["tiers"] if e.first == day]
         tiers = load_tiers(self.state.store.read_block(entry))
         tiers.grow(len(self.slots))
+        self.last = tiers
+        if len(held) == 0:
+            return
         put(tiers, held, carried)
         path = self.place.path("tiers", self.shard, "arrow").removesuffix(".arrow")
         blocks = [(day, tiers_batch(tiers))]
         self.entries += self.state.store.write_blocks(f"{path}-{day}.arrow", "tiers", self.shard, blocks)
-        self.last = tiers
 
     def _carry_on(self, held: Int, carried: TierState) -> None:
         """For the days after these: who is otherwise than published, and what they are."""

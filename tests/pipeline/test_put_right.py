@@ -52,9 +52,9 @@ def corrections(monkeypatch):
     return taken
 
 
-def opened(folder, last: int = 70, *more: int) -> Bureau:
+def opened(folder, *changes: tuple[str, str], last: int = 70) -> Bureau:
     """A bureau published day by day over the latest of its days."""
-    bureau = Bureau(folder)
+    bureau = Bureau(folder, *changes)
     for name in ACCOUNTS:
         bureau.land_all([account(name, date(2020, 1, 1)), meter(f"M-{name}", name, date(2020, 1, 1))])
     bureau.land_all([row for number in range(last - 3) for row in used(number)])
@@ -116,6 +116,27 @@ def test_corrections_of_corrections_the_days_after_them_and_all_days_anew(tmp_pa
     bureau.run()
     bureau.check()
     assert not {"patch:features", "tier_input_patch", "windows_patch"} & kinds(bureau).keys()
+
+
+def test_rows_that_retention_hides_are_put_right_and_those_that_are_gone_stay_so(tmp_path, corrections):
+    bureau = opened(
+        tmp_path / "bureau", ("features: 4000", "features: 21"), ("daily_consumption: 4000", "daily_consumption: 21")
+    )
+    held = "SELECT min(service_date), count(DISTINCT account_id) FROM features"
+    assert bureau.query(held) == [(day(49), 6)]
+    bureau.land_all(used(12, revision=2, only=("three",), times=3))
+    bureau.land_all(used(47, revision=2, only=("three",), times=3))
+    bureau.run()
+    bureau.check()
+    assert bureau.query(held) == [(day(49), 6)]
+    bureau.configure(("features: 21", "features: 40"), ("daily_consumption: 21", "daily_consumption: 40"))
+    bureau.land_all([*used(70), *used(14, revision=2, only=("two",), times=3)])
+    bureau.run()
+    assert len(corrections) > 4
+    first = day(46)  # of the file that holds day 49, which begins then
+    assert bureau.query(held) == [(first, 6)]
+    assert bureau.query(f"SELECT count(*) FROM features WHERE service_date = DATE '{first}'") == [(6,)]
+    bureau.check()
 
 
 @pytest.mark.slow
