@@ -247,7 +247,7 @@ class _ReferenceOfShard:
         counts = {
             "accounts": {"accepted": update.accepted, "superseded": update.superseded},
             "tariffs": {"accepted": priced.accepted, "superseded": priced.superseded}
-            if answers("tariffs", shard)
+            if came["tariffs"].num_rows and answers("tariffs", shard)
             else {},
             "meters": {"redriven": waited.num_rows, "pending": int((~known).sum())},
         }
