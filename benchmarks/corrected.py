@@ -10,6 +10,7 @@ the corrected marts with the oracle besides, for 200 accounts and all cut-offs. 
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import sys
@@ -22,11 +23,6 @@ from typing import Any
 import duckdb
 import tick
 from world import World, go_back, say
-
-SOURCE_MARTS = (
-    "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current", "tier_migrations",
-    "tier_restatements", "tier_migration_matrix", "vee_results", "service_days",
-)  # fmt: skip
 
 
 def correct(world: World, today: int, day: int, per_mille: int) -> int:
@@ -64,9 +60,11 @@ def tick_once(world: World, today: int) -> dict[str, Any]:
 
 def answers(world: World) -> dict[str, tuple[int, int]]:
     """Of every mart: how many rows, and the sum of their hashes."""
+    from pipelines.verify import COMPARED
+
     out = {}
     with duckdb.connect(str(world.warehouse / "marts.duckdb"), read_only=True) as con:
-        for mart in SOURCE_MARTS:
+        for mart in (*COMPARED, "tier_restatements"):
             row = con.sql(f"SELECT count(*), coalesce(sum(hash(t)::HUGEINT), 0) FROM {mart} t").fetchall()[0]
             out[mart] = (int(row[0]), int(row[1]))
     return out
@@ -74,21 +72,18 @@ def answers(world: World) -> dict[str, tuple[int, int]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 where both ways give the same marts, and the oracle agrees."""
-    given = list(argv if argv is not None else sys.argv[1:])
-    own = {"--age": 300, "--per-mille": 1}
-    for name in own:
-        if name in given:
-            at = given.index(name)
-            own[name] = int(given[at + 1])
-            del given[at : at + 2]
-    verifying, quick = "--verify" in given, "--without-whole" in given
-    given = [option for option in given if option not in ("--verify", "--without-whole")]
-    arguments = tick.options([*given, "--only=warm"])
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--age", type=int, default=300, help="days back that readings are corrected")
+    parser.add_argument("--per-mille", type=int, default=1, help="accounts of a thousand that are")
+    parser.add_argument("--verify", action="store_true", help="compare the corrected marts with the oracle, too")
+    parser.add_argument("--without-whole", action="store_true", help="leave out making all days anew")
+    own, others = parser.parse_known_args(argv)
+    arguments = tick.options([*others, "--only=warm"])
     with tick.work_folder(arguments.work) as work:
-        return _measure(arguments, Path(work), own, verifying, quick)
+        return _measure(arguments, Path(work), own)
 
 
-def _measure(arguments: Any, work: Path, own: dict[str, int], verifying: bool, quick: bool) -> int:
+def _measure(arguments: Any, work: Path, own: argparse.Namespace) -> int:
     import pipelines.restate
 
     arguments.contender = None
@@ -98,19 +93,19 @@ def _measure(arguments: Any, work: Path, own: dict[str, int], verifying: bool, q
         return 0
     today, outcomes, found = arguments.days, {}, {}
     limit = pipelines.restate.MOST_PPM
-    for name in ("warm-up", "plain", "corrected", *(() if quick else ("all anew",))):
+    for name in ("warm-up", "plain", "corrected", *(() if own.without_whole else ("all anew",))):
         go_back(world)
         for path in (world.home / "landing" / "readings").glob("readings-corrected-*"):
             path.unlink()
         world.land(today)
         accounts = 0
         if name in ("corrected", "all anew"):
-            accounts = correct(world, today, today - own["--age"], own["--per-mille"])
+            accounts = correct(world, today, today - own.age, own.per_mille)
         pipelines.restate.MOST_PPM = 0 if name == "all anew" else limit
         outcomes[name] = {**tick_once(world, today), "accounts": accounts}
         say(f"{name}: {outcomes[name]}")
         found[name] = answers(world)
-        if name == "corrected" and verifying:
+        if name == "corrected" and own.verify:
             from pipelines.config import load_config
             from pipelines.verify import verify
 
@@ -119,12 +114,12 @@ def _measure(arguments: Any, work: Path, own: dict[str, int], verifying: bool, q
             outcomes["oracle"] = {"mismatches": report.mismatches}
     pipelines.restate.MOST_PPM = limit
     go_back(world)
-    return _tell(arguments, world, outcomes, found, quick)
+    return _tell(arguments, world, outcomes, found)
 
 
-def _tell(arguments: Any, world: World, outcomes: dict[str, Any], found: dict[str, Any], quick: bool) -> int:
+def _tell(arguments: Any, world: World, outcomes: dict[str, Any], found: dict[str, Any]) -> int:
     plain, corrected, whole = outcomes["plain"], outcomes["corrected"], outcomes.get("all anew")
-    differ = [] if quick else [m for m in SOURCE_MARTS if found["corrected"][m] != found["all anew"][m]]
+    differ = [m for m, own in found["corrected"].items() if own != found["all anew"][m]] if whole else []
     wrong = outcomes.get("oracle", {}).get("mismatches", 0)
     ratio = corrected["seconds"] / plain["seconds"]
     if arguments.json:

@@ -287,11 +287,10 @@ def tier_input(rows: Any, category: Any, names: tuple[str, ...], values: dict[st
 
 def write_tier_inputs(place: Place, kind: str, shard: int, blocks: Sequence[tuple[int, pa.RecordBatch]]) -> list[Entry]:
     """Write what tiers are made of, by day: a file for each stretch of days of which the policy reads the same columns."""
-    path, entries = place.path(kind, shard, "arrow").removesuffix(".arrow"), list[Entry]()
-    for schema, some in itertools.groupby(blocks, key=lambda item: item[1].schema):
+    entries: list[Entry] = []
+    for _, some in itertools.groupby(blocks, key=lambda item: item[1].schema):
         days = list(some)
-        assert days[0][1].schema == schema
-        entries += place.store().write_blocks(f"{path}-{days[0][0]}.arrow", kind, shard, days)
+        entries += place.store().write_blocks(place.path(kind, shard, "arrow", days[0][0]), kind, shard, days)
     return entries
 
 

@@ -67,6 +67,30 @@ def inside_cuts(
     return Inside(*(masks[cls, side] for cls in ("A", "B") for side in ("cut", "entry", "exit"))) if known else None
 
 
+def tier_day(
+    number: int, policy: Policy, rows: Any, ids: pa.Array, columns: dict[str, Any],
+    found: dict[tuple[int, str], Boundaries],
+) -> Day:  # fmt: skip
+    """What fold 2 knows of a day. rows: (m,) places in the tier state; ids, columns: of the accounts there; found: cut-offs."""
+    today, yesterday = (policy.on(date_of(day)) for day in (number, number - 1))
+    values = np.ma.filled(columns[today.abc.metric], 0)
+
+    def by_cuts_of(day: int) -> Inside | None:
+        return inside_cuts(values, ids, columns["category"], today.abc.scope, day, found)
+
+    inside = by_cuts_of(number)
+    if inside is None:  # nobody in the population: nothing to cut
+        inside = Inside(*(np.zeros(len(rows), np.bool_) for _ in range(6)))
+    before = by_cuts_of(number - 1) if ranks_alike(policy, number) else None
+    return Day(number, today, yesterday, rows, columns, inside, before)
+
+
+def ranks_alike(policy: Policy, number: int) -> bool:
+    """Whether a day's accounts rank by the same metric and within the same scopes as on the day before."""
+    abc, before = (policy.on(date_of(day)).abc for day in (number, number - 1))
+    return (abc.metric, abc.scope) == (before.metric, before.scope)
+
+
 class FoldTiersShard(beam.DoFn):
     """One account shard over the days of a tick: writes tiers, history, migrations, and the state they go on from."""
 
@@ -89,7 +113,9 @@ class FoldTiersShard(beam.DoFn):
         features = None
         for number in range(self.plan.first, self.plan.last + 1):
             features = store.read_block(inputs[number])
-            day = self._day(number, features, slots, found)
+            rows = numpy(features.column("slot"), np.int64)
+            ids = slots.ids.take(pa.array(rows))
+            day = tier_day(number, self.policy, rows, ids, tier_columns(features), found)
             ended, migrations = assign_tiers(tiers, day)
             closed.append(ended)
             moved.append((number, migrations, day.policy.version))
@@ -97,22 +123,6 @@ class FoldTiersShard(beam.DoFn):
         entries = self._write(shard, slots, tiers, features, closed, moved)
         self.place.report(Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)))
         yield shard
-
-    def _day(
-        self, number: int, features: pa.RecordBatch, slots: Slots, found: dict[tuple[int, str], Boundaries]
-    ) -> Day:
-        policy, policy_before = (self.policy.on(date_of(d)) for d in (number, number - 1))
-        rows = numpy(features.column("slot"), np.int64)
-        columns = tier_columns(features)
-        category = columns["category"]
-        values = np.ma.filled(columns[policy.abc.metric], 0)
-        ids = slots.ids.take(pa.array(rows))
-        today = inside_cuts(values, ids, category, policy.abc.scope, number, found)
-        if today is None:  # nobody in the population: nothing to cut
-            today = Inside(*(np.zeros(len(rows), np.bool_) for _ in range(6)))
-        same = (policy.abc.metric, policy.abc.scope) == (policy_before.abc.metric, policy_before.abc.scope)
-        yesterday = inside_cuts(values, ids, category, policy.abc.scope, number - 1, found) if same else None
-        return Day(number, policy, policy_before, rows, columns, today, yesterday)
 
     def _write(
         self, shard: int, slots: Slots, tiers: TierState, features: pa.RecordBatch, closed: list[Closed],

@@ -32,23 +32,23 @@ CONCERNS_SCHEMA = pa.schema([("slot", pa.int32()), ("first", pa.int32()), ("last
 OUT = -1
 """Category of an account in a patch of tier inputs that is not in the population."""
 
-
 PATCHED = ("mart:features", "mart:daily_consumption")
 """Marts that are patched by keys gone and rows in their place. Smaller ones are written again."""
 
 
 def concerns(place: Place, stage: str, shard: int, rows: Sequence[tuple[Any, Any, Any]]) -> tuple[Entry, ...]:
-    """Write whom changes concern. rows: arrays (slot, first, last), (k,) each, or a single day for all."""
+    """Write whom changes concern, repetitions and all: most runs never look.
+
+    rows: arrays (slot, first, last), (k,) each, or a single day for all.
+    """
     parts = [np.broadcast_arrays(*(np.asarray(column, np.int32) for column in columns)) for columns in rows]
     table = pa.concat_tables(
         [CONCERNS_SCHEMA.empty_table(), *(pa.table(list(part), schema=CONCERNS_SCHEMA) for part in parts)]
     )
     if table.num_rows == 0:
         return ()
-    unique = np.unique(np.stack([numpy(table[name]) for name in CONCERNS_SCHEMA.names]), axis=1)
-    batch = pa.record_batch(list(unique), schema=CONCERNS_SCHEMA)
     path = place.path(f"concerns:{stage}", shard, "arrow")
-    return tuple(place.store().write_blocks(path, "concerns", shard, [(-1, batch)]))
+    return tuple(place.store().write_blocks(path, "concerns", shard, [(-1, one_batch(table))]))
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Concerned:
         return np.searchsorted(self.slots, np.unique(self.rows[mine, 0]))
 
 
-def merged(old: pa.RecordBatch | pa.Table | None, new: pa.Table) -> pa.Table:
+def merged(old: pa.RecordBatch | None, new: pa.Table) -> pa.Table:
     """A patch with another one laid over it, by slot. Columns that one of them lacks are null there."""
     if old is None or old.num_rows == 0:
         return new
-    table = old if isinstance(old, pa.Table) else pa.Table.from_batches([old])
+    table = pa.Table.from_batches([old])
     kept = table.filter(pa.array(~np.isin(numpy(table["slot"]), numpy(new["slot"]))))
     both = pa.concat_tables([kept, new], promote_options="default").combine_chunks()
     return both.take(pa.array(np.argsort(numpy(both["slot"]), kind="stable")))
@@ -162,36 +162,6 @@ def keyed(table: pa.Table, slots: Slots) -> Int:
     return key
 
 
-@dataclass
-class MartPatch:
-    """The patch of one mart of a shard: keys that are gone, and rows in their place."""
-
-    place: Place
-    shard: int
-    state: State
-    slots: Slots
-    kind: str
-
-    def write(self, stretch: tuple[int, int], gone: pa.Table, rows: pa.Table) -> tuple[list[Entry], list[str]]:
-        """Lay a patch over that of a stretch of days. Returns the files, and the paths of those they stand for.
-
-        gone: keys, account_id and service_date; rows: of the mart, all of keys that are gone.
-        """
-        store, out, drops = self.place.store(), list[Entry](), list[str]()
-        taken = keyed(gone, self.slots)
-        for name, new in (("gone", gone), ("patch", rows)):
-            kind = self.kind.replace("mart", name)
-            old = within(self.state.entries.get(kind, []), stretch)
-            tables = [store.read_parquet(entry).cast(new.schema) for entry in old]
-            kept = [table.filter(pa.array(~np.isin(keyed(table, self.slots), taken))) for table in tables]
-            table = pa.concat_tables([*kept, new]).combine_chunks()
-            drops += [entry.path for entry in old]
-            if table.num_rows:
-                path = f"{self.place.path(kind, self.shard, 'parquet').removesuffix('.parquet')}-{stretch[0]}.parquet"
-                out.append(store.write_parquet(path, kind, self.shard, table, stretch))
-        return out, drops
-
-
 def rewritten(
     place: Place, shard: int, kind: str, state: State, stretch: tuple[int, int], schema: pa.Schema,
     gone: Any, rows: pa.Table,
@@ -207,6 +177,25 @@ def rewritten(
     if rows.num_rows == 0 and not drop.any():
         return [], []
     table = pa.concat_tables([table.filter(pa.array(~drop)), rows]).combine_chunks()
-    path = f"{place.path(kind, shard, 'parquet').removesuffix('.parquet')}-{stretch[0]}.parquet"
+    path = place.path(kind, shard, "parquet", stretch[0])
     new = [store.write_parquet(path, kind, shard, table, stretch)] if table.num_rows else []
     return new, [entry.path for entry in old]
+
+
+def patched(
+    place: Place, shard: int, mart: str, state: State, stretch: tuple[int, int], slots: Slots, gone: pa.Table,
+    rows: pa.Table,
+) -> tuple[list[Entry], list[str]]:  # fmt: skip
+    """A patch laid over that of a mart and a stretch of days. Returns the files, and the paths of those they stand for.
+
+    mart: one of `PATCHED`; gone: keys, account_id and service_date; rows: of the mart, all of keys that are gone.
+    """
+    taken = keyed(gone, slots)
+    entries, paths = list[Entry](), list[str]()
+    for part, new in (("gone", gone), ("patch", rows)):
+        written, old = rewritten(
+            place, shard, mart.replace("mart", part), state, stretch, new.schema,
+            lambda table: np.isin(keyed(table, slots), taken), new,
+        )  # fmt: skip
+        entries, paths = entries + written, paths + old
+    return entries, paths

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy
-from transforms.blocks import Grouped, Keyed, Named, by_kind
+from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch
 from transforms.checkpoints import TIER_INPUT, TIER_INPUT_PATCH
 from transforms.counted_days import Counted, CountedOfSome
 from transforms.fold_days import LEDGER_SCHEMA
@@ -38,7 +38,7 @@ from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.reference import Expected, Population
 from transforms.kernels.windows import DayBlock, Windows, date_of
-from transforms.patches import OUT, RANKED, Concerned, MartPatch, merged, plain, rewritten, stretches, tier_inputs
+from transforms.patches import OUT, RANKED, Concerned, merged, patched, plain, rewritten, stretches, tier_inputs
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
 from transforms.tariffs import valuer
@@ -171,8 +171,7 @@ class _Shard:
         block = tier_input(some.slots, np.where(inside, category, OUT).astype(np.int8), names, full)
         entry = self.state.by_day(TIER_INPUT_PATCH).get(day)
         if entry is not None:
-            held = pa.Table.from_batches([self.state.store.read_block(entry)])
-            block = merged(held, pa.Table.from_batches([block])).to_batches()[0]
+            block = one_batch(merged(self.state.store.read_block(entry), pa.Table.from_batches([block])))
         self.inputs.append((day, block))
         return block
 
@@ -198,15 +197,15 @@ class _Shard:
         sums = {name: column.copy() for name, column in windows.sums.items()}  # they roll on in place
         new = pa.table({"slot": self.some.slots.astype(np.int32), **sums})
         held = [self.state.store.read_block(e) for e in self.state.entries.get("windows_patch", []) if e.first == day]
-        return merged(held[0] if held else None, new).combine_chunks().to_batches()[0]
+        return one_batch(merged(held[0] if held else None, new))
 
     def _report(self) -> None:
         place, shard, plan = self.place, self.shard, self.plan
         entries, drops = self.days.close(place, shard), list[str]()
         self.patches = write_tier_inputs(place, TIER_INPUT_PATCH, shard, self.inputs)
         for day, sums in self.sums:
-            path = place.path("windows_patch", shard, "arrow").removesuffix(".arrow")
-            entries += place.store().write_blocks(f"{path}-{day}.arrow", "windows_patch", shard, [(day, sums)])
+            path = place.path("windows_patch", shard, "arrow", day)
+            entries += place.store().write_blocks(path, "windows_patch", shard, [(day, sums)])
         none = self._keys(plan.first, np.zeros(0, np.int64))
         for stretch in stretches(plan.ends, plan.first, plan.last):
             days = list(range(max(stretch[0], plan.first), stretch[1] + 1))
@@ -219,7 +218,7 @@ class _Shard:
                 gone = pa.concat_tables([none, *(gone for gone, _ in made)])
                 rows = pa.concat_tables([relation.schema.empty_table(), *(rows for _, rows in made)])
                 if gone.num_rows:
-                    new, old = MartPatch(place, shard, self.state, self.slots, kind).write(stretch, gone, rows)
+                    new, old = patched(place, shard, kind, self.state, stretch, self.slots, gone, rows)
                     entries, drops = entries + new, drops + old
             rows = pa.concat_tables(
                 [VEE_RESULTS.schema.empty_table(), *(self.judged[d] for d in days if d in self.judged)]

@@ -23,24 +23,24 @@ from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
 from transforms.blocks import Grouped, by_kind, concat
+from transforms.checkpoints import TIER_INPUT
 from transforms.fold_tiers import (
     TIER_STATE,
     Boundaries,
     boundaries,
     closed_table,
     current_table,
-    inside_cuts,
     load_tiers,
     migrations_table,
+    ranks_alike,
     tier_columns,
+    tier_day,
     tiers_batch,
 )
 from transforms.kernels.reference import NEVER
 from transforms.kernels.tiers import (
     NONE,
     Closed,
-    Day,
-    Inside,
     Migrations,
     TierState,
     assign_tiers,
@@ -150,7 +150,7 @@ class _Shard:
         """Day by day; reports what was written."""
         plan = self.plan
         carried, held = self._carried()
-        inputs = tier_inputs(self.state, plan.first - 1) if plan.first - 1 in self.state.by_day("tier_input") else None
+        inputs = tier_inputs(self.state, plan.first - 1) if plan.first - 1 in self.state.by_day(TIER_INPUT) else None
         for day in range(plan.first, plan.last + 1):
             before, inputs = inputs, tier_inputs(self.state, day)
             who = self._who(day, inputs, held)
@@ -162,22 +162,17 @@ class _Shard:
         assert inputs is not None
         self._carry_on(held, carried)
         self._write(inputs)
-        self.place.report(
-            Commit("tiers", self.shard, tuple(self.entries), ("mart:customer_tiers_current",), drops=tuple(self.drops))
-            if self.plan.last == self.plan.through
-            else Commit("tiers", self.shard, tuple(self.entries), drops=tuple(self.drops))
-        )
+        replaces = ("mart:customer_tiers_current",) if plan.last == plan.through else ()
+        self.place.report(Commit("tiers", self.shard, tuple(self.entries), replaces, drops=tuple(self.drops)))
 
     # --- who ---------------------------------------------------------------------------------------------------------
     def _who(self, day: int, inputs: pa.RecordBatch, held: Int) -> Int:
         """The accounts that have to be looked at on a day. (k,) slots, ascending."""
-        policy, before = self.policy.on(date_of(day)), self.policy.on(date_of(day - 1))
         slot = numpy(inputs.column("slot"), np.int64)
-        values, _ = plain(inputs.column(policy.abc.metric))
+        values, _ = plain(inputs.column(self.policy.on(date_of(day)).abc.metric))
         category = inputs.column("category").to_numpy()
         between = np.zeros(len(slot), np.bool_)
-        same = (policy.abc.metric, policy.abc.scope) == (before.abc.metric, before.abc.scope)
-        for number in (day, day - 1) if same else (day,):
+        for number in (day, day - 1) if ranks_alike(self.policy, day) else (day,):
             for scope in {scope for of, scope in (*self.old, *self.new) if of == number}:
                 rows = slice(None) if scope == "all" else category == CATEGORIES.index(scope.split("=")[1])
                 between[rows] |= passed_over(values[rows], self.old.get((number, scope)), self.new.get((number, scope)))
@@ -214,21 +209,14 @@ class _Shard:
     # --- a day -------------------------------------------------------------------------------------------------------
     def _assign(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch) -> None:
         """Move some accounts on by a day. tiers: theirs, changed in place."""
-        policy, before = (self.policy.on(date_of(d)) for d in (day, day - 1))
         slot = numpy(inputs.column("slot"), np.int64)
         at = np.searchsorted(slot, who)
         here = np.flatnonzero(slot[np.minimum(at, len(slot) - 1)] == who) if len(slot) else np.zeros(0, np.int64)
-        rows = at[here]
-        columns = tier_columns(inputs, rows)
-        values = np.ma.filled(columns[policy.abc.metric], 0)
         ids = self.slots.ids.take(pa.array(who[here]))
-        ask = (values, ids, columns["category"], policy.abc.scope)
-        today = inside_cuts(*ask, day, self.new) or Inside(*(np.zeros(len(here), np.bool_) for _ in range(6)))
-        same = (policy.abc.metric, policy.abc.scope) == (before.abc.metric, before.abc.scope)
-        yesterday = inside_cuts(*ask, day - 1, self.new) if same else None
-        ended, moved = assign_tiers(tiers, Day(day, policy, before, here, columns, today, yesterday))
+        known = tier_day(day, self.policy, here, ids, tier_columns(inputs, at[here]), self.new)
+        ended, moved = assign_tiers(tiers, known)
         self.closed.append(replace(ended, slot=who[ended.slot]))
-        self.moved.append((day, replace(moved, slot=who[moved.slot]), policy.version))
+        self.moved.append((day, replace(moved, slot=who[moved.slot]), known.policy.version))
         self.seen.append(who << 32 | day)
 
     def _otherwise(self, day: int, who: Int, tiers: TierState) -> tuple[Int, TierState]:
@@ -250,9 +238,8 @@ class _Shard:
         if len(held) == 0:
             return
         put(tiers, held, carried)
-        path = self.place.path("tiers", self.shard, "arrow").removesuffix(".arrow")
-        blocks = [(day, tiers_batch(tiers))]
-        self.entries += self.state.store.write_blocks(f"{path}-{day}.arrow", "tiers", self.shard, blocks)
+        path, blocks = self.place.path("tiers", self.shard, "arrow", day), [(day, tiers_batch(tiers))]
+        self.entries += self.state.store.write_blocks(path, "tiers", self.shard, blocks)
 
     def _carry_on(self, held: Int, carried: TierState) -> None:
         """For the days after these: who is otherwise than published, and what they are."""

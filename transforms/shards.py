@@ -27,9 +27,10 @@ class Place:
         """The warehouse's files."""
         return Store(self.root)
 
-    def path(self, kind: str, shard: int, suffix: str) -> str:
-        """The relative path of a file of this run."""
-        return f"{self.folder}/{kind.replace(':', '-')}/{shard:04d}.{suffix}"
+    def path(self, kind: str, shard: int, suffix: str, day: int | None = None) -> str:
+        """The relative path of a file of this run. day: where a shard has several of the kind, the day that it begins with."""
+        part = "" if day is None else f"-{day}"
+        return f"{self.folder}/{kind.replace(':', '-')}/{shard:04d}{part}.{suffix}"
 
     def report(self, commit: Commit) -> None:
         """Write what a stage has done."""

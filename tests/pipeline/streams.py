@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import apache_beam as beam
 
 from pipelines.cut import NO_LIMIT
@@ -11,7 +13,7 @@ from pipelines.runner import new_pipeline
 from pipelines.stream import Session, begin, take_over
 from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import Warehouse
-from tests.pipeline.bureau import Bureau
+from tests.pipeline.bureau import Bureau, Row
 from transforms.epochs import parcels
 from transforms.inbox import Cut, RouteDelivery, cut_path, landed_folder
 from transforms.parts import file_part
@@ -63,6 +65,14 @@ class Epochs:
                 p | "Plans" >> beam.Create(plans, reshuffle=False),
             )
             stream(p, inbound, place, config.policy, config.settings.retention, self.session.snapshot)
+
+    def take_all(self, portions: Iterable[Iterable[tuple[str, Row]]], *, each: bool = False) -> None:
+        """Land and cut portion after portion; run them all, and publish."""
+        for portion in portions:
+            self.bureau.land_all(portion)
+            self.cut()
+        self.run()
+        self.publish(each=each)
 
     def publish(self, *, each: bool = False) -> list[Published]:
         """Publish what was written: epoch by epoch, or at once."""

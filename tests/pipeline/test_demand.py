@@ -126,11 +126,7 @@ def test_a_stream_tells_the_same(tmp_path, bureau):
     streamed = Bureau(tmp_path / "streamed", policy=PEAKY)
     epochs = Epochs(streamed)
     events = world()
-    for some in (events[:9], events[9:]):
-        streamed.land_all(some)
-        epochs.cut()
-    epochs.run()
-    epochs.publish(each=True)
+    epochs.take_all((events[:9], events[9:]), each=True)
     for who in ("shop", "works"):
         assert demand(streamed, who, 3) == demand(bureau, who, 3)
     streamed.check()

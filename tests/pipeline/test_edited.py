@@ -127,12 +127,7 @@ def test_a_stream_edits_as_a_run_does(bureau, tmp_path):
     portions = [[e for e in EVENTS if e not in EVENTS[-4:]], EVENTS[-4:], [reading("m", day(7), 12_000, 2)]]
     streamed.land_all(portions[0])
     streamed.run()
-    epochs = Epochs(streamed)
-    for portion in portions[1:]:
-        streamed.land_all(portion)
-        epochs.cut()
-    epochs.run()
-    epochs.publish()
+    Epochs(streamed).take_all(portions[1:])
     bureau.land_all(portions[2])
     bureau.run()
     assert edited(streamed) == {8: (0.5, 0, 0, 0), 14: (90, 12, 1, 1), 15: (50, 10, 1, 1)}

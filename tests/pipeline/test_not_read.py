@@ -72,12 +72,7 @@ def test_a_stream_knows_them_as_a_run_does(bureau, tmp_path):
     portions = [[*KNOWN, *WEEK, *OTHER], [reading("m", day(8), 9_000)], [reading("o", day(10), 10_000)]]
     bureau.land_all(portions[0])
     bureau.run()  # the stream starts from a state that has them
-    epochs = Epochs(bureau)
-    for portion in portions[1:]:
-        bureau.land_all(portion)
-        epochs.cut()
-    epochs.run()
-    epochs.publish()
+    Epochs(bureau).take_all(portions[1:])
     for portion in portions:
         runs.land_all(portion)
         runs.run()
@@ -95,10 +90,6 @@ def test_a_stream_begins_anew_where_the_calendar_begins_later(bureau):
     """m turns out to have been installed on day 8: what was read before belongs to nobody, and no day before day 8 is left."""
     epochs = Epochs(bureau)
     later = [meter("m", "A", LONG_AGO, LONG_AGO, 2), meter("m", "A", day(8))]
-    for portion in ([*KNOWN[:2], *WEEK, reading("m", day(7), 1_000)], [reading("m", day(8), 2_000)], later):
-        bureau.land_all(portion)
-        epochs.cut()
-    epochs.run()
-    epochs.publish()
+    epochs.take_all(([*KNOWN[:2], *WEEK, reading("m", day(7), 1_000)], [reading("m", day(8), 2_000)], later))
     assert bureau.query(SUMS.format(day(8))) == [(2_000, 0, 0)]
     bureau.check()
