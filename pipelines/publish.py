@@ -22,7 +22,9 @@ from pipelines.marts import Patch, Publication, derive, migration_matrix
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
-from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
+from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, TIER_RESTATEMENTS
+from schemas.policy import PolicyVersion
+from schemas.rule_sql import parts_sql
 from transforms.kernels.windows import date_of, day_of
 from transforms.parts import is_partition
 from transforms.storage import Entry, Store
@@ -169,7 +171,7 @@ class Publisher:
         def paths(kind: str) -> list[str]:
             return [e.path if path is None else self._full(e) for e in generation.of(kind)]
 
-        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL}
+        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL and name != CREDIT_SCORE_PARTS.name}
         extra = {view: paths(kind) for view, kind in ACCEPTED.items()}
         header = generation.header
         publication = Publication(
@@ -179,7 +181,8 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches)
+        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text in header.get("policy") or ())
+        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
 
 
 def generation_of(marts: Path) -> int | None:

@@ -148,6 +148,24 @@ FEATURES = Relation(
         Column("beyond_terms_365d_days", WH, "Days beyond terms, summed over those bills", "days", minimum=0),
         Column("mean_beyond_terms_365d_milli", PPM, "Mean days beyond terms; null where no bill fell due",
                "thousandths of a day", nullable=True, minimum=0),
+        Column("credit_score", COUNT, "Credit score by the scorecard of the policy; null where it has none", "points", nullable=True,
+               minimum=0, maximum=100),
+    ),
+)  # fmt: skip
+
+CREDIT_SCORE_PARTS = Relation(
+    "credit_score_parts",
+    "What each credit score in `features` is made of: the parts of the scorecard, and its demerits.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("part", TEXT, "The part of the scorecard, or the demerit", key=True),
+        Column("column", TEXT, "The column of features that it goes by; null where a demerit goes by conditions alone", nullable=True),
+        Column("value", WH, "Its value", "unit of the column", nullable=True),
+        Column("points", COUNT, "Points before the weight; negative: taken off", "points", minimum=-100, maximum=100),
+        Column("weight", COUNT, "Weight of the part; null: a demerit, which has none", nullable=True, minimum=1, maximum=100),
+        Column("hundredths", COUNT, "What it adds to the score; all parts together, rounded down and at least 0, are the score",
+               "hundredths of a point"),
     ),
 )  # fmt: skip
 
@@ -182,6 +200,7 @@ CUTOFFS = Relation(
 _TIER = (
     Column("tier", TEXT, "Value tier", values=TIERS),
     Column("abc", TEXT, "ABC class, with entry and exit thresholds applied", values=CLASSES),
+    Column("credit_grade", TEXT, "Credit grade", values=CLASSES),
     Column("tier_since", DAY, "First day of the present run of this tier"),
     Column("rule", TEXT, "The tier rule that decided on the first day of the row, or stay"),
     Column("policy_version", TEXT, "Policy version in force on the first day of the row"),
@@ -190,7 +209,7 @@ _VALID_FROM = Column("valid_from", DAY, "First service day of the row", key=True
 
 CUSTOMER_TIERS = Relation(
     "customer_tiers",
-    "Tier history: one row per account and run of days with the same tier and class (SCD2).",
+    "Tier history: one row per account and run of days with the same tier, class and credit grade (SCD2).",
     (
         ACCOUNT,
         _VALID_FROM,
@@ -204,10 +223,9 @@ CUSTOMER_TIERS_CURRENT = Relation(
     "The tier of every account in the population on the last published service day.",
     (
         ACCOUNT,
-        Column("valid_from", DAY, "First service day of the present tier and class"),
+        Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
         Column("category", TEXT, "Customer category", values=CATEGORIES),
         *_TIER,
-        Column("credit_grade", TEXT, "Credit grade on the day", values=CLASSES),
     ),
 )
 
@@ -411,7 +429,7 @@ PIPELINE_RUNS = Relation(
 MARTS = {
     relation.name: relation
     for relation in (
-        DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
+        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, READING_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pipelines import oracle
 from schemas import inbound
+from schemas.conditions import Condition
 from schemas.marts import MARTS
-from schemas.policy import Condition, parse_policy
+from schemas.policy import parse_policy
 from tests.oracles import ledger as clerk
 from tests.oracles import whole
 from tests.oracles.worlds import (

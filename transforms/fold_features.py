@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
+from schemas.scorecard import SCORE
 from schemas.vee import SEVERITIES, VEE_RULES
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.checkpoints import TIER_INPUT
@@ -29,6 +30,7 @@ from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger, credit_features
 from transforms.kernels.order_statistics import ladder
 from transforms.kernels.reference import Expected
+from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
@@ -70,8 +72,7 @@ def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
     """The feature columns that the policy in force on a day reads, its metric first."""
     version = policy.on(day)
-    rules = [*version.credit_grades, *version.tiers]
-    used = {c.column for rule in rules for c in rule.when if c.column not in CODES}
+    used = {name for name in version.reads() if name not in CODES}
     return (version.abc.metric, *sorted(used - {version.abc.metric}))
 
 
@@ -127,7 +128,7 @@ class FoldFeaturesShard(beam.DoFn):
             windows.roll(days.load, worth)
             ledger.advance(day)
             rows = np.flatnonzero(inside)
-            values = day_values(windows, ledger, expected, rows)
+            values = day_values(windows, ledger, expected, rows, version, category)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -159,10 +160,16 @@ def _dated(entry: Entry, day: int) -> Entry:
     return replace(entry, first=day, last=day) if entry.first < 0 else entry
 
 
-def day_values(windows: Windows, ledger: Ledger, expected: Expected, rows: Any) -> dict[str, Any]:
-    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and ledger stand at."""
+def day_values(
+    windows: Windows, ledger: Ledger, expected: Expected, rows: Any, version: PolicyVersion, category: Any
+) -> dict[str, Any]:
+    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and ledger stand at.
+
+    version: of the policy, in force on that day; category: codes, by slot.
+    """
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
-    return values | {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+    values |= {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+    return values | {SCORE: credit_score(version.credit_score, values | {"category": category[rows]}, len(rows))}
 
 
 def load_windows(state: State, first: int) -> Windows:

@@ -189,8 +189,8 @@ def closed_table(closed: list[Closed], slots: Slots, names: pa.Array) -> pa.Tabl
     c = Closed(**{f: np.concatenate([getattr(part, f) for part in closed]) for f in fields})
     columns = {
         "account_id": slots.ids.take(pa.array(c.slot)), "valid_from": _dates(c.valid_from), "valid_to": _dates(c.valid_to),
-        "tier": _codes(c.tier, TIERS), "abc": _codes(c.abc, CLASSES), "tier_since": _dates(c.since),
-        "rule": names.take(pa.array(c.rule)), "policy_version": names.take(pa.array(c.version)),
+        "tier": _codes(c.tier, TIERS), "abc": _codes(c.abc, CLASSES), "credit_grade": _codes(c.grade, CLASSES),
+        "tier_since": _dates(c.since), "rule": names.take(pa.array(c.rule)), "policy_version": names.take(pa.array(c.version)),
     }  # fmt: skip
     return pa.table([columns[name] for name in CUSTOMER_TIERS.schema.names], schema=CUSTOMER_TIERS.schema)
 

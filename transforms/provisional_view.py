@@ -90,14 +90,16 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     columns = consumption_features(windows, load_expected(state), np.arange(n))
     _, category = load_population(state).on(entry.first, n)
     tiers = state.store.read_block(state.entries["tiers"][0])
-    tier, abc, since = (
+    tier, abc, grade, since = (
         np.r_[numpy(tiers.column(name)), np.full(n - tiers.num_rows, NONE, np.int32)]
-        for name in ("tier", "abc", "since")
+        for name in ("tier", "abc", "grade", "since")
     )
-    rules = [rule for version in policy.versions for rule in (*version.credit_grades, *version.tiers)]
-    read = {condition.column for rule in rules for condition in rule.when}
+    read = {name for version in policy.versions for name in version.reads()}
+    read |= {name for version in policy.versions if version.credit_score for name in version.credit_score.columns()}
     dense = {name: feature_column(column) for name, column in columns.items() if name in read} | {"category": category}
-    return Base(entry.first, tier.astype(np.int8), abc.astype(np.int8), since.astype(np.int32), dense)
+    return Base(
+        entry.first, tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32), dense
+    )
 
 
 def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:

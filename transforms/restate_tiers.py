@@ -44,7 +44,6 @@ from transforms.kernels.tiers import (
     Migrations,
     TierState,
     assign_tiers,
-    grades_of,
     rule_candidates,
 )
 from transforms.kernels.windows import date_of
@@ -89,12 +88,13 @@ class Published:
         self._ends = numpy(pc.fill_null(rows["valid_to"].cast(pa.int32()), NEVER), np.int32)
         self._columns = {
             "tier": named("tier", TIERS).astype(np.int8), "abc": named("abc", CLASSES).astype(np.int8),
+            "grade": named("credit_grade", CLASSES).astype(np.int8),
             "valid_from": numpy(rows["valid_from"], np.int32), "since": numpy(rows["tier_since"], np.int32),
             "rule": named("rule", self.names), "version": named("policy_version", self.names),
         }  # fmt: skip
 
     def on(self, day: int, slots: Int) -> TierState:
-        """The tiers of some accounts on a day; grade and candidate are not told. slots: (k,)."""
+        """The tiers of some accounts on a day; the candidate is not told. slots: (k,)."""
         at = np.searchsorted(self._key, slots << 32 | day, side="right") - 1
         found = np.zeros(len(slots), np.bool_)
         if len(self._key):
@@ -197,13 +197,12 @@ class _Shard:
         return tiers
 
     def _complete(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch, some: Any) -> None:
-        """Grade and candidate follow from a day's columns and class; they are not published. some: (k,) whose."""
+        """The candidate follows from a day's columns, class and grade; it is not published. some: (k,) whose."""
         policy = self.policy.on(date_of(day))
         slot = numpy(inputs.column("slot"), np.int64)
         at = np.minimum(np.searchsorted(slot, who), len(slot) - 1)
         mine = np.flatnonzero(some & (slot[at] == who) & (tiers.tier != NONE)) if len(slot) else np.zeros(0, np.int64)
         columns = tier_columns(inputs, at[mine])
-        tiers.grade[mine] = grades_of(policy, columns, len(mine))
         tiers.candidate[mine] = rule_candidates(policy, columns, tiers.abc[mine], tiers.grade[mine])[1]
 
     # --- a day -------------------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ class _Shard:
         published = self.published.on(day, who)
         differs = np.isin(who, self.concerned)
         for name in FIELDS:
-            if name not in ("grade", "candidate"):  # they follow from the day's columns, which are as they were
+            if name != "candidate":  # it follows from the day's columns, which are as they were, and the others
                 differs |= getattr(tiers, name) != getattr(published, name)
         out = TierState(**{name: getattr(tiers, name)[differs] for name in FIELDS}, names=tiers.names)
         return who[differs], out

@@ -61,10 +61,11 @@ SELECT
     ppm(bills_on_time_365d, bills_due_365d) AS on_time_365d_ppm,
     coalesce(beyond_settled + unsettled * (today() - DATE '1970-01-01') - unsettled_due, 0)::BIGINT AS beyond_terms_365d_days,
     beyond_terms_365d_days * 1000 // nullif(bills_due_365d, 0) AS mean_beyond_terms_365d_milli,
-    p.slot
+    NULL::INTEGER AS credit_score, p.slot
 FROM population p
 JOIN account_key k USING (slot)
 LEFT JOIN sums USING (slot)
 LEFT JOIN variation USING (slot)
 LEFT JOIN expected USING (slot)
 LEFT JOIN ledger_row USING (slot);
+UPDATE feature SET credit_score = {{score}};

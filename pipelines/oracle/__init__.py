@@ -13,8 +13,10 @@ from importlib import resources
 
 import duckdb
 
+from schemas.conditions import Condition
 from schemas.inbound import CATEGORIES
-from schemas.policy import Condition, Policy, PolicyVersion
+from schemas.policy import Policy, PolicyVersion
+from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.vee import VEE_RULES
 
 LEDGER_COLUMNS = frozenset({
@@ -35,10 +37,6 @@ EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
 
 _ALL_DELIVERIES = (1 << 31) - 1
-_OPERATORS = {
-    "at_least": ">=", "at_most": "<=", "above": ">", "below": "<",
-    "equals": "=", "one_of": "IN", "not_one_of": "NOT IN",
-}  # fmt: skip
 
 
 def calendar(
@@ -92,6 +90,8 @@ def recompute(
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
     con.execute(_sql("s4_features"))
+    for policy_version in policy.versions:
+        con.execute(_sql("s4_score", **_texts(policy_version)))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
     con.execute(_sql("s5_cutoffs"))
     con.execute(_sql("s8_calendar"))
@@ -102,20 +102,6 @@ def recompute(
     con.execute(_sql("s7_tiers"))
     for policy_version in policy.versions:
         con.execute(_sql("s7_migrations", **_texts(policy_version)))
-
-
-def condition_sql(condition: Condition) -> str:
-    """A policy condition as SQL, on the columns of features and on `abc`, `credit_grade`. Null does not hold."""
-    values = ", ".join(map(literal, condition.values))
-    text = f"{condition.column} {_OPERATORS[condition.op]} ({values})"
-    return f"({condition.column} IS NULL OR {text})" if condition.or_null else text
-
-
-def literal(value: str | int | date) -> str:
-    """A value as an SQL literal."""
-    if isinstance(value, date):
-        return f"DATE '{value.isoformat()}'"
-    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
 
 
 def _sql(name: str, **texts: str) -> str:
@@ -193,6 +179,7 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
         "policy_version": literal(version.version),
         "metric": version.abc.metric,
         "scope": "'all'" if version.abc.scope == "all" else "'category=' || f.category",
+        "score": score_sql(version.credit_score),
         "grade": _first_that_holds((grade.grade, grade.when) for grade in version.credit_grades),
         "candidate_rule": _first_that_holds((rule.rule, rule.when) for rule in tiers),
         "tier": _case("candidate_rule", ((rule.rule, literal(rule.tier)) for rule in tiers)),

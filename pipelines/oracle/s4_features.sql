@@ -40,7 +40,8 @@ SELECT
     coalesce(l.bills_on_time_365d, 0) AS bills_on_time_365d,
     oracle.ppm(l.bills_on_time_365d, l.bills_due_365d) AS on_time_365d_ppm,
     coalesce(l.beyond_terms_365d_days, 0) AS beyond_terms_365d_days,
-    oracle.floor_div(l.beyond_terms_365d_days * 1000, nullif(l.bills_due_365d, 0)) AS mean_beyond_terms_365d_milli
+    oracle.floor_div(l.beyond_terms_365d_days * 1000, nullif(l.bills_due_365d, 0)) AS mean_beyond_terms_365d_milli,
+    NULL::INTEGER AS credit_score -- s4_score.sql
 FROM oracle.population p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
 JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date

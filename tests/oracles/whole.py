@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from datetime import timedelta
 from fractions import Fraction
-from math import ceil, isqrt
+from math import ceil, floor, isqrt
 
 from schemas.inbound import CATEGORIES
 from tests.oracles import ledger
@@ -177,7 +177,9 @@ class World:
             for account, row in today.items():
                 before = days.get((account, day - ONE))
                 abc = abc_class(version, cutoffs[day], before and before["abc"], account, row)
-                grade = next(g.grade for g in version.credit_grades if holds(g.when, row))
+                row["credit_score"] = score_of(version.credit_score, row)
+                graded = row | {"credit_grade_before": before and before["credit_grade"]}
+                grade = next(g.grade for g in version.credit_grades if holds(g.when, graded))
                 rule = choose(version, row, abc, grade)
                 tier, name, since = rule.tier, rule.rule, day
                 if before:
@@ -252,6 +254,28 @@ def condition_holds(condition, value):
     if condition.op == "not_one_of":
         return value not in condition.values
     return COMPARE[condition.op](value, condition.values[0])
+
+
+def score_of(card, row):
+    if card is None:
+        return None
+    total = Fraction(0)
+    for part in card.parts:
+        value = row[part.column]
+        if value is None:
+            points = part.if_null
+        else:
+            points = next(
+                b.points
+                for b in part.bins
+                if (b.at_least is None or value >= b.at_least) and (b.at_most is None or value <= b.at_most)
+            )
+        total += Fraction(part.weight * points, 100)
+    score = floor(total)
+    for demerit in card.demerits:
+        if holds(demerit.when, row):
+            score -= min(demerit.points * (row[demerit.per] or 0 if demerit.per else 1), demerit.at_most)
+    return max(score, 0)
 
 
 def choose(version, row, abc, grade):

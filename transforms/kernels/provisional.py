@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.conditions import STAY
 from schemas.inbound import LEDGER_EVENTS
-from schemas.marts import CLASSES, TIERS
-from schemas.policy import STAY, Policy
+from schemas.policy import Policy
+from schemas.scorecard import SCORE
 from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
-from transforms.kernels.tiers import first_match
+from transforms.kernels.score import credit_score
+from transforms.kernels.tiers import grades_of, rule_candidates
 from transforms.kernels.windows import date_of
 
 Int8 = npt.NDArray[np.int8]
@@ -84,6 +86,7 @@ class Base:
     day: int
     tier: Int8
     abc: Int8
+    grade: Int8
     since: Int32
     columns: Mapping[str, npt.NDArray[Any]]
 
@@ -138,10 +141,9 @@ def _decide(
     """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
     version, n = policy.on(date_of(day)), len(slots)
     columns = {name: column[slots] for name, column in base.columns.items()} | credit_features(ledger)
-    grades = first_match(version.credit_grades, columns, n)
-    grade = np.array([CLASSES.index(g.grade) for g in version.credit_grades], np.int8)[grades]
-    number = first_match(version.tiers, {**columns, "abc": base.abc[slots], "credit_grade": grade}, n)
-    candidate = np.array([TIERS.index(r.tier) for r in version.tiers], np.int8)[number]
+    columns |= {SCORE: credit_score(version.credit_score, columns, n)}
+    grade = grades_of(version, columns, base.grade[slots])
+    number, candidate = rule_candidates(version, columns, base.abc[slots], grade)
     immediate = np.array([r.immediate for r in version.tiers], np.bool_)[number]
     may_move = immediate | (day - base.since[slots] >= version.min_stay_days)
     tier = np.where(may_move, candidate, base.tier[slots]).astype(np.int8)
