@@ -655,9 +655,10 @@ def paying_late(con, rules=None):
 def test_a_risk_is_immediate_and_the_way_back_takes_the_minimum_stay(con):
     paying_late(con)
     assert con.execute("SELECT * EXCLUDE (account_id) FROM oracle.customer_tiers ORDER BY valid_from").fetchall() == [
-        (day("2016-01-01"), day("2016-01-03"), "high", "A", day("2016-01-01"), "big", "1"),
-        (day("2016-01-04"), day("2016-01-06"), "low_risk", "A", day("2016-01-04"), "risky", "1"),
-        (day("2016-01-07"), None, "high", "A", day("2016-01-07"), "big", "1"),
+        (day("2016-01-01"), day("2016-01-03"), "high", "A", "B", day("2016-01-01"), "big", "1"),
+        (day("2016-01-04"), day("2016-01-05"), "low_risk", "A", "C", day("2016-01-04"), "risky", "1"),
+        (day("2016-01-06"), day("2016-01-06"), "low_risk", "A", "B", day("2016-01-04"), "stay", "1"),
+        (day("2016-01-07"), None, "high", "A", "B", day("2016-01-07"), "big", "1"),
     ]
     assert history(con, "a", "rule") == ["big"] * 3 + ["risky"] * 2 + ["stay"] + ["big"] * 3
     assert migrations(con, "a") == [

@@ -92,9 +92,21 @@ versions:
       rule: cumulative_share
       cuts: {A: 50 %, B: 90 %}
       buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
+    credit_score:
+      parts:
+        - part: punctual
+          column: on_time_365d_ppm
+          weight: 70
+          bins: [{at_least: 900000, points: 100}, {at_least: 500000, points: 45}, {points: 0}]
+          if_null: 60
+        - {part: owed, column: overdue_91_minor, weight: 30, bins: [{at_most: 0, points: 90}, {points: 15}]}
+      demerits:
+        - {demerit: open, points: 7, per: bills_due_365d, at_most: 20, when: [{column: overdue_minor, above: 0}]}
+        - {demerit: not_read, points: 3, when: [{column: coverage_7d_ppm, below: 700000}]}
     credit_grades:
       - {grade: C, when: [{column: overdue_minor, above: 0}]}
-      - {grade: A, when: [{column: on_time_365d_ppm, at_least: 900000}]}
+      - grade: A
+        when: [{column: credit_score, at_least: 90}, {column: credit_grade_before, not_one_of: [C], or_null: true}]
       - {grade: B}
     tiers:
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
