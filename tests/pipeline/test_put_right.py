@@ -146,6 +146,57 @@ def test_rows_that_retention_hides_are_put_right_and_those_that_are_gone_stay_so
     bureau.check()
 
 
+# --- few accounts up to a day, many after it
+
+
+def test_days_are_put_right_for_few_up_to_a_checkpoint_and_from_there_made_anew_for_all(
+    tmp_path, corrections, monkeypatch
+):
+    monkeypatch.setattr(pipelines.restate, "MOST_PPM", 340_000)  # two of six
+    bureau = opened(tmp_path / "bureau")
+    bureau.land_all([*used(69, revision=2, times=3), *used(67, revision=2, only=("one",), times=2)])
+    report = bureau.run()
+    assert (report.days, report.days_by_account) == (3, 0)  # two days for some alone: not worth it
+    told = []
+    bureau.land_all([*used(12, revision=2, only=("three",), times=3), *used(40, revision=2, only=("six",), times=2)])
+    bureau.land_all([row for number in (67, 68) for row in used(number, revision=3, times=4)])
+    bureau.land_all(used(70))
+    report = bureau.run(progress=lambda what, done, of: told.append(what))
+    assert (report.restated_from, report.days, report.days_by_account) == (day(12), 59, 55)
+    assert corrections[-1][1] == day_of(day(66))
+    assert [what for what in told if "service days" in what][-1] == f"service days to {day(70)}"
+    assert f"service days to {day(66)}, again" in told
+    bureau.check()
+    assert_balanced(bureau)
+    found = kinds(bureau)
+    assert found["patch:features"]
+    entries = Warehouse(bureau.config.warehouse).load().entries
+    assert max(e.last for e in entries if e.kind == "patch:features") == day_of(day(66))
+
+    # Two more are concerned, of days not so old; then everybody, of old days.
+    bureau.land_all([*used(50, revision=2, times=2), *used(20, revision=2, only=("three",), times=2), *used(71)])
+    report = bureau.run()
+    assert (report.days, report.days_by_account) == (52, 30)  # up to the end of a month, before day 50
+    bureau.check()
+    bureau.land_all([*used(13, revision=2, times=3), *used(70, revision=2, only=("one",))])
+    report = bureau.run()
+    assert report.days_by_account == 0
+    bureau.check()
+    assert not {"patch:features", "tier_input_patch", "windows_patch"} & kinds(bureau).keys()
+
+
+def test_another_policy_within_the_days_that_a_correction_reaches(tmp_path, corrections):
+    """Days up to it are put right for the account concerned, and those after are made anew under it."""
+    bureau = opened(tmp_path / "bureau")
+    version = POLICY[POLICY.index('  - version: "1"') :]
+    other = version.replace('"1"', '"2"').replace("2000-01-01", f"{day(60)}").replace("wh_7d", "wh_30d")
+    bureau.set_policy(POLICY + other)
+    bureau.land_all(used(12, revision=2, only=("three",), times=3))
+    report = bureau.run()
+    assert (report.days, report.days_by_account) == (58, 38)
+    bureau.check()
+
+
 # --- what else happens to a warehouse that was put right
 
 
