@@ -158,7 +158,8 @@ def test_days_are_put_right_for_few_up_to_a_checkpoint_and_from_there_made_anew_
     report = bureau.run()
     assert (report.days, report.days_by_account) == (3, 0)  # two days for some alone: not worth it
     told = []
-    bureau.land_all([*used(12, revision=2, only=("three",), times=3), *used(40, revision=2, only=("six",), times=2)])
+    bureau.land_all([*used(12, revision=2, only=("three",), times=3), *used(64, revision=2, only=("three",), times=40)])
+    bureau.land_all(used(40, revision=2, only=("six",), times=2))
     bureau.land_all([row for number in (67, 68) for row in used(number, revision=3, times=4)])
     bureau.land_all(used(70))
     report = bureau.run(progress=lambda what, done, of: told.append(what))
