@@ -215,13 +215,17 @@ def test_a_stream_goes_on_from_what_was_put_right(tmp_path, corrections):
     Epochs(streamed).take_all(portions[:1])
     assert kinds(streamed)["windows_patch"]  # of the ends of months that the stream leaned on
     streamed.check()
-    Epochs(streamed).take_all(portions[1:])
+    epochs = Epochs(streamed)
+    epochs.take_all(portions[1:])
     assert "windows_patch" not in kinds(streamed)
     bounded = Bureau(tmp_path / "bounded")
     for rows in (*landed(70, 3), old, *portions):
         bounded.land_all(rows)
     bounded.run()
     assert_equal_marts(streamed.marts, bounded.marts, same_deliveries=True)
+    assert list(bounded.folder.rglob("concerns-*"))
+    stream = streamed.folder / "warehouse" / epochs.session.place.folder
+    assert not list(stream.rglob("concerns-*"))  # nobody would read them
 
 
 def test_days_that_were_put_right_are_withdrawn_and_come_again(tmp_path, corrections):
@@ -321,6 +325,34 @@ def test_days_whose_tier_inputs_are_gone_are_made_anew_for_everybody(tmp_path, c
     inputs = {e.first for e in Warehouse(bureau.config.warehouse).load().of("tier_input")}
     assert inputs == {day_of(day(number)) for number in range(70 - kept, 70)}
     bureau.check()
+
+
+@pytest.mark.slow
+def test_patches_of_corrections_day_after_day_are_bounded_by_what_they_are_laid_over(tmp_path, corrections):
+    bureau = opened(
+        tmp_path / "bureau", ("shards: 4", "shards: 1"), ("features: 4000", "features: 15"),
+        ("retention:\n", "retention:\n  tier_inputs: 30\n"), last=30, daily=0,
+    )  # fmt: skip
+    bases = {
+        "windows_patch": "windows", "tier_input_patch": "tier_input", "gone:features": "mart:features",
+        "patch:features": "mart:features", "gone:daily_consumption": "mart:daily_consumption",
+        "patch:daily_consumption": "mart:daily_consumption",
+    }  # fmt: skip
+    for number in range(30, 70):
+        late, old = (ACCOUNTS[(number + at) % len(ACCOUNTS)] for at in (0, 1))
+        bureau.land_all(used(number))
+        bureau.land_all(used(number - 4, revision=number, only=(late,), times=1 + number % 3))
+        bureau.land_all(used(number - 20, revision=number, only=(old,), times=1 + number % 4))
+        bureau.run()
+        entries = Warehouse(bureau.config.warehouse).load().entries
+        for patch, base in bases.items():
+            rows = {kind: sum(e.rows for e in entries if e.kind == kind) for kind in (patch, base)}
+            assert rows[patch] <= rows[base]
+            files = {kind: len({e.path for e in entries if e.kind == kind}) for kind in (patch, base)}
+            assert files[patch] <= files[base]
+        if number % 10 == 9:
+            bureau.check()
+    assert len(corrections) == 40
 
 
 @pytest.mark.slow
