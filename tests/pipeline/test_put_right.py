@@ -361,7 +361,8 @@ def test_patches_of_corrections_day_after_day_are_bounded_by_what_they_are_laid_
 def test_worlds_told_day_by_day_and_late(tmp_path_factory, world, seed):
     rng = random.Random(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelines.restate, "MOST_PPM", 10**9)
+        patch.setattr(pipelines.restate, "MOST_PPM", rng.choice((10**9, 300_000)))
+        patch.setattr(pipelines.restate, "LEAST_DAYS", 1)
         patch.setattr(pipelines.restate, "DAYS_AT_ONCE", 7)
         bureau = Bureau(tmp_path_factory.mktemp("world") / "bureau", policy=world.policy)
         n = len(world.events)
