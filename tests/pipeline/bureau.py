@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -177,8 +178,10 @@ class Bureau:
             self.land(source, rows)
 
     # --- running and reading
-    def run(self, through: date | None = None, beam_options: Sequence[str] = (), *, audit: bool = False) -> RunReport:
-        return run(self.config, through=through, beam_options=beam_options, audit=audit)
+    def run(
+        self, through: date | None = None, beam_options: Sequence[str] = (), *, audit: bool = False, **more: Any
+    ) -> RunReport:
+        return run(self.config, through=through, beam_options=beam_options, audit=audit, **more)
 
     @property
     def marts(self) -> Path:
