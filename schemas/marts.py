@@ -339,7 +339,12 @@ VEE_RESULTS = Relation(
         Column("severity", TEXT, "What the policy says is to come of it", values=SEVERITIES),
         Column("as_read_wh", WH, "Energy of the day as it was read", "Wh", minimum=0),
         Column(
-            "limit_wh", WH, "What it is held against; null where the rule has no limit", "Wh", nullable=True, minimum=0
+            "limit_wh",
+            WH,
+            "What it is held against; of `unit_mismatch` the energy in the other unit; null where the rule has no limit",
+            "Wh",
+            nullable=True,
+            minimum=0,
         ),
         Column(
             "after_wh",

@@ -104,6 +104,7 @@ versions:
       - {rule: small, tier: low_small}
     min_stay_days: 2
     vee:
+      unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
       low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}
       capacity: {factor_ppm: 1200000}

@@ -22,7 +22,7 @@ INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
     "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
-    "periods", "tariffs", "corrected_tariffs", "demands",
+    "periods", "tariffs", "corrected_tariffs", "demands", "units",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -212,6 +212,8 @@ class _Maker:
         demand = random.Random(f"{meter_id} demand")  # draws of its own: the rest of a world stays as it is
         has_demand = "demands" in self.has and demand.random() < 0.5
 
+        unit = random.Random(f"{meter_id} unit")
+
         def parts(wh: int) -> dict[str, str]:
             """Energy by period, and fed in, mostly told, and not always what adds up; and the maximum demand."""
             out = {name: kwh(wh * rng.randrange(1, 5) // 4) for name in told if rng.random() < 0.85}
@@ -224,6 +226,8 @@ class _Maker:
                 continue
             wh = level if rng.random() < 0.3 else level * rng.randrange(500, 1500) // 1000
             wh = min(wh * factor if day >= step_on else wh, 50_000_000_000)
+            if "units" in self.has and unit.random() < 0.06:  # another unit than its mapping says
+                wh = wh * 1_000 if wh < 200_000_000 else wh // 1_000
             quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
             self.add(day, reading(meter_id, day, wh, 1, quality, **parts(wh)))
             if self.chance("conflicts", 0.04):
@@ -374,6 +378,7 @@ POLICY_CHANGES = (
 
 
 EDITS = (
+    ("unit_mismatch: {tolerance_ppm", "unit_mismatch: {severity: estimate, tolerance_ppm"),
     ("spike: {factor_ppm", "spike: {severity: estimate, factor_ppm"),
     ("low: {factor_ppm", "low: {severity: reject, factor_ppm"),
     ("capacity: {factor_ppm", "capacity: {severity: estimate, factor_ppm"),
