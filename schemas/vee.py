@@ -133,8 +133,10 @@ VEE_RULES: dict[str, str] = {
 }
 """Rules that a policy sets -> what trips them."""
 
-READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long")
-"""What `reading_exceptions` names: of two indexes, or of one."""
+READING_FAULTS = (
+    "register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long", "multiplier_mismatch",
+)  # fmt: skip
+"""What `reading_exceptions` names: of two indexes, of one, or of a multiplier."""
 
 FIXED_RULES: dict[str, tuple[str, str]] = {
     "duplicate": ("Several values for one meter, day and register.", "The highest revision counts; the others are `superseded`. "
@@ -151,6 +153,8 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                              "`reading_exceptions` names it. In the `meters` reference: the row is in `rejects`."),
     "implausible_demand": ("A maximum demand shown that is, with the multiplier, above 2^37 W.",
                            "It does not count; `reading_exceptions` names it."),
+    "multiplier_mismatch": ("A multiplier told with a register reading that is not the one of the `meters` reference on that day.",
+                            "The multiplier of the reference counts; `reading_exceptions` names the reading, until one is mended."),
     "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",
                       "It waits in `pending`, and counts when the reference tells of it."),
     "off_midnight": ("A time of day too far from midnight: see `within_minutes` in the mapping.", "The row is in `rejects`."),
