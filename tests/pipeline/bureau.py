@@ -25,7 +25,8 @@ Row = tuple[str, ...]
 
 HEADERS = {
     "meter_readings": "meter_id,service_date,energy_kwh,quality,revision,peak_kwh,valley_kwh,reverse_kwh,demand_kw",
-    "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw",
+    "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw,"
+    "multiplier",
     "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
@@ -47,6 +48,7 @@ REGISTERS = """  register_readings:
       index_valley: {column: valley_kwh, unit: kWh}
       index_reverse: {column: reverse_kwh, unit: kWh}
       max_demand: {column: demand_kw, unit: kW}
+      multiplier: {column: multiplier, unit: times}
       quality: {column: quality, map: {A: actual, E: estimated, D: edited}}
     revision: {column: revision}
     known_at: {file_date: "%Y%m%d"}
@@ -105,6 +107,7 @@ versions:
       - {rule: small, tier: low_small}
     min_stay_days: 2
     vee:
+      unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
       low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}
       capacity: {factor_ppm: 1200000}
