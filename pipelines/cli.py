@@ -161,7 +161,8 @@ def run(
             if report.restated_tiers
             else "no tier changed"
         )
-        print(f"Made anew from {report.restated_from}: {changed}.")
+        few = f", {report.days_by_account} days for the accounts concerned alone" if report.days_by_account else ""
+        print(f"Made anew from {report.restated_from}{few}: {changed}.")
     if report.held:
         print(f"Held back: {report.held}.")
     if report.published:

@@ -71,6 +71,11 @@ def _of_topics(standing: Generation, last_delivery: int) -> dict[str, Any]:
     return {"offsets": held.get("offsets", {}), "within": within}
 
 
+def _held_from(entries: Sequence[Entry], mart: str, wanted: int) -> int:
+    """First service day that a mart shows. wanted: that of its retention; its files may begin later, and patches before them."""
+    return max(wanted, min((e.first for e in entries if e.kind == f"mart:{mart}"), default=wanted))
+
+
 def make_generation(
     standing: Generation, entries: Sequence[Entry], config: Config, started: datetime, register: pa.Table,
     calendar: Calendar | None, end: int | None, counts: Mapping[str, Mapping[str, int]], held: str | None,
@@ -90,7 +95,8 @@ def make_generation(
         "started_at": started.isoformat(timespec="seconds"),
         "wattier_version": importlib.metadata.version("wattier"),
         "keep_from": {} if end is None else {
-            "features": end - keep.features + 1, "daily_consumption": end - keep.daily_consumption + 1,
+            "features": _held_from(entries, "features", end - keep.features + 1),
+            "daily_consumption": _held_from(entries, "daily_consumption", end - keep.daily_consumption + 1),
         },
         "stream": dict(stream) if stream is not None else _of_topics(standing, last_delivery),
     }  # fmt: skip

@@ -1,4 +1,7 @@
-"""Past service days put right for the accounts that a delivery concerns, in place of making them anew for all."""
+"""Past service days put right for the accounts that a delivery concerns, in place of making them anew for all.
+
+Up to the newest checkpoint before which few accounts are concerned; from there on days are made anew for all.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ from transforms.tick_stages import TICK_STATE
 MOST_PPM = 100_000
 """Where more accounts than this part are concerned, making the days anew for all costs less."""
 
+LEAST_DAYS = 10
+"""Where days after them are made anew for all, fewer days than these are, too: that takes no second pipeline."""
+
 DAYS_AT_ONCE = 100
 """Days that one pipeline puts right: of each, every shard hands on what it tells of the day's rankings."""
 
@@ -44,39 +50,44 @@ class Concerns:
             if first is not None:
                 self.others_from = first if self.others_from is None else min(self.others_from, first)
 
-    def accounts(self, store: Store, through: int) -> int:
-        """How many accounts they are, up to a day."""
-        found: dict[int, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {}
+    def first_days(self, store: Store) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        """The first day of changes of each account, ascending: (k,)."""
+        found = [np.zeros(0, np.int32)]
+        by_shard: dict[int, list[pa.Table]] = {}
         for entry in self.entries:
-            table = store.read_table(entry).cast(CONCERNS_SCHEMA)
-            mine = table.filter(pc.less_equal(table["first"], through))
-            found.setdefault(entry.shard, []).append(numpy(mine["slot"]))
-        return sum(len(np.unique(np.concatenate(parts))) for parts in found.values())
+            by_shard.setdefault(entry.shard, []).append(store.read_table(entry).cast(CONCERNS_SCHEMA))
+        for tables in by_shard.values():
+            table = pa.concat_tables(tables)
+            slot, first = numpy(table["slot"]), numpy(table["first"])
+            order = np.lexsort((first, slot))
+            found.append(first[order][np.unique(slot[order], return_index=True)[1]])
+        return np.sort(np.concatenate(found))
 
 
-def may_correct(
+def put_right_up_to(
     draft: Draft, store: Store, calendar: Calendar | None, policy: Policy, standing: Standing, decision: Decision,
     concerns: Concerns, shards: int,
-) -> bool:  # fmt: skip
-    """Whether past days can be put right for some accounts alone: all changes are told by account, and few; nothing else
-    makes the days otherwise; and what the days were made of is kept.
+) -> int | None:  # fmt: skip
+    """The last day up to which past days can be put right for some accounts alone; None: all are made anew for everybody.
+
+    It is the last day published, or an earlier checkpoint, from which on days are made anew. Up to there all changes are told
+    by account, and few; nothing else makes the days otherwise; and what the days were made of is kept.
     """
-    through = standing.through
-    if calendar is None or through is None or decision.end is None or not decision.first <= through <= decision.end:
-        return False
-    changed = policy_change(standing.policy, policy)
-    if (changed is not None and changed <= through) or calendar.first != standing.first:
-        return False
-    if concerns.others_from is not None and concerns.others_from <= through:
-        return False
-    if through not in standing.checkpoints:
-        return False
-    oldest = max(decision.first - 1, calendar.first)
-    kept = sum(e.kind == TIER_INPUT and oldest <= e.first <= through for e in draft.entries)
-    if kept != shards * (through - oldest + 1):
-        return False
-    everybody = sum(e.rows for e in draft.entries if e.kind == "account_slots")
-    return concerns.accounts(store, through) * 1_000_000 <= MOST_PPM * everybody
+    through, first = standing.through, decision.first
+    if calendar is None or through is None or decision.end is None or not first <= through <= decision.end:
+        return None
+    if calendar.first != standing.first:
+        return None
+    others = [day - 1 for day in (policy_change(standing.policy, policy), concerns.others_from) if day is not None]
+    most = MOST_PPM * sum(e.rows for e in draft.entries if e.kind == "account_slots") // 1_000_000
+    changed = concerns.first_days(store)
+    few = [day for day in standing.checkpoints if np.searchsorted(changed, day, side="right") <= most]
+    last = max((day for day in few if first <= day <= min([through, *others])), default=None)
+    if last is None or (last < through and last - first + 1 < LEAST_DAYS):
+        return None
+    oldest = max(first - 1, calendar.first)
+    kept = sum(e.kind == TIER_INPUT and oldest <= e.first <= last for e in draft.entries)
+    return last if kept == shards * (last - oldest + 1) else None
 
 
 def spans(checkpoints: Sequence[int], first: int, through: int) -> Iterator[tuple[int, int]]:

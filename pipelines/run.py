@@ -22,7 +22,7 @@ from pipelines.generations import RowCounts, make_generation
 from pipelines.landing import Landed, discover
 from pipelines.plan import Decision, Standing, decide, months_of
 from pipelines.publish import Publisher
-from pipelines.restate import Concerns, Restatement, may_correct, spans
+from pipelines.restate import Concerns, Restatement, put_right_up_to, spans
 from pipelines.warehouse import Draft, Warehouse, commit_point
 from schemas.errors import StateError, WattierError
 from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
@@ -50,7 +50,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class RunReport:
-    """What a run did."""
+    """What a run did. days_by_account: of the days made, those that were put right for the accounts concerned alone."""
 
     generation: int
     through: date | None
@@ -58,6 +58,7 @@ class RunReport:
     files: int = 0
     redelivered: int = 0
     days: int = 0
+    days_by_account: int = 0
     restated_from: date | None = None
     restated_tiers: int = 0
     held: str | None = None
@@ -135,11 +136,14 @@ class _Run:
         decision = decide(calendar, self.config.policy, standing, self.restate, asked)
         end, first, days = decision.end, decision.first, decision.days
         with _Clock() as clock:
-            if may_correct(
+            up_to = put_right_up_to(
                 self.draft, self.warehouse.store, calendar, self.config.policy, standing, decision, self.concerns,
                 self.config.settings.shards,
-            ):  # fmt: skip
-                decision, days = self._restate(decision, standing)
+            )  # fmt: skip
+            by_account = 0 if up_to is None else up_to - first + 1
+            if up_to is not None:
+                decision = self._restate(decision, standing, up_to)
+                days = by_account + decision.days
             if decision.spans:
                 self._tick(decision)
             elif end is None:
@@ -148,7 +152,7 @@ class _Run:
         commit_point("after_tick")
         report = RunReport(
             self.standing.number, date_of(end) if end is not None else None, False, len(landed.deliveries),
-            sum(landed.redelivered.values()), days, counts=counts, seconds=seconds,
+            sum(landed.redelivered.values()), days, by_account, counts=counts, seconds=seconds,
         )  # fmt: skip
         if before is not None and first <= before and (days or end is None):
             report.restated_from = date_of(first)
@@ -225,30 +229,26 @@ class _Run:
             self.draft.prune(keep, end)
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
 
-    def _restate(self, decision: Decision, standing: Standing) -> tuple[Decision, int]:
-        """Put past days right for the accounts concerned. Returns what is left to make, and how many days it all is."""
+    def _restate(self, decision: Decision, standing: Standing, last: int) -> Decision:
+        """Put past days up to `last` right for the accounts concerned. Returns what is left to make."""
         from pipelines.graph import restate
 
-        through, end = standing.through, decision.end
-        assert through is not None
-        assert end is not None
-        held = {kind: min((e.first for e in self._of(kind)), default=through + 1) for kind in PATCHED}
+        assert decision.end is not None
+        held = {kind: min((e.first for e in self._of(kind)), default=last + 1) for kind in PATCHED}
         work = Restatement(self.draft, self.warehouse.store, self.concerns, self.config.settings.shards)
         assert standing.first is not None
         ends = (standing.first - 1, *standing.checkpoints)  # before the first day there is nothing to take up
-        stretches = list(spans(ends, decision.first, through))
+        stretches = list(spans(ends, decision.first, last))
         for number, (a, b) in enumerate(stretches):
             self.progress(f"service days to {date_of(b)}, again", number, len(stretches))
-            plan = Correction(a, b, ends, through, *held.values())
+            plan = Correction(a, b, ends, last, *held.values())
             place = self._place()
             with self._pipeline() as p:
                 states = self._hand_out(place, "accounts", work.states(plan))
                 restate(p, place, self.config.policy, plan, states)
             work.take(place, plan, self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
             self.progress(f"service days to {date_of(b)}, again", number + 1, len(stretches))
-        later = through + 1
-        left = replace(decision, start=later, drop_from=later, spans=tuple(months_of(later, end)))
-        return left, end - decision.first + 1
+        return replace(decision, start=last + 1, drop_from=last + 1, spans=tuple(months_of(last + 1, decision.end)))
 
     def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
         for shard, entries in self._by_shard((*TICK_STATE, *TICK_DAYS, *CHECKPOINT)):

@@ -51,6 +51,13 @@ BESIDE = {**{name: f"{name}_wh" for name in APART}, DEMAND: "max_demand_w"}
 INDEX_COLUMNS = {**{name: f"index_{name}" for name in REGISTERS}, DEMAND: DEMAND}
 """Measures -> the columns of a register reading that hold what the meter shows."""
 
+MULTIPLIER = "multiplier"
+
+KEPT_COLUMNS = {**INDEX_COLUMNS, MULTIPLIER: MULTIPLIER}
+"""What is kept of the register readings of a meter and day: the measures, and the multiplier that the extract tells."""
+
+KEPT = tuple(KEPT_COLUMNS)
+
 METER_READINGS = Relation(
     "meter_readings",
     "Interval energy of one meter on one service day.",
@@ -103,6 +110,15 @@ REGISTER_READINGS = Relation(
             nullable=True,
             minimum=0,
             maximum=INDEX_LIMIT - 1,
+        ),
+        Column(
+            MULTIPLIER,
+            WH,
+            "Multiplier that the extract tells; held against that of `meters`, which is the one that counts",
+            "times",
+            nullable=True,
+            minimum=1,
+            maximum=MULTIPLIER_LIMIT - 1,
         ),
         Column("quality", TEXT, "How the value came about", values=QUALITIES),
         REVISION,

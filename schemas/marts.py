@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import BESIDE, CATEGORIES, DEMAND, MEASURES, PERIODS
+from schemas.inbound import BESIDE, CATEGORIES, DEMAND, KEPT, PERIODS
 from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
@@ -357,7 +357,12 @@ VEE_RESULTS = Relation(
         Column("severity", TEXT, "What the policy says is to come of it", values=SEVERITIES),
         Column("as_read_wh", WH, "Energy of the day as it was read", "Wh", minimum=0),
         Column(
-            "limit_wh", WH, "What it is held against; null where the rule has no limit", "Wh", nullable=True, minimum=0
+            "limit_wh",
+            WH,
+            "What it is held against; of `unit_mismatch` the energy in the other unit; null where the rule has no limit",
+            "Wh",
+            nullable=True,
+            minimum=0,
         ),
         Column(
             "after_wh",
@@ -374,17 +379,18 @@ VEE_RESULTS = Relation(
 READING_EXCEPTIONS = Relation(
     "reading_exceptions",
     "Indexes that no energy follows from: two of one register, one after the other, whose days between have none; or one that its "
-    "meter cannot show. Also maximum demands that no meter can have.",
+    "meter cannot show. Also maximum demands that no meter can have, and multipliers other than that of `meters`, which counts.",
     (
         Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
         Column("service_date", DAY, "Day that the index, of two the later one, closes", key=True),
-        Column("register", TEXT, "Register, or maximum demand", key=True, values=MEASURES),
+        Column("register", TEXT, "Register, or maximum demand, or multiplier", key=True, values=KEPT),
         Column("reason", TEXT, "Reason code", values=READING_FAULTS),
         Column("opened_on", DAY, "Day that the earlier index closes; null where one index is at fault", nullable=True),
         Column(
             "step",
             WH,
-            "Later index less earlier index, before the multiplier; of one index: less the modulus; of a demand: itself",
+            "Later index less earlier index, before the multiplier; of one index: less the modulus; of a demand: itself; of a "
+            "multiplier: less that of `meters`, times",
             "thousandths of a Wh, of a W",
         ),
     ),

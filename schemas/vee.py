@@ -20,6 +20,9 @@ Factor = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Part = Annotated[int, Field(ge=1, le=1_000_000)]
 Wh = Annotated[int, Field(ge=0, le=1 << 44)]
 
+UNIT_TOLERANCE_PPM = 500_000
+"""The widest tolerance around a thousand times."""
+
 LIKE_DAYS = (7, 14, 21, 28)
 """Days back of the same weekday that a day is held against."""
 
@@ -45,6 +48,14 @@ class Below(Above):
     """The same, for too little."""
 
     factor_ppm: Part
+
+
+class OtherUnit(_Rule):
+    """A day held against a thousand times the like days, and a thousandth. like_days: how many of the four must fit."""
+
+    tolerance_ppm: Annotated[int, Field(ge=0, le=UNIT_TOLERANCE_PPM)]
+    at_least_wh: Annotated[int, Field(ge=1, le=1 << 44)]
+    like_days: Annotated[int, Field(ge=1, le=4)] = 2
 
 
 class Capacity(_Rule):
@@ -79,6 +90,7 @@ class Vee(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    unit_mismatch: OtherUnit | None = None
     spike: Above | None = None
     low: Below | None = None
     capacity: Capacity | None = None
@@ -101,6 +113,9 @@ class Vee(BaseModel):
 
 
 VEE_RULES: dict[str, str] = {
+    "unit_mismatch": "The day's energy is a thousand times that of at least `like_days` of the like days 7, 14, 21 and 28 days "
+    "before, within `tolerance_ppm`; or a thousandth, where all meters expected that day were received. The larger of the two is "
+    "at least `at_least_wh`. kWh read as Wh, or MWh as kWh, show here. Limit: the energy in the other unit.",
     "spike": "The day's energy is above `factor_ppm` of the largest of the like days 7, 14, 21 and 28 days before, and above "
     "`at_least_wh`. At least `like_days` of them were read. Limit: the larger of the two.",
     "low": "The day's energy is below `factor_ppm` of the smallest of the like days, of which at least `like_days` were read and "
@@ -118,8 +133,10 @@ VEE_RULES: dict[str, str] = {
 }
 """Rules that a policy sets -> what trips them."""
 
-READING_FAULTS = ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long")
-"""What `reading_exceptions` names: of two indexes, or of one."""
+READING_FAULTS = (
+    "register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long", "multiplier_mismatch",
+)  # fmt: skip
+"""What `reading_exceptions` names: of two indexes, of one, or of a multiplier."""
 
 FIXED_RULES: dict[str, tuple[str, str]] = {
     "duplicate": ("Several values for one meter, day and register.", "The highest revision counts; the others are `superseded`. "
@@ -136,6 +153,8 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                              "`reading_exceptions` names it. In the `meters` reference: the row is in `rejects`."),
     "implausible_demand": ("A maximum demand shown that is, with the multiplier, above 2^37 W.",
                            "It does not count; `reading_exceptions` names it."),
+    "multiplier_mismatch": ("A multiplier told with a register reading that is not the one of the `meters` reference on that day.",
+                            "The multiplier of the reference counts; `reading_exceptions` names the reading, until one is mended."),
     "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",
                       "It waits in `pending`, and counts when the reference tells of it."),
     "off_midnight": ("A time of day too far from midnight: see `within_minutes` in the mapping.", "The row is in `rejects`."),

@@ -19,7 +19,7 @@ from pipelines import oracle
 from pipelines.warehouse import Draft
 from schemas.inbound import INDEX_COLUMNS, MEASURES, METERS, REGISTER_READINGS, REGISTERS
 from tests.oracles import worlds as tables
-from tests.pipeline.worlds import INGREDIENTS, a_world
+from tests.pipeline.worlds import INGREDIENTS, a_world, index
 from transforms.blocks import by_kind, one_batch, tag
 from transforms.checkpoints import METER_STATE
 from transforms.fold_meters import FoldMetersShard
@@ -45,13 +45,14 @@ def typed(event):
     """An event of a generated world as a row of its source, where it is about meters."""
     source, row = event
     if source == "register_readings":
-        meter, day, total, peak, valley, reverse, quality, revision, demand = row
+        meter, day, total, peak, valley, reverse, quality, revision, demand, times = row
         given = {"total": total, "peak": peak, "valley": valley, "reverse": reverse, "max_demand": demand}
         read = {column: as_index(given.get(name)) for name, column in INDEX_COLUMNS.items()}
         return {
             "meter_id": meter,
             "service_date": as_day(day),
             **read,
+            "multiplier": int(times) if times else None,
             "quality": QUALITY[quality],
             "revision": int(revision),
         }
@@ -183,14 +184,14 @@ def on(n):
     return date(2023, 3, 6) + timedelta(days=n)
 
 
-def dial(revision=1, modulus="1000", opening="100"):
+def dial(revision=1, modulus="1000", opening="100", times=""):
     """The meter of `SHOWN`."""
-    return {"meters": [typed(("meters", ("m", str(on(0)), "a", "", "", "", modulus, opening, "", str(revision))))]}
+    return {"meters": [typed(("meters", ("m", str(on(0)), "a", "", "", times, modulus, opening, "", str(revision))))]}
 
 
-def shows(shown, revision=1):
+def shows(shown, revision=1, quality="A", **more):
     """What the meter shows, by day, as rows."""
-    events = [("register_readings", ("m", str(on(n)), kwh, "", "", "", "A", revision, "")) for n, kwh in shown.items()]
+    events = [index("m", on(n), kwh, revision, quality, **more) for n, kwh in shown.items()]
     return {"register_readings": [typed(event) for event in events]}
 
 
@@ -255,6 +256,69 @@ def test_an_installation_long_ago_gives_energy_up_to_800_days(tmp_path, days, fo
     energy, exceptions = what_stands(shard)
     assert exceptions == []
     assert sum(wh for wh, _ in energy.values()) == 805_000
+
+
+def mismatches(shard):
+    """Multipliers that are not the reference's: day -> by how much."""
+    _, found = what_stands(shard)
+    assert all(reason == "multiplier_mismatch" and opened is None for _, reason, opened, _ in found)
+    return {day: round(step * 10**6) for day, _, _, step in found}
+
+
+def test_a_multiplier_that_is_not_the_references_is_named_until_one_is_mended(tmp_path):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({**dial(times="20"), **shows({0: "101", 1: "102"}, multiplier=20)})
+    shard.fold(shows({-1: "100"}, multiplier=9))
+    assert mismatches(shard) == {}  # day -1 is before the meter's days
+    shard.fold(shows({2: "103"}, multiplier=30))
+    shard.fold(shows({3: "104"}))  # tells none
+    used = dict.fromkeys(range(4), (20_000, False))
+    assert what_stands(shard)[0] == used
+    assert mismatches(shard) == {2: 10}
+    shard.fold(dial(2, times="30"))
+    assert mismatches(shard) == {0: -10, 1: -10}
+    assert what_stands(shard)[0] == dict.fromkeys(range(4), (30_000, False))  # the reference's counts
+    shard.fold(shows({0: "101"}, revision=2, multiplier=30))
+    assert mismatches(shard) == {1: -10}
+    shard.fold(shows({1: "102"}, revision=2))  # tells none: that of revision 1 stands
+    assert mismatches(shard) == {1: -10}
+    shard.fold(dial(3, times="20"))
+    assert mismatches(shard) == {0: 10, 2: 10}
+    assert what_stands(shard)[0] == used
+
+
+def test_a_multiplier_told_waits_for_its_meter_and_needs_no_index_that_counts(tmp_path):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold(shows({2: "103"}, multiplier=2, quality="E"))
+    assert (mismatches(shard), shard.pending()) == ({}, 1)
+    shard.fold(dial())  # an empty multiplier is 1
+    assert (mismatches(shard), shard.pending()) == ({2: 1}, 0)
+    shard.fold(shows({2: "103"}, multiplier=1))
+    assert mismatches(shard) == {}  # the smaller of one revision
+
+
+def test_a_multiplier_told_with_each_register_is_named_once(tmp_path):
+    """As where a row has one register."""
+    shard = Shard(tmp_path, ["a"])
+    rows = (
+        shows({2: "103"}, multiplier=30)["register_readings"]
+        + shows({2: ""}, peak="9", multiplier=30)["register_readings"]
+    )
+    shard.fold({**dial(), "register_readings": rows})
+    assert mismatches(shard) == {2: 29}
+    assert (shard.counts["accepted"], shard.counts["superseded"]) == (2, 0)
+    shard.fold(shows({2: "103"}, revision=2, multiplier=1))
+    assert mismatches(shard) == {}
+
+
+@pytest.mark.parametrize("told", ["", 20])
+def test_what_no_meter_tells_is_not_stored(tmp_path, told):
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({**dial(), **shows({0: "101"}, multiplier=told)})
+    store = Place(shard.root, "", 1).store()
+    stored = {e.kind: store.read_block(e).schema.names for e in shard.draft.entries if e.kind.startswith("register")}
+    assert stored["register_last"] == ["total", "multiplier"][: 1 + bool(told)]
+    assert ("multiplier_energy_wh" in stored["register_block"]) == bool(told)
 
 
 def test_relations_agree():

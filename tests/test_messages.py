@@ -94,6 +94,23 @@ def test_one_by_hand() -> None:
     ]  # fmt: skip
 
 
+def test_the_multiplier_of_a_register_reading() -> None:
+    columns = {
+        "meter_id": "meter", "service_date": "day", "index_total": {"column": "R", "unit": "kWh"},
+        "multiplier": {"column": "T_FACTOR", "unit": "times"},
+    }  # fmt: skip
+    how = parse_sources({"register_readings": {"topics": "registers", "columns": columns}}, "wattier.yaml")
+    told = ("20", '"20"', "null", '""', "0", '"x"', "1.5", "{}")
+    head = '{"meter":"M1","day":"2026-02-09","R":1.5'
+    found = decode(
+        [f'{head},"T_FACTOR":{value}}}'.encode() for value in told] + [f"{head}}}".encode()], how["register_readings"]
+    )
+    assert found.rows["multiplier"].to_pylist() == [20, 20, None, None, None]
+    reasons = ("out_of_range", "bad_decimal", "too_many_digits", "malformed_message")
+    values = zip(("0", "x", "1.5", "{}"), reasons, strict=True)
+    assert rejected(found) == [(n, "multiplier", value, reason) for n, (value, reason) in enumerate(values, 4)]
+
+
 def test_a_message_of_several_records_numbers_them() -> None:
     other = GOOD.replace(b"M1", b"M2")
     for message in (b"[" + GOOD + b",\n" + other + b"]", GOOD + b"\n\n" + other + b"\r\n", b" " + GOOD + b"\n" + other):

@@ -90,6 +90,51 @@ def test_wide_rows(tmp_path):
     ]
 
 
+def multipliers(tmp_path, mapping, text):
+    """Multipliers of accepted rows, and rejects."""
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    sources = yaml.safe_load(mapping)
+    sources["register_readings"]["columns"]["multiplier"] = {"column": "T_FACTOR", "unit": "times"}
+    delivery = Delivery(1, "register_readings", str(path), "", datetime(2026, 6, 1, tzinfo=UTC))
+    (block,) = read_delivery(delivery, parse_sources(sources, "wattier.yaml")["register_readings"])
+    rejects = [(r["row"], r["column"], r["value"], r["reason"]) for r in block.rejects.to_pylist()]
+    return block.rows["multiplier"].to_pylist(), rejects
+
+
+def test_a_multiplier_beside_wide_rows(tmp_path):
+    factors = ("20", "", "262143", "262144", "0", "-1", "2,5", "x", "1.5", "30.0")
+    told, rejects = multipliers(
+        tmp_path,
+        WIDE,
+        "METER_ID,DATADATE,R,R1,R2,R3,R4,MD,STATUS,T_FACTOR\n"
+        + "".join(f'm{n},20260301,1,,,,,,0,"{factor}"\n' for n, factor in enumerate(factors))
+        + "m,20260301,,,,,,,0,20\n",
+    )
+    assert told == [20, None, 262_143, 30]
+    assert rejects == [
+        *((n, "multiplier", factor, "out_of_range") for n, factor in ((4, "262144"), (5, "0"), (6, "-1"))),
+        *((n, "multiplier", factor, "bad_decimal") for n, factor in ((7, "2,5"), (8, "x"))),
+        (9, "multiplier", "1.5", "too_many_digits"),
+        (11, "index_total", "", "missing_value"),
+    ]
+
+
+def test_a_multiplier_beside_one_register_a_row(tmp_path):
+    told, rejects = multipliers(
+        tmp_path,
+        OBIS,
+        "meter,read_at,obis,value,T_FACTOR\n"
+        "m1,2026-03-02 00:00:00,1.8.0,10,20\n"
+        "m1,2026-03-02 00:00:00,1.8.2,4.5,\n"
+        "m1,2026-03-02 00:00:00,3.8.0,7,20\n"
+        "m1,2026-03-02 00:00:00,3.8.0,7,x\n"
+        "m1,2026-03-02 00:00:00,1.8.0,10,x\n",
+    )
+    assert told == [20, None, None, None]  # a register that is not wanted tells nothing
+    assert rejects == [(5, "multiplier", "x", "bad_decimal")]
+
+
 def test_one_register_a_row(tmp_path):
     rows, rejects = read(
         tmp_path,

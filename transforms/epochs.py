@@ -21,7 +21,7 @@ import time
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import apache_beam as beam
 import pyarrow as pa
@@ -42,8 +42,9 @@ Blocks = Sequence[pa.RecordBatch]
 
 @dataclass(frozen=True)
 class EpochPlace(Place):
-    """The place of one epoch; it remembers what was reported."""
+    """The place of one epoch; it remembers what was reported. A stream makes days anew for everybody."""
 
+    names_concerned: ClassVar[bool] = False
     reported: list[Commit] = field(default_factory=list, compare=False)
 
     def report(self, commit: Commit) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import DEMAND, INDEX_COLUMNS, MEASURES, QUALITIES, REGISTER_READINGS
+from schemas.inbound import DEMAND, KEPT, KEPT_COLUMNS, MEASURES, MULTIPLIER, QUALITIES, REGISTER_READINGS
 from schemas.marts import READING_EXCEPTIONS
 from schemas.vee import READING_FAULTS
 from transforms.blocks import Keyed, split, tag
@@ -25,6 +25,7 @@ from transforms.kernels.readings import MeterDay, merge, reduce_rows
 from transforms.kernels.reference import NEVER
 from transforms.kernels.registers import (
     BEYOND,
+    MISMATCH,
     REACH_DAYS,
     ROLLOVER_PPM,
     Broken,
@@ -63,18 +64,19 @@ PERIODS_SCHEMA = pa.schema(
 EXCEPTIONS_SCHEMA = READING_EXCEPTIONS.schema
 TOTAL = MEASURES.index("total")
 PEAK = MEASURES.index(DEMAND)
-"""A maximum demand: it follows from its own day alone."""
+"""A maximum demand. It, and what is numbered after it, follows from its own day alone."""
+TIMES = KEPT.index(MULTIPLIER)
 ESTIMATED = QUALITIES.index("estimated")
 ACTUAL = QUALITIES.index("actual")
 
 RegisterDay = Mapping[int, MeterDay]
-"""What closed one service day, indexes and maximum demands: measure number -> the state of it, dense by meter slot."""
+"""What closed one service day: number in `KEPT` -> the state of it, dense by meter slot. Of a multiplier all are `actual`."""
 
 
 def register_day_from_batch(batch: pa.RecordBatch, n: int) -> RegisterDay:
     """From a stored block; slots that the shard has gained since are empty."""
     out = {}
-    for number, name in enumerate(MEASURES):
+    for number, name in enumerate(KEPT):
         if f"{name}_revision" in batch.schema.names:
             columns = [batch.column(f"{name}_{part}") for part in ("revision", "energy_wh", "spread_wh", "quality")]
             out[number] = MeterDay.from_batch(
@@ -87,7 +89,7 @@ def register_day_to_batch(day: RegisterDay, registers: Iterable[int], n: int) ->
     """The block as stored: revision, index, spread and quality of some registers."""
     columns: dict[str, npt.NDArray[np.generic]] = {}
     for number in registers:
-        state, name = day.get(number) or MeterDay.empty(n), MEASURES[number]
+        state, name = day.get(number) or MeterDay.empty(n), KEPT[number]
         columns |= {
             f"{name}_revision": state.revision, f"{name}_energy_wh": state.low, f"{name}_spread_wh": state.spread,
             f"{name}_quality": state.quality,
@@ -96,11 +98,12 @@ def register_day_to_batch(day: RegisterDay, registers: Iterable[int], n: int) ->
 
 
 def load_last(state: State, n: int) -> npt.NDArray[np.int32]:
-    """The latest day on which each measure of each meter has a value, -NEVER where none. (measures, n)."""
+    """The latest day on which each of `KEPT` has a value, by meter, -NEVER where none. (`COUNT`, n)."""
     out = np.full((COUNT, n), -NEVER, np.int32)
     for entry in state.entries.get("register_last", []):
-        for row, column in zip(out, state.store.read_block(entry).columns, strict=True):
-            row[: len(column)] = column.to_numpy()
+        block = state.store.read_block(entry)
+        for name, column in zip(block.schema.names, block.columns, strict=True):
+            out[KEPT.index(name), : len(column)] = column.to_numpy()
     return out
 
 
@@ -248,8 +251,8 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> tuple[Points, Broken]:
     indexes that would be points, could their meters show them.
     """
     slot, register = np.divmod(cells.series, COUNT)
-    if (register == PEAK).any():
-        return points_of(cells.where(register != PEAK), terms, span)
+    if (register >= PEAK).any():
+        return points_of(cells.where(register < PEAK), terms, span)
     run = terms.run_on(slot, cells.day)
     if (run < 0).any():  # before a run, an index opens it, unless the reference gives another
         ahead = np.where(run < 0, terms.run_on(slot, cells.day + 1), -1)
@@ -285,11 +288,24 @@ def points_of(cells: Cells, terms: Terms, span: Span) -> tuple[Points, Broken]:
 
 def demands_of(cells: Cells, terms: Terms) -> tuple[Energies, Broken]:
     """The maximum demands of some series, of days that a run holds."""
-    cells = cells.where(cells.series % COUNT == PEAK)
-    run = terms.run_on(cells.series // COUNT, cells.day)
-    cells, run = cells.where(run >= 0), run[run >= 0]
+    cells, run = _in_runs(cells, PEAK, terms)
     order = np.argsort(day_key(cells.series, cells.day), kind="stable")
     return demands(cells.series[order], cells.day[order], cells.index[order], terms.multiplier[run[order]])
+
+
+def mismatches_of(cells: Cells, terms: Terms) -> Broken:
+    """Multipliers told of some meters that are not those of the run, of days that a run holds."""
+    cells, run = _in_runs(cells, TIMES, terms)
+    off = cells.index - terms.multiplier[run]
+    some = np.flatnonzero(off)
+    return Broken.alone(cells.series[some], cells.day[some], off[some], MISMATCH)
+
+
+def _in_runs(cells: Cells, number: int, terms: Terms) -> tuple[Cells, Int]:
+    """Those of one number in `KEPT` whose day a run holds, and the run. (m,)."""
+    cells = cells.where(cells.series % COUNT == number)
+    run = terms.run_on(cells.series // COUNT, cells.day)
+    return cells.where(run >= 0), run[run >= 0]
 
 
 def _given(terms: Terms, index: Int, day: Int, span: Span) -> tuple[Int, Int, Int, Int]:
@@ -351,8 +367,7 @@ class Used:
 class RegistersFolded:
     """What a fold of one shard's registers came to: days to write, differences, and where each row went.
 
-    parts: (sign, positions, side). broken: indexes that gave no energy, and those that give none now.
-    last: (registers, n) latest day with an index.
+    parts: (sign, positions, side). broken: what was an exception, and what is one now. last: (`COUNT`, n) latest day with a value.
     """
 
     last: npt.NDArray[np.int32]
@@ -365,8 +380,9 @@ class RegistersFolded:
     superseded: int = 0
 
     def last_block(self) -> pa.RecordBatch:
-        """`last` as stored."""
-        return pa.record_batch(list(self.last), names=list(MEASURES))
+        """`last` as stored: of what any meter has."""
+        some = np.flatnonzero((self.last > -NEVER).any(axis=1))
+        return pa.record_batch(list(self.last[some]), names=[KEPT[number] for number in some])
 
     def blocks(self) -> Iterator[Keyed]:
         """The differences as blocks by account shard: of the totals, and of the other registers."""
@@ -398,7 +414,7 @@ class RegistersFolded:
                 yield key, tag(block, kind)
 
     def exceptions(self, meters: pa.Array) -> dict[int, pa.Table]:
-        """Indexes that give no energy, by the day that the later one closes; of days where that differs."""
+        """Exceptions by the day that the index, of two the later one, closes; of days where they differ."""
         if self.broken is None:
             return {}
         before, after = (self._pairs(side) for side in self.broken)
@@ -412,7 +428,7 @@ class RegistersFolded:
             columns = {
                 "meter_id": meters.take(pa.array(series // COUNT)),
                 "service_date": pa.array(np.full(len(pairs), closed, np.int32)).cast(pa.date32()),
-                "register": pa.array(MEASURES).take(pa.array(series % COUNT)),
+                "register": pa.array(KEPT).take(pa.array(series % COUNT)),
                 "reason": pa.array(READING_FAULTS).take(pa.array(fault)),
                 "opened_on": pa.array(opened.astype(np.int32), mask=opened == closed).cast(pa.date32()),
                 "step": pa.array(step),
@@ -422,7 +438,7 @@ class RegistersFolded:
 
     def concerns(self, slot: npt.NDArray[np.int32], rows: pa.Table) -> Mask:
         """Which stored exceptions are of series and days worked out anew. slot: (k,) their meters."""
-        register = numpy(pc.index_in(rows["register"], value_set=pa.array(MEASURES)), np.int64)
+        register = numpy(pc.index_in(rows["register"], value_set=pa.array(KEPT)), np.int64)
         alone = numpy(rows["opened_on"].is_null())
         return self._inside(slot.astype(np.int64) * COUNT + register, numpy(rows["service_date"]), alone)
 
@@ -450,7 +466,7 @@ def fold_registers(
 ) -> RegistersFolded:  # fmt: skip
     """Fold register readings into their days, and find what differs for the accounts.
 
-    load: the stored day by number; stored: which days are. last: (registers, n) latest day with an index, `-NEVER` where
+    load: the stored day by number; stored: which days are. last: (`COUNT`, n) latest day with a value, `-NEVER` where
     none. terms: before and after. other_terms: meters (t,) whose terms differ, and the first day (t,) from which. rows: (k,)
     of `REGISTERS_SCHEMA`; slot: (k,) their meters; redriven: (k,) rows that waited and are stored already. intervals: meters
     with interval energy on a day, before and after; flipped: meters and days where that differs.
@@ -477,7 +493,7 @@ def fold_registers(
         found, gone = energies(points, of.multipliers(), ROLLOVER_PPM)
         highest, too_high = demands_of(cells, of)
         sides.append(Used.of(found.joined(highest), cells, of, interval))
-        broken.append(gone.joined(beyond).joined(too_high))
+        broken.append(gone.joined(beyond).joined(too_high).joined(mismatches_of(cells, of)))
     before, after = sides
     out.parts = [
         (sign, some, side)
@@ -508,17 +524,17 @@ def _points(
 
 def _reach(history: History, changed: Span, last: npt.NDArray[np.int32], terms: tuple[Terms, Terms]) -> Span:
     """How far what changed reaches: from the index before to the one after the last gap it may shape."""
-    slot, register = np.divmod(changed.series, COUNT)
-    floor = np.minimum(*(_begin(of, slot, changed.first) for of in terms))
+    some = np.flatnonzero(changed.series % COUNT < PEAK)
+    series, begin, end = changed.series[some], changed.first[some], changed.last[some]
+    slot, register = np.divmod(series, COUNT)
+    floor = np.minimum(*(_begin(of, slot, begin) for of in terms))
     latest = last[register, slot].astype(np.int64)
-    first = history.previous(changed.series, np.minimum(changed.first - 1, np.maximum(latest, floor)), floor, terms[1])
-    first = np.where(latest < floor, floor, first)
-    after = history.next(
-        changed.series, np.minimum(changed.last, NEVER - REACH_DAYS - 1) + REACH_DAYS + 1, latest, terms[1]
-    )
-    alone = register == PEAK
-    first = np.where(alone, changed.first, np.minimum(first, changed.first))
-    return Span(changed.series, first, np.where(alone, changed.last, after))
+    before = history.previous(series, np.minimum(begin - 1, np.maximum(latest, floor)), floor, terms[1])
+    before = np.where(latest < floor, floor, before)
+    after = history.next(series, np.minimum(end, NEVER - REACH_DAYS - 1) + REACH_DAYS + 1, latest, terms[1])
+    first, stop = changed.first.copy(), changed.last.copy()
+    first[some], stop[some] = np.minimum(before, begin), after
+    return Span(changed.series, first, stop)
 
 
 def _closed(terms: tuple[Terms, Terms], series: Int) -> Mask:
@@ -540,24 +556,26 @@ def _merge_rows(
     out: RegistersFolded, load: Callable[[int], RegisterDay], rows: pa.Table, slot: npt.NDArray[np.int32], redriven: Mask,
     terms: Terms, n: int,
 ) -> tuple[Int, Int]:  # fmt: skip
-    """Merge rows into their days; count them. Returns the series and days whose index is another than before. (c,) each."""
+    """Merge rows into their days; count them. Returns the series and days whose value is another than before. (c,) each."""
     day, revision = numpy(rows["service_date"]).astype(np.int64), numpy(rows["revision"])
     quality = numpy(pc.index_in(rows["quality"], value_set=pa.array(QUALITIES)), np.int8)
-    given = [rows[column].combine_chunks() for column in INDEX_COLUMNS.values()]
-    has = [~np.asarray(column.is_null().to_numpy(zero_copy_only=False)) for column in given]
-    index = [numpy(column.fill_null(0)) for column in given]
+    given = {KEPT.index(name): rows[column].combine_chunks() for name, column in KEPT_COLUMNS.items()}
+    given = {r: column for r, column in given.items() if column.null_count < len(column)}
+    has = {r: ~np.asarray(column.is_null().to_numpy(zero_copy_only=False)) for r, column in given.items()}
+    index = {r: numpy(column.fill_null(0)) for r, column in given.items()}
+    graded = {r: quality if r != TIMES else np.full(len(quality), ACTUAL, np.int8) for r in given}
     order = np.argsort(day, kind="stable")
     numbers, starts = np.unique(day[order], return_index=True)
     changed: list[tuple[Int, int]] = []
     for number, mine in zip(numbers.tolist(), np.split(order, starts)[1:], strict=True):
         before, after = load(number), dict(load(number))
         fresh = mine[~redriven[mine]]
-        for r in range(COUNT):
+        for r in given:
             some = fresh[has[r][fresh]]
             if len(some) == 0:
                 continue
             state = after.get(r) or MeterDay.empty(n)
-            at, new = reduce_rows(slot[some], revision[some], index[r][some], quality[some])
+            at, new = reduce_rows(slot[some], revision[some], index[r][some], graded[r][some])
             after[r] = merge(state, at, new)
             differs = (
                 (is_point(state, at) != is_point(after[r], at)) | (state.low[at] != after[r].low[at])
@@ -576,17 +594,18 @@ def _merge_rows(
 
 def _count(
     out: RegistersFolded, before: RegisterDay, after: RegisterDay, mine: Int, slot: npt.NDArray[np.int32], revision: Int,
-    index: list[Int], has: list[Mask], redriven: Mask, terms: Terms, number: int,
+    index: Mapping[int, Int], has: Mapping[int, Mask], redriven: Mask, terms: Terms, number: int,
 ) -> None:  # fmt: skip
     """Sort the rows of a day into accepted, superseded and pending.
 
-    A row is accepted where one of its indexes is the one that counts, and the first such row for it, and was not before.
+    A row is accepted where one of its indexes is the one that counts, and the first such row for it, and was not before. Its
+    multiplier does not matter.
     """
     s = slot[mine]
     here = terms.known_at(s, np.full(len(s), number))
     accepted = np.zeros(len(mine), np.bool_)
-    for r, now in after.items():
-        was = before.get(r)
+    for r in index.keys() & after.keys() - {TIMES}:
+        now, was = after[r], before.get(r)
         wins = here & has[r][mine] & (revision[mine] == now.revision[s]) & (index[r][mine] == now.low[s])
         if was is not None:
             wins &= redriven[mine] | (was.revision[s] != now.revision[s]) | (was.low[s] != now.low[s])

@@ -37,10 +37,12 @@ PATCHED = ("mart:features", "mart:daily_consumption")
 
 
 def concerns(place: Place, stage: str, shard: int, rows: Sequence[tuple[Any, Any, Any]]) -> tuple[Entry, ...]:
-    """Write whom changes concern, repetitions and all: most runs never look.
+    """Write whom changes concern, repetitions and all: most runs never look. Where nobody does, nothing is written.
 
     rows: arrays (slot, first, last), (k,) each, or a single day for all.
     """
+    if not place.names_concerned:
+        return ()
     parts = [np.broadcast_arrays(*(np.asarray(column, np.int32) for column in columns)) for columns in rows]
     table = pa.concat_tables(
         [CONCERNS_SCHEMA.empty_table(), *(pa.table(list(part), schema=CONCERNS_SCHEMA) for part in parts)]

@@ -51,7 +51,8 @@ class Correction:
     """Past days that are put right for some accounts. All are day numbers.
 
     first .. last: the days, `last` one of a checkpoint; ends: the checkpoints, ascending, one before `first` among them;
-    through: last day published; features_from, consumption_from: from which day on the files of each mart have rows.
+    through: last day put right, by this correction or those that follow it; features_from, consumption_from: from which day on
+    the files of each mart have rows.
     """
 
     first: int

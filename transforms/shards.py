@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ class Place:
     root: str
     folder: str
     shards: int
+    names_concerned: ClassVar[bool] = True
+    """Whether it is of use to name the accounts that changes concern."""
 
     def store(self) -> Store:
         """The warehouse's files."""

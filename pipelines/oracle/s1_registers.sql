@@ -168,6 +168,16 @@ JOIN oracle.run r
     AND (r.end_day IS NULL OR c.service_date < r.end_day)
 WHERE c.register = 'max_demand' AND c.quality <> 'estimated';
 
+-- 9. Multipliers told: one per meter and service day, as of indexes, whatever the quality.
+CREATE OR REPLACE TABLE oracle.multiplier_told AS
+SELECT meter_id, service_date, min(multiplier) AS times_told
+FROM (
+    FROM accepted_registers
+    WHERE delivery <= getvariable('as_known') AND multiplier IS NOT NULL
+    QUALIFY rank() OVER (PARTITION BY meter_id, service_date ORDER BY revision DESC) = 1
+)
+GROUP BY meter_id, service_date;
+
 CREATE OR REPLACE VIEW oracle.reading_exceptions AS
 SELECT meter_id, closed_on AS service_date, register, reason, opened_on, step
 FROM oracle.step
@@ -179,7 +189,15 @@ WHERE idx >= modulus
 UNION ALL
 SELECT meter_id, service_date, register, 'implausible_demand', NULL, idx
 FROM oracle.demand_shown
-WHERE is_too_high;
+WHERE is_too_high
+UNION ALL
+SELECT t.meter_id, t.service_date, 'multiplier', 'multiplier_mismatch', NULL, times_told - r.times
+FROM oracle.multiplier_told t
+JOIN oracle.run r
+    ON r.meter_id = t.meter_id
+    AND r.first_day <= t.service_date
+    AND (r.end_day IS NULL OR t.service_date < r.end_day)
+WHERE times_told <> r.times;
 
 -- 5. Days of a step, each weighed like the latest same weekday up to the step that lies between two neighbouring points.
 CREATE OR REPLACE TABLE oracle.single AS

@@ -44,6 +44,30 @@ JOIN oracle.judged_day l
 WHERE d.service_date >= getvariable('first_day')
 GROUP BY d.account_id, d.service_date;
 
+-- How many like days are a thousandth of the day, and how many a thousand times it.
+CREATE OR REPLACE TABLE oracle.other_unit AS
+WITH pair AS (
+    SELECT
+        d.account_id,
+        d.service_date,
+        q.tolerance_ppm,
+        unnest([true, false]) AS is_above,
+        unnest([d.wh, l.wh])::HUGEINT AS large,
+        unnest([l.wh, d.wh])::HUGEINT AS small,
+        q.at_least_wh
+    FROM oracle.judged_day d
+    JOIN oracle.judged_day l
+        ON l.account_id = d.account_id AND l.is_read
+        AND l.service_date IN (d.service_date - 7, d.service_date - 14, d.service_date - 21, d.service_date - 28)
+    JOIN oracle.policy_day v ON v.service_date = d.service_date
+    JOIN oracle.policy_vee q ON q.policy_version = v.policy_version AND q.vee_rule = 'unit_mismatch'
+)
+SELECT account_id, service_date, count(*) FILTER (is_above) AS days_above, count(*) FILTER (NOT is_above) AS days_below
+FROM pair
+WHERE large >= at_least_wh AND small <= 1::HUGEINT << 52
+    AND large BETWEEN small * (1000000 - tolerance_ppm) // 1000 AND small * (1000000 + tolerance_ppm) // 1000
+GROUP BY account_id, service_date;
+
 -- How many days in a row, up to this one, something holds.
 CREATE OR REPLACE TABLE oracle.run_of_days AS
 WITH marked AS (
@@ -89,6 +113,8 @@ WITH facts AS (
         l.days AS like_days,
         l.highest,
         l.lowest,
+        u.days_above,
+        u.days_below,
         r.same_days,
         r.zero_days,
         r.estimated_days
@@ -100,6 +126,7 @@ WITH facts AS (
         AND (a.is_earliest OR a.valid_from <= d.service_date)
         AND (a.valid_to IS NULL OR d.service_date <= a.valid_to)
     LEFT JOIN oracle.like_day l USING (account_id, service_date)
+    LEFT JOIN oracle.other_unit u USING (account_id, service_date)
     LEFT JOIN oracle.run_of_days r USING (account_id, service_date)
 ),
 limits AS (
@@ -108,6 +135,7 @@ limits AS (
         q.* EXCLUDE (policy_version),
         f.wh AS as_read_wh,
         CASE q.vee_rule
+            WHEN 'unit_mismatch' THEN CASE WHEN days_above >= min_like_days THEN wh // 1000 ELSE wh::HUGEINT * 1000 END
             WHEN 'spike' THEN greatest(highest::HUGEINT * factor_ppm // 1000000, at_least_wh)
             WHEN 'low' THEN lowest::HUGEINT * factor_ppm // 1000000
             WHEN 'capacity' THEN capacity_va::HUGEINT * 24 * factor_ppm // 1000000
@@ -121,6 +149,7 @@ SELECT
     account_id, service_date, vee_rule, rule_number, severity, as_read_wh, limit_wh::BIGINT AS limit_wh, policy_version
 FROM limits l
 WHERE CASE vee_rule
+    WHEN 'unit_mismatch' THEN days_above >= min_like_days OR (days_below >= min_like_days AND is_complete)
     WHEN 'spike' THEN like_days >= min_like_days AND wh > limit_wh
     WHEN 'low' THEN like_days >= min_like_days AND lowest >= at_least_wh AND is_complete AND wh < limit_wh
     WHEN 'capacity' THEN is_inside AND capacity_va > 0 AND capacity_va <= 1::BIGINT << 42 AND wh > limit_wh

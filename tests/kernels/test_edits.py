@@ -18,13 +18,15 @@ from transforms.kernels.windows import DayBlock, day_of
 
 TODAY = day_of(date(2026, 3, 2))
 WEEKS = {7: 2_000, 14: 4_000}
+OTHER_UNIT = {"tolerance_ppm": 300_000, "at_least_wh": 1_000, "like_days": 1}
 LIMITS = {"factor_ppm": 3_000_000, "at_least_wh": 1_000, "like_days": 2}
 
 
 def rules(**severities):
     """Rules that are on, with their severities. A spike is above 12,000 Wh, too low below 200 Wh, 1 kVA gives 28,800 Wh."""
     all_of_them = {
-        "spike": LIMITS, "low": LIMITS | {"factor_ppm": 100_000}, "capacity": {}, "inactive_use": {}, "sum_check": {},
+        "unit_mismatch": OTHER_UNIT, "spike": LIMITS, "low": LIMITS | {"factor_ppm": 100_000}, "capacity": {},
+        "inactive_use": {}, "sum_check": {},
     }  # fmt: skip
     return Vee.model_validate({name: all_of_them[name] | {"severity": s} for name, s in severities.items()})
 
@@ -62,6 +64,8 @@ def edited(vee, *accounts, today=None, passed_over=(), inside=True, capacity=-1)
     [
         ("spike", {0: 12_001, **WEEKS}, {0: 12_000, **WEEKS}, {}, 2_000),
         ("low", {0: 199, **WEEKS}, {0: 200, **WEEKS}, {}, 2_000),
+        ("unit_mismatch", {0: 2_600_000, **WEEKS}, {0: 2_600_001, 7: 2_000, 14: 1_000}, {}, 2_000),
+        ("unit_mismatch", {0: 3, 7: 3_900, 14: 2_100}, {0: 3, 7: 3_901, 14: 2_099}, {}, 3_900),
         ("capacity", {0: 28_801, 14: 4_000}, {0: 28_800, 14: 4_000}, {"capacity": 1_000}, 4_000),
     ],
 )
@@ -87,6 +91,8 @@ def test_rules_that_have_no_estimate_reject():
 def test_without_a_like_day_the_limit_counts():
     vee = rules(spike="estimate", capacity="estimate")
     assert edited(vee, {0: 30_000}, capacity=1_000)[2].energy.tolist() == [28_800]
+    day = edited(rules(unit_mismatch="estimate"), {0: 2_500_000, **WEEKS}, passed_over={7: (0,), 14: (0,)})[2]
+    assert day.energy.tolist() == [2_500]
     day = edited(vee, {0: 12_001, **WEEKS}, passed_over={7: (0,), 14: (0,)})[2]
     assert (day.energy.tolist(), day.apart) == ([12_000], {})
 
@@ -108,6 +114,13 @@ def test_the_strongest_severity_decides_and_of_equal_ones_the_first_rule(severit
     vee = rules(**dict(zip(("spike", "capacity"), severities, strict=True)))
     _, by, day = edited(vee, {0: 50_000, **WEEKS}, capacity=1_000)
     assert (by, day.energy.tolist()) == ({0: rule}, [energy])
+
+
+def test_another_unit_decides_before_a_spike():
+    assert edited(rules(unit_mismatch="estimate", spike="estimate"), {0: 2_000_000, **WEEKS})[1] == {0: "unit_mismatch"}
+    assert edited(rules(unit_mismatch="estimate", low="estimate"), {0: 3, 7: 3_000, 14: 3_100})[1] == {
+        0: "unit_mismatch"
+    }
 
 
 def test_periods_come_from_the_like_day_or_not_at_all_and_feed_in_stays():

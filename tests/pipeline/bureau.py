@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -24,7 +25,8 @@ Row = tuple[str, ...]
 
 HEADERS = {
     "meter_readings": "meter_id,service_date,energy_kwh,quality,revision,peak_kwh,valley_kwh,reverse_kwh,demand_kw",
-    "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw",
+    "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw,"
+    "multiplier",
     "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
@@ -46,6 +48,7 @@ REGISTERS = """  register_readings:
       index_valley: {column: valley_kwh, unit: kWh}
       index_reverse: {column: reverse_kwh, unit: kWh}
       max_demand: {column: demand_kw, unit: kW}
+      multiplier: {column: multiplier, unit: times}
       quality: {column: quality, map: {A: actual, E: estimated, D: edited}}
     revision: {column: revision}
     known_at: {file_date: "%Y%m%d"}
@@ -116,6 +119,7 @@ versions:
       - {rule: small, tier: low_small}
     min_stay_days: 2
     vee:
+      unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
       low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}
       capacity: {factor_ppm: 1200000}
@@ -189,8 +193,10 @@ class Bureau:
             self.land(source, rows)
 
     # --- running and reading
-    def run(self, through: date | None = None, beam_options: Sequence[str] = (), *, audit: bool = False) -> RunReport:
-        return run(self.config, through=through, beam_options=beam_options, audit=audit)
+    def run(
+        self, through: date | None = None, beam_options: Sequence[str] = (), *, audit: bool = False, **more: Any
+    ) -> RunReport:
+        return run(self.config, through=through, beam_options=beam_options, audit=audit, **more)
 
     @property
     def marts(self) -> Path:

@@ -152,5 +152,7 @@ def test_a_world_in_any_order_has_the_same_edits(tmp_path, seed):
     assert found["estimate"] > 9
     assert found["reject"] > 9
     assert found["flag"] == 0
+    units = "SELECT count(DISTINCT as_read_wh > limit_wh) FROM vee_results WHERE vee_rule = 'unit_mismatch'"
+    assert at_once.query(units) == [(2,)]  # read in too small a unit, and in too large a one
     overruled = "SELECT count(*) FROM vee_results WHERE severity <> 'flag' AND after_wh IS NULL"
     assert at_once.query(overruled)[0][0] > 0

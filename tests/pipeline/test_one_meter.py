@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from tests.pipeline.bureau import Bureau, assert_balanced
+from tests.pipeline.streams import Epochs
 from tests.pipeline.worlds import account, index, meter, reading
 
 pytestmark = pytest.mark.slow
@@ -167,6 +168,43 @@ def test_a_multiplier_found_wrong_restates_what_it_touched(bureau):
     bureau.run()
     assert set(used(bureau).values()) == {(30, 0)}
     bureau.check()
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["runs", "stream"])
+def test_a_multiplier_told_is_held_against_the_reference(bureau, streamed):
+    """The extract tells 20, then 30 from day 2 on; the reference says 20, and later that it has been 30 since day 1."""
+    told = [index("m", day(n), str(101 + n), multiplier=20 if n < 2 else 30) for n in range(4)]
+    bureau.land_all(told[:1])
+    bureau.run()
+    epochs = Epochs(bureau) if streamed else None
+
+    def take(*events):
+        if epochs:
+            epochs.take_all([events], each=True)
+        else:
+            bureau.land_all(events)
+            bureau.run()
+
+    def mismatches():
+        rows = bureau.query("SELECT service_date, register, reason, opened_on, step FROM reading_exceptions ORDER BY 1")
+        assert {row[1:4] for row in rows} <= {("multiplier", "multiplier_mismatch", None)}
+        return [((when - MONDAY).days, step) for when, *_, step in rows]
+
+    take(*told[1:])
+    assert used(bureau) == dict.fromkeys(range(4), (20, 0))
+    assert mismatches() == [(2, 10), (3, 10)]
+    bureau.check()
+    take(
+        meter("m", "A", day(0), day(1), multiplier=20, modulus="100000", opening="100", revision=2),
+        meter("m", "A", day(1), multiplier=30, modulus="100000"),
+    )
+    assert used(bureau) == {0: (20, 0), 1: (30, 0), 2: (30, 0), 3: (30, 0)}
+    assert mismatches() == [(1, -10)]
+    bureau.check()
+    take(index("m", day(1), "102", 2, multiplier=30))
+    assert mismatches() == []
+    bureau.check()
+    assert_balanced(bureau)
 
 
 def test_an_index_that_the_meter_cannot_show_is_not_counted_from(bureau):

@@ -22,7 +22,7 @@ INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
     "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
-    "periods", "tariffs", "corrected_tariffs", "demands",
+    "periods", "tariffs", "corrected_tariffs", "demands", "units", "told_multipliers",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -74,10 +74,11 @@ def meter(
 
 def index(
     meter_id: str, day: date, total: str, revision: int = 1, quality: str = "A", peak: str = "", valley: str = "",
-    reverse: str = "", demand: str = "",
+    reverse: str = "", demand: str = "", multiplier: int | str = "",
 ) -> Event:  # fmt: skip
-    """A reading of registers at the end of a day: kWh as delivered, the maximum demand kW."""
-    return "register_readings", (meter_id, f"{day}", total, peak, valley, reverse, quality, str(revision), demand)
+    """A reading of registers at the end of a day: kWh as delivered, the maximum demand kW; the multiplier told."""
+    row = (total, peak, valley, reverse, quality, str(revision), demand, str(multiplier))
+    return "register_readings", (meter_id, f"{day}", *row)
 
 
 def account(
@@ -212,6 +213,8 @@ class _Maker:
         demand = random.Random(f"{meter_id} demand")  # draws of its own: the rest of a world stays as it is
         has_demand = "demands" in self.has and demand.random() < 0.5
 
+        unit = random.Random(f"{meter_id} unit")
+
         def parts(wh: int) -> dict[str, str]:
             """Energy by period, and fed in, mostly told, and not always what adds up; and the maximum demand."""
             out = {name: kwh(wh * rng.randrange(1, 5) // 4) for name in told if rng.random() < 0.85}
@@ -224,6 +227,8 @@ class _Maker:
                 continue
             wh = level if rng.random() < 0.3 else level * rng.randrange(500, 1500) // 1000
             wh = min(wh * factor if day >= step_on else wh, 50_000_000_000)
+            if "units" in self.has and unit.random() < 0.06:  # another unit than its mapping says
+                wh = wh * 1_000 if wh < 200_000_000 else wh // 1_000
             quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
             self.add(day, reading(meter_id, day, wh, 1, quality, **parts(wh)))
             if self.chance("conflicts", 0.04):
@@ -250,6 +255,13 @@ class _Maker:
             """Maximum demand of a day, mostly told; seldom one that no meter can have."""
             some = (0, level * dial.randrange(500, 2000) // 24_000, level, 900_000_000_000_000)
             return {"demand": milli(dial.choice(some))} if has_demand and dial.random() < 0.8 else {}
+
+        told = random.Random(f"{meter_id} told")
+        tells = "told_multipliers" in self.has and told.random() < 0.6
+
+        def multiplier() -> dict[str, int]:
+            """What the extract believes: mostly what the reference says first, or will say when it is corrected."""
+            return {"multiplier": told.choice((times, times, times + 7, 1))} if tells and told.random() < 0.8 else {}
 
         role = "check" if self.chance("check_meters", 0.1) else ""
         opening = rng.random() < 0.4
@@ -284,16 +296,16 @@ class _Maker:
             shown = {name: milli(value) if rng.random() < 0.9 else "" for name, value in at.items()}
             quality = rng.choice("ED") if self.chance("estimates", 0.1) else "A"
             late = day + timedelta(days=rng.choice((0, 0, 0, 3, 12)))
-            shown |= demands(level)
+            shown |= demands(level) | multiplier()
             self.add(late, index(meter_id, day, shown.pop("total"), 1, quality, **shown))
             if self.chance("corrections", 0.07):
                 wrong = max(0, at["total"] + rng.choice((-5_000_000, 1, 700, 3_000_000)))
                 if modulus and dial.random() < 0.25:
                     wrong = at["total"] + turn  # more than it can show
-                again = index(meter_id, day, milli(wrong), 2, **demands(level))
+                again = index(meter_id, day, milli(wrong), 2, **demands(level), **multiplier())
                 self.add(late + timedelta(days=rng.randrange(1, 9)), again)
             if self.chance("conflicts", 0.04):
-                self.add(late, index(meter_id, day, milli(at["total"] + 9), 1))
+                self.add(late, index(meter_id, day, milli(at["total"] + 9), 1, **multiplier()))
             if self.chance("exchanges", 0.05) and day > start:
                 closing = at["total"] if rng.random() < 0.7 else None
                 moved = rng.choice(self.accounts) if self.chance("moves", 0.3) else account_id
@@ -374,6 +386,7 @@ POLICY_CHANGES = (
 
 
 EDITS = (
+    ("unit_mismatch: {tolerance_ppm", "unit_mismatch: {severity: estimate, tolerance_ppm"),
     ("spike: {factor_ppm", "spike: {severity: estimate, factor_ppm"),
     ("low: {factor_ppm", "low: {severity: reject, factor_ppm"),
     ("capacity: {factor_ppm", "capacity: {severity: estimate, factor_ppm"),

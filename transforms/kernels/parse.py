@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
-from schemas.inbound import ENERGY_LIMIT_WH, INDEX_COLUMNS, MEASURES, PERIODS, REGISTERS, SOURCES, STAMP
+from schemas.inbound import ENERGY_LIMIT_WH, INDEX_COLUMNS, MEASURES, MULTIPLIER, PERIODS, REGISTERS, SOURCES, STAMP
 from schemas.mapping import ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
@@ -261,8 +261,9 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
         blame(faults, empty, "missing_value")
         return {"index_total": Parsed(parsed["index_total"].values, faults)}
     register, index = parsed["register"], parsed["index"]
-    faults = index.faults.copy()
-    faults[mask_of(register.values.is_null())] = 0
+    unwanted, times = mask_of(register.values.is_null()), parsed[MULTIPLIER]
+    faults, times_faults = index.faults.copy(), times.faults.copy()
+    faults[unwanted] = times_faults[unwanted] = 0
     nothing = pa.scalar(None, index.values.type)
     spread = {
         name: Parsed(
@@ -270,7 +271,8 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
         )
         for name, of in zip(names, MEASURES, strict=True)
     }
-    return {**spread, "index": Parsed(index.values, faults)}
+    told = pc.if_else(pa.array(unwanted), nothing, times.values)
+    return {**spread, "index": Parsed(index.values, faults), MULTIPLIER: Parsed(told, times_faults)}
 
 
 def _meter_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:

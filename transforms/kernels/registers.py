@@ -40,10 +40,13 @@ REACH_DAYS = 7 * LIKE_WEEKS
 ROLLOVER_PPM = 250_000
 """A step back is a register that turned over where, with the modulus added, it is at most this part of the modulus."""
 
-DECREASE, IMPLAUSIBLE, BEYOND, DEMAND_FAULT, TOO_LONG = map(
+DECREASE, IMPLAUSIBLE, BEYOND, DEMAND_FAULT, TOO_LONG, MISMATCH = map(
     READING_FAULTS.index,
-    ("register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long"),
-)
+    (
+        "register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long",
+        "multiplier_mismatch",
+    ),
+)  # fmt: skip
 
 LONGEST_GAP_DAYS = 800
 """Points further apart give their days no energy. Two yearly reads lie within; an installation of ten years ago does not."""
@@ -95,10 +98,10 @@ class Energies:
 
 @dataclass(frozen=True)
 class Broken:
-    """Indexes that no energy follows from, in pairs or alone. All (b,).
+    """Indexes that no energy follows from, in pairs or alone, and multipliers that are not the reference's. All (b,).
 
     opened, closed: days of the two, the same where one is at fault; step: closed less opened, or less the modulus, in index, or the
-    demand; fault: its number in `READING_FAULTS`.
+    demand, or the multiplier less the reference's; fault: its number in `READING_FAULTS`.
     """
 
     series: Int

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.inbound import INDEX_LIMIT, MEASURES
+from schemas.inbound import INDEX_LIMIT, KEPT, REGISTERS
 from transforms.kernels.reference import NEVER
 from transforms.kernels.registers import Multipliers, day_key
 
@@ -24,7 +24,7 @@ Int = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 NO_INDEX = -1
-COUNT = len(MEASURES)
+COUNT = len(KEPT)
 """Series of a meter."""
 
 
@@ -123,7 +123,8 @@ class Terms:
         return result
 
     def multipliers(self) -> Multipliers:
-        """The same, by series: meter slot times measures, plus the measure's number."""
-        series = (self.slot[:, None] * COUNT + np.arange(COUNT)).ravel()
+        """The same, by series of registers: meter slot times `COUNT`, plus the register's number."""
+        n = len(REGISTERS)
+        series = (self.slot[:, None] * COUNT + np.arange(n)).ravel()
         order = np.argsort(series, kind="stable")
-        return Multipliers(series[order], np.repeat(self.first, COUNT)[order], np.repeat(self.multiplier, COUNT)[order])
+        return Multipliers(series[order], np.repeat(self.first, n)[order], np.repeat(self.multiplier, n)[order])

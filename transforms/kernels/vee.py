@@ -17,7 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.inbound import PERIODS
-from schemas.vee import SEVERITIES, VEE_RULES, Above, Below, Capacity, RunOfDays, SumCheck, Vee
+from schemas.vee import (
+    LIKE_DAYS,
+    SEVERITIES,
+    UNIT_TOLERANCE_PPM,
+    VEE_RULES,
+    Above,
+    Below,
+    Capacity,
+    OtherUnit,
+    RunOfDays,
+    SumCheck,
+    Vee,
+)
 from transforms.kernels.days_read import DaysRead
 from transforms.kernels.registers import scaled
 
@@ -27,6 +39,9 @@ Mask = npt.NDArray[np.bool_]
 NO_LIMIT = -1
 HOURS = 24
 PPM = 1_000_000
+UNIT = 1_000
+UNIT_LIMIT_WH = 1 << 52
+"""Energy beyond this, 4.5 PWh, is a thousandth of nothing."""
 CAPACITY_LIMIT_VA = 1 << 42
 """A contracted capacity beyond this, 4 TVA, limits nothing."""
 
@@ -71,6 +86,34 @@ def _part(amount: Int, ppm: int) -> Int:
 
 def _no_limit(day: DaysRead) -> Int:
     return np.full(day.n, NO_LIMIT, np.int64)
+
+
+def _unit_mismatch(day: DaysRead, rule: OtherUnit) -> tuple[Mask, Int]:
+    count, high, low = day.like
+    tripped, limit = np.zeros(day.n, np.bool_), np.zeros(day.n, np.int64)
+    least = UNIT * (PPM - UNIT_TOLERANCE_PPM) // PPM
+    far = (day.energy // least >= low) | (high // least >= day.energy)
+    some = np.flatnonzero((count >= rule.like_days) & (day.energy > 0) & far)
+    energy, above, below = day.energy[some], np.zeros(len(some), np.int8), np.zeros(len(some), np.int8)
+    for back in LIKE_DAYS if len(some) else ():
+        read, like = day.received_of(back)[some] > 0, day.energy_of(back)[some]
+        above += read & _thousandfold(energy, like, rule)
+        below += read & _thousandfold(like, energy, rule)
+    is_above, is_below = above >= rule.like_days, (below >= rule.like_days) & day.complete(0)[some]
+    tripped[some] = is_above | is_below
+    limit[some] = np.where(is_above, energy // UNIT, np.where(is_below, energy, 0) * UNIT)
+    return tripped, limit
+
+
+def _thousandfold(large: Int, small: Int, rule: OtherUnit) -> Mask:
+    """Whether one energy is a thousand times another, within the tolerance. All (m,)."""
+    fits = (small <= UNIT_LIMIT_WH) & (large >= rule.at_least_wh)
+    times = np.full(len(small), UNIT, np.int64)
+    least, most = (
+        scaled(np.where(fits, small, 0), np.full(len(small), PPM + off, np.int64), times)
+        for off in (-rule.tolerance_ppm, rule.tolerance_ppm)
+    )
+    return fits & (least <= large) & (large <= most)
 
 
 def _spike(day: DaysRead, rule: Above) -> tuple[Mask, Int]:
@@ -145,6 +188,6 @@ def _sum_check(day: DaysRead, rule: SumCheck) -> tuple[Mask, Int]:
 
 
 _CHECKS: dict[str, Callable[[DaysRead, Any], tuple[Mask, Int]]] = {
-    "spike": _spike, "low": _low, "capacity": _capacity, "frozen": _frozen, "zero_use": _zero_use,
-    "prolonged_estimation": _prolonged_estimation, "inactive_use": _inactive_use, "sum_check": _sum_check,
+    "unit_mismatch": _unit_mismatch, "spike": _spike, "low": _low, "capacity": _capacity, "frozen": _frozen,
+    "zero_use": _zero_use, "prolonged_estimation": _prolonged_estimation, "inactive_use": _inactive_use, "sum_check": _sum_check,
 }  # fmt: skip
