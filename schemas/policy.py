@@ -22,9 +22,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
-from schemas.fields import Column
+from schemas.fields import PPM_LIMIT, Column
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, FEATURES, PPM_LIMIT
+from schemas.marts import CLASSES, FEATURES
 from schemas.suites import expectations
 from schemas.vee import Vee
 

@@ -17,7 +17,8 @@ import pyarrow as pa
 from schemas.inbound import LEDGER_EVENTS
 from schemas.marts import CLASSES, TIERS
 from schemas.policy import STAY, Policy
-from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import COLUMNS, Ledger
 from transforms.kernels.tiers import first_match
 from transforms.kernels.windows import date_of
 
