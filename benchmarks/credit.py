@@ -67,9 +67,7 @@ def ledger_of(accounts: int, months: int, bill_run: bool) -> tuple[pa.Table, int
         parts.append(events("payment", slot, payment, paid, amount, bill_id=bill))
         some = np.flatnonzero(rng.random(accounts) < 0.02)
         ref = payment.take(pa.array(some))
-        parts.append(
-            events("reversal", some, texts("r", month, some), paid[some] + 3, amount[some], ref_event_id=ref)
-        )
+        parts.append(events("reversal", some, texts("r", month, some), paid[some] + 3, amount[some], ref_event_id=ref))
     table = pa.concat_tables(parts)
     table = table.filter(pa.array(table["event_date"].cast(pa.int32()).to_numpy() <= FIRST + 30 * months - 1))
     return table.sort_by("event_date").combine_chunks(), FIRST + 30 * months - 1
@@ -92,7 +90,12 @@ class Shard:
 
     def dump(self, carried: Carried, credit: Credit) -> dict[str, Entry]:
         """All of a checkpoint."""
-        parts = {"base": carried.base, "index": carried.index, "accounts": carried.accounts, "credit": credit.to_batch()}
+        parts = {
+            "base": carried.base,
+            "index": carried.index,
+            "accounts": carried.accounts,
+            "credit": credit.to_batch(),
+        }
         return {kind: self.write(kind, batch, compress=kind != "index") for kind, batch in parts.items()}
 
     def tick(self, contender: str) -> tuple[dict[str, Any], dict[str, float], int]:
@@ -155,7 +158,8 @@ def main() -> int:
                     runs[contender].append(seconds | {"total": sum(seconds.values()), "allocated": moved})
                 same &= equal(*answers.values())
             found[name] = {
-                contender: sorted(some, key=lambda run: run["total"])[len(some) // 2] for contender, some in runs.items()
+                contender: sorted(some, key=lambda run: run["total"])[len(some) // 2]
+                for contender, some in runs.items()
             }
             found[name]["rows"] = {"rows": table.num_rows}
         finally:

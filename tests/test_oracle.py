@@ -337,7 +337,9 @@ def test_the_calendar_does_not_begin_at_an_installation_of_long_ago(con):
     ).fetchall() == [("m", 800, 800), ("n", 1, 1)]
 
 
-@pytest.mark.parametrize("metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "overdue_minor", "wh_mtd"])
+@pytest.mark.parametrize(
+    "metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "overdue_minor", "wh_mtd"]
+)
 def test_what_can_be_ranked_is_found(con, metric):
     fill(con, [account("a")], [meter("m", "a")], [reading("m", "2016-01-01", 5, peak_wh=5, reverse_wh=5)])
     recomputed(con, "2016-01-01", "2016-01-01", policy(("wh_7d", metric)))
