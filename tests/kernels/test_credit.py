@@ -23,6 +23,7 @@ from tests.kernels.test_ledger import (
     columns,
     number,
     on,
+    state,
     table,
     worlds,
 )
@@ -93,6 +94,63 @@ def test_carried_over_between_processes_with_late_events(rows, data):
             credit.advance(number(on(day)))
         assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day))))
         left = dumped(credit, data.draw(st.booleans()))
+
+
+@st.composite
+def orderly(draw, days=14):
+    """Accounts as most are, day by day: bills due one after the other, payments of what is open, now and then what is not plain."""
+    rows, numbers = [], st.integers(1, 9)
+    for day in range(days):
+        for slot in range(ACCOUNTS):
+            name, kind = f"{day}", draw(st.sampled_from(["charge", "payment", "pooled", "other", "none", "none"]))
+            if kind == "charge":
+                number = draw(st.sampled_from([None, f"b{day}", f"b{day}", f"b{day}", "b1"]))
+                due = day + draw(st.sampled_from([3, 3, 3, 0, 40]))
+                rows.append((slot, Event(f"c{name}", "charge", on(day), draw(numbers), due_date=on(due), bill_id=number)))
+            if kind in ("payment", "pooled", "charge") and draw(st.integers(0, 2)):
+                bill = f"b{max(0, day - draw(st.integers(0, 4)))}" if kind == "payment" else None
+                rows.append((slot, Event(f"p{name}", "payment", on(day), draw(numbers), bill_id=bill)))
+                if draw(st.integers(0, 3)) == 0:
+                    rows.append((slot, Event(f"q{name}", "write_off", on(day), draw(numbers))))
+            if kind == "other" and draw(st.integers(0, 2)) == 0:
+                near = f"p{max(0, day + draw(st.integers(-3, 2)))}"
+                rows.append((slot, draw(st.sampled_from([
+                    Event(f"r{name}", "reversal", on(day), 1, ref_event_id=near),
+                    Event(near, "payment", on(day), 2, revision=1),
+                    Event(f"a{name}", "adjustment", on(day), 2),
+                    Event(f"x{name}", "payment", on(day), 2, bill_id=f"b{day + 1}"),
+                ]))))  # fmt: skip
+    return rows
+
+
+@settings(max_examples=80, deadline=None)
+@given(orderly())
+def test_plain_days_are_allocated_further_as_from_scratch(rows):
+    events = table(rows)
+    credit = Credit(Ledger(events, ACCOUNTS))
+    for day in range(-1, 16):
+        credit.advance(number(on(day)))
+        again = Ledger.at(events, ACCOUNTS, number(on(day)))
+        assert state(credit.ledger) == state(again), day
+        for name in ("last_due", "last_paid_row", "odd"):
+            assert getattr(credit.ledger, name).tolist() == getattr(again, name).tolist(), (name, day)
+        assert shown(credit) == columns(again), day
+
+
+def test_most_orderly_days_are_plain():
+    seen = {"anew": 0, "further": 0}
+
+    @settings(max_examples=40, derandomize=True, deadline=None)
+    @given(orderly())
+    def count(rows):
+        ledger = Ledger(table(rows), ACCOUNTS)
+        for day in range(-1, 14):
+            ledger.advance(number(on(day)))
+            seen["anew"] += len(ledger.step.slots)
+            seen["further"] += len(ledger.step.further)
+
+    count()
+    assert min(seen.values()) > 50, seen
 
 
 @given(worlds(SHORT), st.lists(st.integers(1, 40), max_size=5))

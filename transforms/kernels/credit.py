@@ -14,7 +14,7 @@ Formulas: docs/explanation/definitions.md, "Ledger, as of service day D". Days a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -65,6 +65,10 @@ class _Rows:
     open_minor: Int64
     settled_on: Int32
     next_paid_on: Int32
+
+    @property
+    def is_bill(self) -> Bool:
+        return self.settled_on != NO_BILL
 
     @classmethod
     def of(cls, ledger: Ledger, rows: npt.NDArray[Any] | slice) -> _Rows:
@@ -131,12 +135,12 @@ class Credit:
     def _add(self, rows: _Rows, day: int) -> None:
         """Take all that accounts have into their sums, which are empty."""
         self._put(rows, day, 1)
-        late = np.flatnonzero((rows.settled_on == UNSETTLED) | (rows.settled_on > rows.due_on))
+        late = np.flatnonzero(rows.is_bill & ((rows.settled_on == UNSETTLED) | (rows.settled_on > rows.due_on)))
         self._sums["months_before"] += _months_before(rows.at(late), day, self.ledger.n_slots)
 
     def _put(self, rows: _Rows, day: int, sign: int) -> None:
         """Add what rows come to as of a day, or take it away. `months_before` is not looked at."""
-        bills = np.flatnonzero(rows.settled_on != NO_BILL)
+        bills = np.flatnonzero(rows.is_bill)
         if len(bills):
             self._put_bills(rows.at(bills), day, sign)
         paid = np.flatnonzero(rows.next_paid_on != NO_PAYMENT)
@@ -194,15 +198,21 @@ class Credit:
 
     # ------------------------------------------------------------------------------------------------ what a day does
     def _pass_edges(self, day: int) -> None:
-        """Take rows that cross an edge between yesterday and `day` from where they were to where they are."""
+        """Take rows that changed or cross an edge between yesterday and `day` from where they were to where they are."""
         sums, ledger = self._sums, self.ledger
         if _month(day) != _month(day - 1):
             before = np.minimum(sums["months_before"] + 1, MONTHS_IN_ARREARS - 1)
             sums["months_before"][:] = np.where(sums["oldest_due"] != NEVER, before, 0)
         dated = ledger.by_issue.on((day - YEAR, day - QUARTER))
-        rows = _Rows.of(ledger, np.unique(np.r_[ledger.by_due.on(day - age for age in _EDGES), dated]))
+        step = ledger.step
+        some = np.r_[ledger.by_due.on(day - age for age in _EDGES), dated]
+        some = np.r_[np.unique(some[~np.isin(some, step.changed)]), step.changed]
+        rows = _Rows.of(ledger, some)
         gone = np.flatnonzero((rows.issued_on == day - YEAR) & (rows.next_paid_on > BOUNCE))
-        self._put(rows, day - 1, -1)
+        left = len(some) - len(step.changed)
+        before = {name: np.r_[getattr(rows, name)[:left], column] for name, column in step.before.items()}
+        self._put(replace(rows, **before), day - 1, -1)
+        sums["oldest_due"][step.further] = NEVER
         sums["first_paid"][rows.slot[gone]] = rows.next_paid_on[gone]
         self._put(rows, day, 1)
 

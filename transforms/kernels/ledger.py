@@ -14,7 +14,7 @@ Days are day numbers (days since 1970-01-01, as in date32), money is int64 minor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -75,6 +75,10 @@ class Allocation:
     NO_PAYMENT.
     unallocated_minor: (n_slots,) int64, credits left when all bills are paid.
     balance_minor: (n_slots,) int64, bills minus credits; always the open amounts minus `unallocated_minor`.
+    last_due: (n_slots,) int32, the latest day a bill is due, or NO_BILL.
+    last_paid_row: (n_slots,) int64, the row of the latest payment that stands and has no SAME_DAY, or -1.
+    odd: (n_slots,) bool, whether a credit names a bill, or a reversal an event, that is not there, or two bills have one number.
+    overpaid: (n_slots,) bool, whether a credit is more than the bill it names still needed.
     """
 
     open_minor: Int64
@@ -82,6 +86,10 @@ class Allocation:
     next_paid_on: Int32
     unallocated_minor: Int64
     balance_minor: Int64
+    last_due: Int32
+    last_paid_row: Int64
+    odd: Bool
+    overpaid: Bool
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,13 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     funds = _Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
 
     target = _directed_to(bills, funds, number, bill_id)
+    names = _lengths(bill_id)[funds.row] > 0
+    odd, overpaid = np.zeros(n_slots, np.bool_), np.zeros(n_slots, np.bool_)
+    odd[funds.slot[names & (target < 0)]] = True
+    odd[_of_one_number(bills, number)] = True
+    odd[_unknown(slot, event, slot[reversals], reversed_event)] = True
     need, left, latest = _apply_directed(bills, funds, target)
+    overpaid[funds.slot[(target >= 0) & (left > 0)]] = True
     filled, latest = _apply_pooled(bills, funds, need, left, latest, n_slots)
 
     open_minor = np.zeros(len(slot), np.int64)
@@ -146,7 +160,14 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     credited = _sums(funds.minor, funds.slot, n_slots)
     pooled = _sums(left, funds.slot, n_slots)
     unallocated = pooled - _sums(filled, bills.slot, n_slots)
-    return Allocation(open_minor, settled_on, next_paid_on, unallocated, billed - credited)
+    last_due = np.full(n_slots, NO_BILL, np.int32)
+    np.maximum.at(last_due, bills.slot, due[bills.row])
+    last_paid_row = np.full(n_slots, -1, np.int64)
+    last = np.flatnonzero(next_paid_on == NEVER)
+    last_paid_row[slot[last]] = last
+    return Allocation(
+        open_minor, settled_on, next_paid_on, unallocated, billed - credited, last_due, last_paid_row, odd, overpaid
+    )
 
 
 def due_days(events: pa.Table) -> Int32:
@@ -200,6 +221,17 @@ def _named(slot: Int64, event: Int64, by_slot: Int64, by_event: Int64) -> Bool:
     return named
 
 
+def _unknown(slot: Int64, event: Int64, by_slot: Int64, by_event: Int64) -> Int64:
+    """Slots of which some name an event that is not there. slot, event: (n,); by_*: (k,), few."""
+    if not len(by_slot):
+        return by_slot
+    several = max(int(event.max()), int(by_event.max())) + 1
+    anywhere = np.zeros(several, np.bool_)
+    anywhere[by_event] = True
+    rows = np.flatnonzero(anywhere[event])
+    return by_slot[~np.isin(by_slot * several + by_event, slot[rows] * several + event[rows])]
+
+
 def _next_payments(slot: Int64, day: Int64, pays: Bool) -> Int32:
     """`next_paid_on` of the payments that stand; NO_PAYMENT of all other rows. pays: (n,) which rows they are."""
     out = np.full(len(slot), NO_PAYMENT, np.int32)
@@ -239,6 +271,13 @@ def _directed_to(bills: _Side, funds: _Side, number: pa.Array, bill_id: pa.Array
     found = by_key[np.minimum(np.searchsorted(key, wanted, sorter=by_key), len(by_key) - 1)]
     target[directed] = np.where(key[found] == wanted, found, -1)
     return target
+
+
+def _of_one_number(bills: _Side, number: pa.Array) -> Int64:
+    """Slots of accounts with two bills of one number."""
+    (text,) = _same_text(number.take(bills.row))
+    key = np.sort(bills.slot * (int(text.max(initial=0)) + 1) + text)
+    return key[1:][key[1:] == key[:-1]] // (int(text.max(initial=0)) + 1)
 
 
 def _apply_directed(bills: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
@@ -288,7 +327,7 @@ class Carried:
     index: (due_on int32, by_issue int32, by_due int32) of the same rows: the day each is due, and the rows in order of either day.
     changes: batches of (ordinal int64, and the columns of the base), oldest first: rows that differ from the base, or come
     after it; a later batch overrides an earlier one. Rows named nowhere are neither bills nor payments.
-    accounts: (unallocated_minor int64), one row per slot.
+    accounts: (unallocated_minor int64, last_due int32, last_paid_row int64, odd bool), one row per slot.
     """
 
     day: int
@@ -306,10 +345,17 @@ class Carried:
 
 @dataclass(frozen=True)
 class Step:
-    """What was allocated anew last. slots: (k,) the accounts, ascending; rows: (m,) their events that exist on the day."""
+    """What was allocated last. slots: (k,) the accounts that were anew, ascending; rows: (m,) their events that exist on the day.
+
+    further: (j,) the accounts that were allocated further; changed: (i,) rows of theirs, all open bills among them;
+    before: of these rows, the columns that are stored of each, as they were. No account is among both.
+    """
 
     slots: Int64
     rows: Int64
+    further: Int64
+    changed: Int64
+    before: dict[str, npt.NDArray[Any]]
 
 
 class Ledger:
@@ -341,7 +387,10 @@ class Ledger:
         self.settled_on: Int32 = np.full(n, NO_BILL, np.int32)
         self.next_paid_on: Int32 = np.full(n, NO_PAYMENT, np.int32)
         self.unallocated_minor: Int64 = np.zeros(n_slots, np.int64)
-        self.step = Step(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self.last_due: Int32 = np.full(n_slots, NO_BILL, np.int32)
+        self.last_paid_row: Int64 = np.full(n_slots, -1, np.int64)
+        self.odd: Bool = np.zeros(n_slots, np.bool_)
+        self.step = self._no_step()
         self._base = carried.base if carried else self._rows_of(np.arange(0))
         self._index = carried.index if carried else None
         self._changes = carried.changes if carried else ()
@@ -372,11 +421,93 @@ class Ledger:
         """
         if day < self.day:
             raise ValueError(f"the ledger stands at day {self.day}, after {day}; build it anew with Ledger.at")
+        new = self.by_issue.between(self.day + 1, day)
         mine = np.zeros(self.n_slots, np.bool_)
-        mine[self.slot[self.by_issue.between(self.day + 1, day)]] = True
-        mine[np.asarray(touched, np.int64)] = True
-        self.day = day
-        return self._allocate(np.flatnonzero(mine))
+        mine[self.slot[new]] = True
+        some = np.asarray(touched, np.int64)
+        mine[some] = True
+        next_day, self.day, self.step = day == self.day + 1, day, self._no_step()
+        if next_day:
+            self._go_on(new[~np.isin(self.slot[new], some)])
+            mine[self.step.further] = False
+        return len(self.step.further) + self._allocate(np.flatnonzero(mine))
+
+    # ------------------------------------------------------------------------------------------------ a plain day's events
+    def _go_on(self, new: Int64) -> None:
+        """Allocate accounts further whose allocation stands: what is new goes to what is open, and changes nothing else.
+
+        That is so where all credits are applied, each named bill is there once, and a day brings charges, due after all others,
+        payments and write-offs, no more of them to a bill they name than it needs. Old credits then go to old bills as they did,
+        and all that is new comes after them in either order. new: rows of the day.
+        """
+        events = self.events.take(pa.array(new))
+        kind, slot = _kinds(events["event_type"]), self.slot[new].astype(np.int64)
+        charge, credit = kind == _CHARGE, np.isin(kind, (*_PAYMENTS, _WRITE_OFF))
+        fits = ~self.odd & (self.unallocated_minor == 0)
+        fits[slot[~(charge | credit) | (charge & (self.due_on[new] <= self.last_due[slot]))]] = False
+        some = np.zeros(self.n_slots, np.bool_)
+        some[slot] = fits[slot]
+        some[self._known_names(new, events, charge, some)] = False
+        slots = np.flatnonzero(some)
+        if not len(slots):
+            return
+        new = new[some[self.slot[new]]]
+        held = np.flatnonzero(self.open_minor)
+        rows = np.r_[held[some[self.slot[held]]], new]
+        place = np.full(self.n_slots, -1, np.int64)
+        place[slots] = np.arange(len(slots))
+        amount = np.where(self.open_minor[rows] > 0, self.open_minor[rows], self.amount_minor[rows])
+        some_events = self.events.take(pa.array(rows)).append_column("slot", pa.array(place[self.slot[rows]].astype(np.int32)))
+        at = some_events.schema.get_field_index("amount_minor")
+        result = allocate(some_events.set_column(at, "amount_minor", pa.array(amount)), len(slots))
+
+        done = ~(result.odd | result.overpaid)
+        mine = np.flatnonzero(done[place[self.slot[rows]]])
+        paid = np.flatnonzero(done & (result.last_paid_row >= 0))
+        last = self.last_paid_row[slots[paid]]
+        further, changed = slots[done], np.r_[rows[mine], last[last >= 0]]
+        before = {name: getattr(self, name)[changed] for name in _STORED}
+        for name in _STORED:
+            getattr(self, name)[rows[mine]] = getattr(result, name)[mine]
+        self.next_paid_on[last[last >= 0]] = self.day
+        self.last_paid_row[slots[paid]] = rows[result.last_paid_row[paid]]
+        self.unallocated_minor[further] = result.unallocated_minor[done]
+        self.last_due[further] = np.maximum(self.last_due[further], result.last_due[done])
+        differs = np.any([getattr(self, name)[changed] != before[name] for name in _STORED], axis=0)
+        self._changed[changed[differs]] = True
+        self.step = replace(self.step, further=further, changed=changed, before=before)
+
+    def _known_names(self, new: Int64, events: pa.Table, charge: Bool, some: Bool) -> Int64:
+        """Slots whose new events have an id, or a bill's number, that the account has already, or twice. some: (n_slots,)."""
+        event_id, bill_id = _texts(events["event_id"]), _texts(events["bill_id"])
+        slot = self.slot[new].astype(np.int64)
+        numbered = np.flatnonzero(charge & (_lengths(bill_id) > 0))
+        own = numbered[np.asarray(pc.not_equal(bill_id.take(numbered), event_id.take(numbered)))]
+        names, owner = pa.concat_arrays([event_id, bill_id.take(own)]), np.r_[slot, slot[own]]
+        wanted = pc.unique(names.filter(pa.array(some[owner])))
+        mine = some[self.slot]
+        mine[new] = False
+        found, where = [names], [owner]
+        for column, rows in (("event_id", mine), ("bill_id", mine & (self.settled_on != NO_BILL))):
+            at = np.flatnonzero(rows)
+            if 2 * len(at) > len(rows):  # to pick out most of the text costs more than to look at all of it
+                hit = np.flatnonzero(rows & np.asarray(pc.is_in(self.events[column], value_set=wanted)))
+            else:
+                hit = at[np.asarray(pc.is_in(self.events[column].take(pa.array(at)), value_set=wanted))]
+            found.append(_texts(self.events[column].take(pa.array(hit))))
+            where.append(self.slot[hit].astype(np.int64))
+        (code,) = _same_text(pa.concat_arrays(found))
+        owner = np.concatenate(where)
+        key = owner * (int(code.max(initial=0)) + 1) + code
+        known = np.isin(key[: len(names)], key[len(names) :])
+        order = np.argsort(key[: len(names)], kind="stable")
+        twice = order[1:][key[order[1:]] == key[order[:-1]]]
+        return np.r_[owner[: len(names)][known], owner[twice]]
+
+    @staticmethod
+    def _no_step() -> Step:
+        none = np.zeros(0, np.int64)
+        return Step(none, none, none, none, {name: none for name in _STORED})
 
     def dump(self, *, rebase: bool = False) -> Carried:
         """What the next process needs to go on from here.
@@ -394,7 +525,7 @@ class Ledger:
         elif len(rows := np.flatnonzero(self._changed)):
             batch = self._rows_of(rows)
             changes = (*changes, batch.add_column(0, "ordinal", pa.array(rows)))
-        accounts = pa.record_batch({"unallocated_minor": self.unallocated_minor.copy()})
+        accounts = pa.record_batch({name: getattr(self, name).copy() for name in _BY_ACCOUNT})
         return Carried(self.day, len(self.slot), base, index, changes, accounts)
 
     def _rows_of(self, rows: npt.NDArray[Any]) -> pa.RecordBatch:
@@ -415,7 +546,8 @@ class Ledger:
             column[: len(carried.base)] = carried.base[name].to_numpy()
             for batch in carried.changes:
                 column[batch["ordinal"].to_numpy()] = batch[name].to_numpy()
-        self.unallocated_minor[: len(carried.accounts)] = carried.accounts["unallocated_minor"].to_numpy()
+        for name in _BY_ACCOUNT:
+            getattr(self, name)[: len(carried.accounts)] = carried.accounts[name].to_numpy(zero_copy_only=False)
         late = self.slot[carried.rows :][self.issued_on[carried.rows :] <= carried.day]
         self._allocate(np.unique(late))
 
@@ -424,7 +556,6 @@ class Ledger:
 
         Some thousands of accounts at a time: their text stays in the processor's cache, and memory is bounded.
         """
-        self.step = Step(slots, np.zeros(0, np.int64))
         if not len(slots):
             return 0
         place = np.full(self.n_slots, -1, np.int32)
@@ -438,7 +569,7 @@ class Ledger:
             first = number * _BLOCK_ACCOUNTS
             accounts = slots[first : first + _BLOCK_ACCOUNTS]
             self._allocate_block(accounts, rows[mine], account[mine] - first)
-        self.step = Step(slots, rows)
+        self.step = replace(self.step, slots=slots, rows=rows)
         return len(slots)
 
     def _allocate_block(self, slots: npt.NDArray[Any], rows: Int64, account: Int32) -> None:
@@ -451,11 +582,17 @@ class Ledger:
             changed |= column[rows] != values
             column[rows] = values
         self._changed[rows[changed]] = True
-        self.unallocated_minor[slots] = result.unallocated_minor
+        self.unallocated_minor[slots], self.last_due[slots], self.odd[slots] = (
+            result.unallocated_minor, result.last_due, result.odd,
+        )  # fmt: skip
+        self.last_paid_row[slots] = np.where(result.last_paid_row >= 0, rows[result.last_paid_row], -1)
 
 
 _STORED: Final = ("open_minor", "settled_on", "next_paid_on")
 """What is stored of each row."""
+
+_BY_ACCOUNT: Final = ("unallocated_minor", "last_due", "last_paid_row", "odd")
+"""What is stored of each account."""
 
 
 # ----------------------------------------------------------------------------------------------------------- columns
