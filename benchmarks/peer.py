@@ -130,7 +130,7 @@ def make_store(world: World, policy: Policy, threads: int, memory: str) -> None:
 def _full_ledger(con: duckdb.DuckDBPyConnection, kind: str) -> None:
     con.execute(sql("4_ledger_full"))
     con.execute(sql("4_allocate"))
-    con.execute(sql("4_age", bills="some_state"))
+    con.execute(sql("4_age", bills="some_state", credits="credit"))
     con.execute(sql("4_ledger_row_full", kind=kind))
 
 
@@ -138,7 +138,7 @@ def _incremental_ledger(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(sql("4_ledger_incremental"))
     con.execute(sql("4_allocate"))
     con.execute(sql("4_ledger_row_incremental"))
-    con.execute(sql("4_age", bills="changed_bill"))
+    con.execute(sql("4_age", bills="changed_bill", credits="changed_credit"))
     con.execute(sql("4_ledger_row_merge"))
 
 

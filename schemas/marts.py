@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
+from schemas.credit import CREDIT, TENURE
+from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import BESIDE, CATEGORIES, DEMAND, KEPT, PERIODS
 from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
@@ -31,7 +32,6 @@ PROVISIONAL_WINDOWS = (30, 365)
 
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
-PPM_LIMIT = 1_000_000
 
 
 def _window(name: str, label: str) -> tuple[Column, ...]:
@@ -132,22 +132,8 @@ FEATURES = Relation(
         *(column for days in VALUED_WINDOWS for column in _valued(days)),
         *(column for month, label in DEMAND_MONTHS.items() for column in _demand(month, label)),
         *(_provisional(days) for days in PROVISIONAL_WINDOWS),
-        Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
-        Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
-        Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),
-        Column("overdue_1_30_minor", MINOR, "Open, 1 to 30 days past due", "minor units", minimum=0),
-        Column("overdue_31_60_minor", MINOR, "Open, 31 to 60 days past due", "minor units", minimum=0),
-        Column("overdue_61_90_minor", MINOR, "Open, 61 to 90 days past due", "minor units", minimum=0),
-        Column("overdue_91_minor", MINOR, "Open, 91 days past due or more", "minor units", minimum=0),
-        Column("overdue_minor", MINOR, "All open amounts past due", "minor units", minimum=0),
-        Column("unallocated_minor", MINOR, "Credits left when all bills are paid", "minor units", minimum=0),
-        Column("bills_due_365d", COUNT, "Bills that fell due in the 365 days before the service day", "bills", minimum=0),
-        Column("bills_on_time_365d", COUNT, "Those settled on or before their due date", "bills", minimum=0),
-        Column("on_time_365d_ppm", PPM, "On-time ratio; null where no bill fell due", "ppm", nullable=True,
-               minimum=0, maximum=PPM_LIMIT),
-        Column("beyond_terms_365d_days", WH, "Days beyond terms, summed over those bills", "days", minimum=0),
-        Column("mean_beyond_terms_365d_milli", PPM, "Mean days beyond terms; null where no bill fell due",
-               "thousandths of a day", nullable=True, minimum=0),
+        *CREDIT,
+        TENURE,
         Column("credit_score", COUNT, "Credit score by the scorecard of the policy; null where it has none", "points", nullable=True,
                minimum=0, maximum=100),
     ),

@@ -23,8 +23,9 @@ from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
+from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, FEATURES, PPM_LIMIT
+from schemas.marts import CLASSES, FEATURES
 from schemas.scorecard import SCORE, CreditScore, scorecard_faults
 from schemas.suites import expectations
 from schemas.vee import Vee

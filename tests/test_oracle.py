@@ -338,11 +338,13 @@ def test_the_calendar_does_not_begin_at_an_installation_of_long_ago(con):
     ).fetchall() == [("m", 800, 800), ("n", 1, 1)]
 
 
-@pytest.mark.parametrize("metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "wh_mtd"])
+@pytest.mark.parametrize(
+    "metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "overdue_minor", "wh_mtd"]
+)
 def test_what_can_be_ranked_is_found(con, metric):
     fill(con, [account("a")], [meter("m", "a")], [reading("m", "2016-01-01", 5, peak_wh=5, reverse_wh=5)])
     recomputed(con, "2016-01-01", "2016-01-01", policy(("wh_7d", metric)))
-    total = 0 if metric in ("valued_wh_30d", "billed_365d_minor") else 5
+    total = 0 if metric in ("valued_wh_30d", "billed_365d_minor", "overdue_minor") else 5
     assert one(con, "SELECT max(total) FROM oracle.cutoffs") == (total,)
 
 
@@ -520,6 +522,30 @@ def test_random_ledgers_equal_a_clerk(seed):
     with duckdb.connect() as con:
         fill(con, [account(k) for k in names], [], [], events)
         oracle.recompute(con, policy(), start + ONE * 10, start + ONE * 25)
+        for row in table(con, "FROM oracle.features"):
+            own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
+            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"])
+            assert {name: row[name] for name in expected} == expected, (row["account_id"], row["service_date"])
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 10**6))
+def test_windows_of_a_random_ledger_equal_a_clerk(seed):
+    """Few events over two years, looked at for seven weeks: what enters and leaves by 30, 90 and 365 days, and by month."""
+    pick = random.Random(seed)
+    start, names = day("2015-01-01"), "abcd"
+    events = []
+    for n in range(160):
+        kind = pick.choice(["charge", "charge", "payment", "payment", "reversal"])
+        when = start + ONE * pick.randint(0, 700)
+        due = str(when + ONE * pick.randint(5, 20)) if kind == "charge" else None
+        events.append(event(
+            pick.choice(names), f"e{n}", kind, str(when), pick.choice([5, 10, 15]), due, bill_id=pick.choice([None, "e1", "x"]),
+            ref_event_id=f"e{pick.randint(max(0, n - 30), n)}",
+        ))  # fmt: skip
+    with duckdb.connect() as con:
+        fill(con, [account(k) for k in names], [], [], events)
+        oracle.recompute(con, policy(), start + ONE * 500, start + ONE * 550)
         for row in table(con, "FROM oracle.features"):
             own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
             expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"])

@@ -26,10 +26,11 @@ from transforms.checkpoints import TIER_INPUT
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
+from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
-from transforms.kernels.ledger import Carried, Ledger, credit_features
+from transforms.kernels.ledger import Carried, Ledger
 from transforms.kernels.order_statistics import ladder
-from transforms.kernels.reference import Expected
+from transforms.kernels.reference import Expected, Population
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
@@ -116,6 +117,7 @@ class FoldFeaturesShard(beam.DoFn):
         windows = load_windows(state, plan.first)
         windows.grow(n)
         ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
+        credit = Credit(ledger, carried=_load_credit(state))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
@@ -126,9 +128,9 @@ class FoldFeaturesShard(beam.DoFn):
             accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
             counted = days.count(day, version.vee, accounts)
             windows.roll(days.load, worth)
-            ledger.advance(day)
+            credit.advance(day)
             rows = np.flatnonzero(inside)
-            values = day_values(windows, ledger, expected, rows, version, category)
+            values = day_values(windows, credit, expected, people, rows, version)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -143,6 +145,8 @@ class FoldFeaturesShard(beam.DoFn):
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
+        path = self.place.path("carried_credit", shard, "arrow")
+        entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
         self.place.report(Commit("features", shard, tuple(entries)))
@@ -161,15 +165,23 @@ def _dated(entry: Entry, day: int) -> Entry:
 
 
 def day_values(
-    windows: Windows, ledger: Ledger, expected: Expected, rows: Any, version: PolicyVersion, category: Any
+    windows: Windows, credit: Credit, expected: Expected, people: Population, rows: Any, version: PolicyVersion
 ) -> dict[str, Any]:
-    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and ledger stand at.
+    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and credit stand at.
 
-    version: of the policy, in force on that day; category: codes, by slot.
+    version: of the policy, in force on that day.
     """
+    day, n = credit.ledger.day, credit.ledger.n_slots
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
-    values |= {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
-    return values | {SCORE: credit_score(version.credit_score, values | {"category": category[rows]}, len(rows))}
+    values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
+    values |= {"tenure_days": tenure_days(people, day, n)[rows]}
+    scored = values | {"category": people.on(day, n)[1][rows]}
+    return values | {SCORE: credit_score(version.credit_score, scored, len(rows))}
+
+
+def tenure_days(people: Population, day: int, n: int) -> Any:
+    """Days since each account was opened. (n,) int32, of no meaning where it is not in the population."""
+    return np.int32(day) - people.opened_on(day, n)
 
 
 def load_windows(state: State, first: int) -> Windows:
@@ -186,28 +198,34 @@ def load_windows(state: State, first: int) -> Windows:
 
 def _load_carried(state: State) -> Carried | None:
     head = state.entries.get("carried_accounts", [])
-    if not head:
+    if not head or "carried_index" not in state.entries:
         return None
-    base = state.store.read_block(state.entries["carried_base"][0])
+    base, index = (state.store.read_block(state.entries[kind][0]) for kind in ("carried_base", "carried_index"))
     changes = tuple(state.store.read_block(entry) for entry in state.entries.get("carried_changes", []))
     accounts = state.store.read_block(head[0])
     rows = int(accounts.schema.metadata[b"rows"])
-    return Carried(head[0].first, rows, base, changes, accounts.replace_schema_metadata(None))
+    return Carried(head[0].first, rows, base, index, changes, accounts.replace_schema_metadata(None))
+
+
+def _load_credit(state: State) -> pa.RecordBatch | None:
+    held = state.entries.get("carried_credit", [])
+    return state.store.read_block(held[0]) if held else None
 
 
 def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: int) -> list[Entry]:
     """The ledger's carry-over as entries of this checkpoint: a base that is seldom rewritten, and what changed since."""
     store = place.store()
-    had = "carried_base" in state.entries
+    had = "carried_index" in state.entries
     carried = ledger.dump()
     rebase = not had or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
     if rebase:
         carried = ledger.dump(rebase=True)
-        entries = store.write_blocks(
-            place.path("carried_base", shard, "arrow"), "carried_base", shard, [(day, carried.base)]
-        )
+        entries = []
+        for kind, batch in (("carried_base", carried.base), ("carried_index", carried.index)):
+            path = place.path(kind, shard, "arrow")
+            entries += store.write_blocks(path, kind, shard, [(day, batch)], compress=kind == "carried_base")
     else:
-        entries = [replace(state.entries["carried_base"][0], first=day, last=day)]
+        entries = [replace(state.entries[kind][0], first=day, last=day) for kind in ("carried_base", "carried_index")]
         if carried.changes:
             merged = pa.Table.from_batches(carried.changes).combine_chunks()
             path = place.path("carried_changes", shard, "arrow")

@@ -17,7 +17,7 @@ from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
-from transforms.fold_features import feature_column, load_expected, load_windows
+from transforms.fold_features import feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
@@ -88,7 +88,8 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     windows = load_windows(state, entry.first + 1)
     windows.grow(n)
     columns = consumption_features(windows, load_expected(state), np.arange(n))
-    _, category = load_population(state).on(entry.first, n)
+    people = load_population(state)
+    _, category = people.on(entry.first, n)
     tiers = state.store.read_block(state.entries["tiers"][0])
     tier, abc, grade, since = (
         np.r_[numpy(tiers.column(name)), np.full(n - tiers.num_rows, NONE, np.int32)]
@@ -96,7 +97,8 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     )
     read = {name for version in policy.versions for name in version.reads()}
     read |= {name for version in policy.versions if version.credit_score for name in version.credit_score.columns()}
-    dense = {name: feature_column(column) for name, column in columns.items() if name in read} | {"category": category}
+    dense = {name: feature_column(column) for name, column in columns.items() if name in read}
+    dense |= {"category": category, "tenure_days": tenure_days(people, entry.first, n)}
     return Base(
         entry.first, tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32), dense
     )

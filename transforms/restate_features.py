@@ -34,6 +34,7 @@ from transforms.fold_features import (
     write_tier_inputs,
 )
 from transforms.fold_reference import load_population
+from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.reference import Expected, Population
@@ -131,15 +132,15 @@ class _Shard:
         plan, some = self.plan, self.some
         worth = valuer(self.state, some.people, some.n)
         windows = load_windows(self.state, plan.checkpoint + 1).take(some.slots) if some.n else None
-        ledger = Ledger(some.events, some.n)
-        ledger.advance(plan.checkpoint)
+        credit = Credit(Ledger(some.events, some.n))
+        credit.advance(plan.checkpoint)
         for day in range(plan.checkpoint + 1, plan.last + 1):
             counted = self._count(day) if windows and day >= plan.first else None
             if windows:
                 windows.roll(self.days.load, worth)
-                ledger.advance(day)
+                credit.advance(day)
             if day >= plan.first:
-                patch = self._day(day, windows, ledger, counted) if windows and counted else None
+                patch = self._day(day, windows, credit, counted) if windows and counted else None
                 yield from self._ladders(day, patch)
                 if windows and day in plan.ends:
                     self.sums.append((day, self._sums(day, windows)))
@@ -150,12 +151,12 @@ class _Shard:
         accounts = Account(people.on(day, n)[0], people.known(n), people.capacity_on(day, n), self.some.expected)
         return self.days.count(day, self.policy.on(date_of(day)).vee, accounts)
 
-    def _day(self, day: int, windows: Windows, ledger: Ledger, counted: Counted) -> pa.RecordBatch:
+    def _day(self, day: int, windows: Windows, credit: Credit, counted: Counted) -> pa.RecordBatch:
         """One day of the concerned accounts. Returns what their tiers are made of, by slot of the shard."""
         some, plan, version = self.some, self.plan, self.policy.on(date_of(day))
         inside, category = some.people.on(day, some.n)
         rows = np.flatnonzero(inside)
-        values = day_values(windows, ledger, some.expected, rows, version, category)
+        values = day_values(windows, credit, some.expected, some.people, rows, version)
         if day >= plan.features_from:
             self.features[day] = features_table(some.ids, rows, day, category[rows], values)
         differ: list[Any] = [self.who.read_on(day), self.days.was(day), counted.edits.slot, counted.estimates.slot]

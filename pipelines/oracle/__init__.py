@@ -14,16 +14,13 @@ from importlib import resources
 import duckdb
 
 from schemas.conditions import Condition
+from schemas.credit import CREDIT
 from schemas.inbound import CATEGORIES
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.vee import VEE_RULES
 
-LEDGER_COLUMNS = frozenset({
-    "billed_365d_minor", "balance_minor", "current_minor", "overdue_1_30_minor", "overdue_31_60_minor",
-    "overdue_61_90_minor", "overdue_91_minor", "overdue_minor", "unallocated_minor", "bills_due_365d",
-    "bills_on_time_365d", "on_time_365d_ppm", "beyond_terms_365d_days", "mean_beyond_terms_365d_milli",
-})  # fmt: skip
+LEDGER_COLUMNS = frozenset(column.name for column in CREDIT)
 """Features that come from the ledger."""
 
 OTHER_TABLES = {
@@ -89,7 +86,8 @@ def recompute(
     con.execute(_sql("s4_valued"))
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
-    con.execute(_sql("s4_features"))
+    con.execute(_sql("s3_credit"))
+    con.execute(_sql("s4_features", credit=_credit()))
     for policy_version in policy.versions:
         con.execute(_sql("s4_score", **_texts(policy_version)))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
@@ -102,6 +100,12 @@ def recompute(
     con.execute(_sql("s7_tiers"))
     for policy_version in policy.versions:
         con.execute(_sql("s7_migrations", **_texts(policy_version)))
+
+
+def _credit() -> str:
+    """SQL of the credit columns, zeros and nulls where an account has no ledger event yet."""
+    names = ((column.name, column.nullable) for column in CREDIT)
+    return ",\n    ".join(f"l.{name}" if null else f"coalesce(l.{name}, 0) AS {name}" for name, null in names)
 
 
 def _sql(name: str, **texts: str) -> str:

@@ -27,20 +27,8 @@ SELECT
     m.max_demand_w_last_month,
     coalesce(m.demand_days_last_month, 0) AS demand_days_last_month,
     m.load_factor_last_month_ppm,
-    coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
-    coalesce(l.balance_minor, 0) AS balance_minor,
-    coalesce(l.current_minor, 0) AS current_minor,
-    coalesce(l.overdue_1_30_minor, 0) AS overdue_1_30_minor,
-    coalesce(l.overdue_31_60_minor, 0) AS overdue_31_60_minor,
-    coalesce(l.overdue_61_90_minor, 0) AS overdue_61_90_minor,
-    coalesce(l.overdue_91_minor, 0) AS overdue_91_minor,
-    coalesce(l.overdue_minor, 0) AS overdue_minor,
-    coalesce(l.unallocated_minor, 0) AS unallocated_minor,
-    coalesce(l.bills_due_365d, 0) AS bills_due_365d,
-    coalesce(l.bills_on_time_365d, 0) AS bills_on_time_365d,
-    oracle.ppm(l.bills_on_time_365d, l.bills_due_365d) AS on_time_365d_ppm,
-    coalesce(l.beyond_terms_365d_days, 0) AS beyond_terms_365d_days,
-    oracle.floor_div(l.beyond_terms_365d_days * 1000, nullif(l.bills_due_365d, 0)) AS mean_beyond_terms_365d_milli,
+    {{credit}},
+    p.service_date - p.opened_on AS tenure_days,
     NULL::INTEGER AS credit_score -- s4_score.sql
 FROM oracle.population p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id

@@ -15,7 +15,8 @@ from schemas.inbound import LEDGER_EVENTS, MONEY_LIMIT_MINOR
 from schemas.marts import FEATURES
 from tests.oracles.ledger import Event, allocated, existing, features
 from transforms.kernels import ledger as kernel
-from transforms.kernels.ledger import NO_BILL, UNSETTLED, Ledger, allocate, credit_features
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import NO_BILL, NO_PAYMENT, UNSETTLED, Ledger, allocate
 
 START = date(2023, 1, 1)
 EPOCH = date(1970, 1, 1)
@@ -93,7 +94,8 @@ def telling_days(rows: list[tuple[int, Event]]) -> list[date]:
 
 
 def state(ledger: Ledger) -> tuple[list, ...]:
-    return ledger.day, ledger.open_minor.tolist(), ledger.settled_on.tolist(), ledger.unallocated_minor.tolist()
+    rows = (ledger.open_minor, ledger.settled_on, ledger.next_paid_on)
+    return ledger.day, *(column.tolist() for column in (*rows, ledger.unallocated_minor))
 
 
 def columns(ledger: Ledger) -> dict[str, list]:
@@ -291,17 +293,6 @@ def test_bills_due_on_one_day_are_paid_by_number_then_event_id():
     assert Ledger.at(table(rows), 1, number(on(1))).open_minor.tolist() == [2, 5, 0, 0]
 
 
-def test_features_are_those_of_the_mart():
-    names = [column.name for column in FEATURES.columns]
-    first, last = names.index("billed_365d_minor"), names.index("mean_beyond_terms_365d_milli")
-    found = credit_features(Ledger.at(table([(0, event) for event in STORY]), 2, number(date(2024, 3, 12))))
-    assert list(found) == names[first : last + 1]
-    for name, values in found.items():
-        array = pa.array(values)
-        assert array.type == FEATURES[name].type, name
-        assert array.null_count == (1 if FEATURES[name].nullable else 0), name
-
-
 def test_nothing_known_is_zeros_and_nulls():
     found = columns(Ledger.at(table([]), 2, number(START)))
     assert found == {name: [None if FEATURES[name].nullable else 0] * 2 for name in found}
@@ -335,7 +326,7 @@ def test_dump_writes_only_what_changed():
     second = ledger.dump()
     assert second.base is first.base
     assert [batch.to_pydict() for batch in second.changes] == [
-        {"ordinal": [1], "open_minor": [5], "settled_on": [UNSETTLED]}
+        {"ordinal": [1], "open_minor": [5], "settled_on": [UNSETTLED], "next_paid_on": [NO_PAYMENT]}
     ]
     ledger.advance(number(on(2)))
     assert first.base["open_minor"].to_pylist() == [5, 0, 0], "what was dumped does not change any more"

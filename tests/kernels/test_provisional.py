@@ -13,7 +13,8 @@ from schemas.policy import Policy, parse_policy
 from tests.kernels.test_ledger import LONG, SHORT, START, number, table, worlds
 from tests.kernels.test_tiers import POLICY, first_rule
 from tests.oracles.ledger import Event, features
-from transforms.kernels.ledger import Ledger, credit_features
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import Ledger
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import Day, Inside, TierState, assign_tiers
 from transforms.kernels.windows import date_of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,26 @@ def features(events, day):
             owed["61_90"] += bill.open
         else:
             owed["91"] += bill.open
+    overdue = [bill for bill in bills if bill.open and bill.due < day]
     due = [bill for bill in bills if 1 <= (day - bill.due).days <= 365]
     on_time = sum(1 for bill in due if bill.settled_on is not None and bill.settled_on <= bill.due)
     beyond = sum(max(0, ((bill.settled_on or day) - bill.due).days) for bill in due)
+    late = [bill for bill in due if bill.settled_on is None or bill.settled_on > bill.due]
+    due_90 = [bill for bill in due if (day - bill.due).days <= 90]
+    weight = [(WEIGHTS[(day - bill.due).days // 30], bill not in late) for bill in due]
+    billed = sum(bill.amount for bill in bills if 0 <= (day - bill.issued).days <= 364)
+    unallocated, owing = sum(credit.left for credit in paying), sum(bill.open for bill in overdue)
+    counting = existing(events, day)
+    payments = {e.event_id: e for e in counting if e.event_type == "payment"}
+    taken_back = {}
+    for e in counting:
+        if e.event_type == "reversal" and e.ref_event_id in payments:
+            taken_back[e.ref_event_id] = min(e.event_date, taken_back.get(e.ref_event_id, e.event_date))
+    standing = sorted(e.event_date for name, e in payments.items() if name not in taken_back)
+    recent = [paid for paid in standing if (day - paid).days <= 364]
+    paid_days = sorted(set(recent))
     return {
-        "billed_365d_minor": sum(bill.amount for bill in bills if 0 <= (day - bill.issued).days <= 364),
+        "billed_365d_minor": billed,
         "balance_minor": sum(bill.amount for bill in bills) - sum(credit.amount for credit in paying),
         "current_minor": owed["current"],
         "overdue_1_30_minor": owed["1_30"],
@@ -134,10 +149,52 @@ def features(events, day):
         "overdue_61_90_minor": owed["61_90"],
         "overdue_91_minor": owed["91"],
         "overdue_minor": sum(minor for name, minor in owed.items() if name != "current"),
-        "unallocated_minor": sum(credit.left for credit in paying),
+        "unallocated_minor": unallocated,
         "bills_due_365d": len(due),
         "bills_on_time_365d": on_time,
         "on_time_365d_ppm": on_time * 1_000_000 // len(due) if due else None,
         "beyond_terms_365d_days": beyond,
         "mean_beyond_terms_365d_milli": beyond * 1000 // len(due) if due else None,
+        "oldest_overdue_days": max(((day - bill.due).days for bill in overdue), default=0),
+        "late_bills_365d": len(late),
+        "mean_late_365d_milli": beyond * 1000 // len(late) if late else None,
+        "bills_due_90d": len(due_90),
+        "bills_on_time_90d": sum(bill not in late for bill in due_90),
+        "on_time_90d_ppm": ppm(sum(bill not in late for bill in due_90), len(due_90)),
+        "on_time_amount_90d_ppm": by_amount(due_90, late),
+        "on_time_amount_365d_ppm": by_amount(due, late),
+        "on_time_decayed_ppm": ppm(sum(w for w, on_time in weight if on_time), sum(w for w, _ in weight)),
+        "bounced_90d": sum((day - when).days <= 89 for when in taken_back.values()),
+        "bounced_365d": sum((day - when).days <= 364 for when in taken_back.values()),
+        "payments_365d": len(recent),
+        "days_since_payment": (day - standing[-1]).days if standing else None,
+        "payment_interval_365d_milli": (
+            (paid_days[-1] - paid_days[0]).days * 1000 // (len(paid_days) - 1) if len(paid_days) > 1 else None
+        ),
+        "prepayment_cover_days": min(unallocated * 365 // billed, 10**12) if billed else None,
+        "arrears_months_milli": min(owing * 12 * 1000 // billed, 10**12) if billed else None,
+        "months_in_arrears": months_in_arrears(bills, day),
     }
+
+
+WEIGHTS = [
+    1048576, 934175, 832255, 741455, 660561, 588493, 524288, 467088, 416128, 370728, 330281, 294247, 262144,
+]  # fmt: skip
+
+
+def ppm(part, whole):
+    return part * 1_000_000 // whole if whole else None
+
+
+def by_amount(due, late):
+    return ppm(sum(bill.amount for bill in due if bill not in late), sum(bill.amount for bill in due))
+
+
+def months_in_arrears(bills, day):
+    """Month-ends back from the day itself, as long as some bill was past due on each."""
+    count, end = 0, day
+    while count < 12 and any(
+        bill.issued <= end and bill.due < end and (bill.settled_on is None or bill.settled_on > end) for bill in bills
+    ):
+        count, end = count + 1, end.replace(day=1) - timedelta(days=1)
+    return count

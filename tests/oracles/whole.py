@@ -131,6 +131,7 @@ class World:
         row["growth_90d_ppm"] = min((row["wh_90d"] - wh) * 1_000_000 // wh, 10**12) if wh else None
         for w in (30, 365):
             row[f"provisional_wh_{w}d"] = sum(self.provisional(account, day - ONE * n) or 0 for n in range(w))
+        row["tenure_days"] = (day - self.account(account, day)["opened_on"]).days
         return row | ledger.features(self.events[account], day)
 
     def cutoffs(self, day, features):

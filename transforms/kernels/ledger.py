@@ -14,7 +14,7 @@ Days are day numbers (days since 1970-01-01, as in date32), money is int64 minor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from schemas.errors import StateError
 from schemas.inbound import EVENT_TYPES
+from transforms.kernels.by_day import ByDay
 
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
@@ -40,9 +41,24 @@ NO_BILL: Final = -(1 << 31)
 UNSETTLED: Final = NO_BILL + 1
 """`settled_on` of a bill with an open amount."""
 
+NO_PAYMENT: Final = NO_BILL
+"""`next_paid_on` of a row that neither is a payment that stands nor takes one back."""
+
+SAME_DAY: Final = NO_BILL + 1
+"""`next_paid_on` of a payment that stands, where another of the account's on its day tells the next day."""
+
+BOUNCE: Final = NO_BILL + 2
+"""`next_paid_on` of a reversal that takes a payment back: of several of one payment, the earliest."""
+
+NEVER: Final = (1 << 31) - 1
+"""`next_paid_on` of a payment of the account's last day with one."""
+
 _CHARGE, _PAYMENT, _REVERSAL, _WRITE_OFF, _ADJUSTMENT = (
     EVENT_TYPES.index(name) for name in ("charge", "payment", "reversal", "write_off", "adjustment")
 )
+_PAYMENTS: Final = (_PAYMENT,)
+"""Types of events by which a customer pays."""
+
 _CONTENT: Final = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
 _BLOCK_ACCOUNTS: Final = 8192
 _INT64_MAX: Final = (1 << 63) - 1
@@ -55,14 +71,25 @@ class Allocation:
 
     open_minor: (n,) int64, what the bill of the row still needs; 0 where the row is no bill.
     settled_on: (n,) int32, the day the bill of the row was settled, or UNSETTLED, or NO_BILL.
+    next_paid_on: (n,) int32, of a payment that stands the next day on which the account paid, or NEVER; or SAME_DAY, BOUNCE,
+    NO_PAYMENT.
     unallocated_minor: (n_slots,) int64, credits left when all bills are paid.
     balance_minor: (n_slots,) int64, bills minus credits; always the open amounts minus `unallocated_minor`.
+    last_due: (n_slots,) int32, the latest day a bill is due, or NO_BILL.
+    last_paid_row: (n_slots,) int64, the row of the latest payment that stands and has no SAME_DAY, or -1.
+    odd: (n_slots,) bool, whether a credit names a bill, or a reversal an event, that is not there, or two bills have one number.
+    overpaid: (n_slots,) bool, whether a credit is more than the bill it names still needed.
     """
 
     open_minor: Int64
     settled_on: Int32
+    next_paid_on: Int32
     unallocated_minor: Int64
     balance_minor: Int64
+    last_due: Int32
+    last_paid_row: Int64
+    odd: Bool
+    overpaid: Bool
 
 
 @dataclass(frozen=True)
@@ -98,7 +125,13 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     is_bill = counts & ((kind == _CHARGE) | ((kind == _ADJUSTMENT) & (amount > 0)))
     is_credit = counts & ((kind == _PAYMENT) | (kind == _WRITE_OFF) | ((kind == _ADJUSTMENT) & (amount < 0)))
     standing = counts[reversals]
-    is_credit &= ~_named(slot, event, slot[reversals[standing]], reversed_event[standing])
+    reversals, reversed_event = reversals[standing], reversed_event[standing]
+    reversed_ = _named(slot, event, slot[reversals], reversed_event)
+    is_credit &= ~reversed_
+    is_payment = np.isin(kind, _PAYMENTS)
+    next_paid_on = _next_payments(slot, issued, is_credit & is_payment)
+    taken = np.flatnonzero(counts & is_payment & reversed_)
+    next_paid_on[_bounces(slot, issued, event, taken, reversals, reversed_event)] = BOUNCE
 
     due = due_days(events)
     bill_id = _texts(events["bill_id"])
@@ -110,7 +143,13 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     funds = _Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
 
     target = _directed_to(bills, funds, number, bill_id)
+    names = _lengths(bill_id)[funds.row] > 0
+    odd, overpaid = np.zeros(n_slots, np.bool_), np.zeros(n_slots, np.bool_)
+    odd[funds.slot[names & (target < 0)]] = True
+    odd[_of_one_number(bills, number)] = True
+    odd[_unknown(slot, event, slot[reversals], reversed_event)] = True
     need, left, latest = _apply_directed(bills, funds, target)
+    overpaid[funds.slot[(target >= 0) & (left > 0)]] = True
     filled, latest = _apply_pooled(bills, funds, need, left, latest, n_slots)
 
     open_minor = np.zeros(len(slot), np.int64)
@@ -120,7 +159,15 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     billed = _sums(bills.minor, bills.slot, n_slots)
     credited = _sums(funds.minor, funds.slot, n_slots)
     pooled = _sums(left, funds.slot, n_slots)
-    return Allocation(open_minor, settled_on, pooled - _sums(filled, bills.slot, n_slots), billed - credited)
+    unallocated = pooled - _sums(filled, bills.slot, n_slots)
+    last_due = np.full(n_slots, NO_BILL, np.int32)
+    np.maximum.at(last_due, bills.slot, due[bills.row])
+    last_paid_row = np.full(n_slots, -1, np.int64)
+    last = np.flatnonzero(next_paid_on == NEVER)
+    last_paid_row[slot[last]] = last
+    return Allocation(
+        open_minor, settled_on, next_paid_on, unallocated, billed - credited, last_due, last_paid_row, odd, overpaid
+    )
 
 
 def due_days(events: pa.Table) -> Int32:
@@ -174,6 +221,42 @@ def _named(slot: Int64, event: Int64, by_slot: Int64, by_event: Int64) -> Bool:
     return named
 
 
+def _unknown(slot: Int64, event: Int64, by_slot: Int64, by_event: Int64) -> Int64:
+    """Slots of which some name an event that is not there. slot, event: (n,); by_*: (k,), few."""
+    if not len(by_slot):
+        return by_slot
+    several = max(int(event.max()), int(by_event.max())) + 1
+    anywhere = np.zeros(several, np.bool_)
+    anywhere[by_event] = True
+    rows = np.flatnonzero(anywhere[event])
+    return by_slot[~np.isin(by_slot * several + by_event, slot[rows] * several + event[rows])]
+
+
+def _next_payments(slot: Int64, day: Int64, pays: Bool) -> Int32:
+    """`next_paid_on` of the payments that stand; NO_PAYMENT of all other rows. pays: (n,) which rows they are."""
+    out = np.full(len(slot), NO_PAYMENT, np.int32)
+    rows = np.flatnonzero(pays)
+    key = _pair(slot[rows], day[rows])
+    order = np.argsort(key, kind="stable")
+    rows, key = rows[order], key[order]
+    heads = rows[_starts(key)]
+    out[rows] = SAME_DAY
+    out[heads] = np.where(slot[heads] == np.r_[slot[heads[1:]], -1], np.r_[day[heads[1:]], NEVER], NEVER)
+    return out
+
+
+def _bounces(slot: Int64, day: Int64, event: Int64, taken: Int64, reversals: Int64, reversed_event: Int64) -> Int64:
+    """The rows of reversals that take a payment back, one for each payment. taken: rows of payments that were taken back."""
+    if not len(taken):
+        return taken
+    several = max(int(event.max()), int(reversed_event.max())) + 1
+    key = slot[reversals] * several + reversed_event
+    mine = np.isin(key, slot[taken] * several + event[taken])
+    rows, key = reversals[mine], key[mine]
+    order = np.lexsort((day[rows], key))
+    return rows[order[_starts(key[order])]]
+
+
 def _directed_to(bills: _Side, funds: _Side, number: pa.Array, bill_id: pa.Array) -> Int64:
     """The bill each credit is directed to, as a position in `bills`; -1 for a pooled credit. (funds,) int64."""
     target = np.full(len(funds.row), -1, np.int64)
@@ -188,6 +271,13 @@ def _directed_to(bills: _Side, funds: _Side, number: pa.Array, bill_id: pa.Array
     found = by_key[np.minimum(np.searchsorted(key, wanted, sorter=by_key), len(by_key) - 1)]
     target[directed] = np.where(key[found] == wanted, found, -1)
     return target
+
+
+def _of_one_number(bills: _Side, number: pa.Array) -> Int64:
+    """Slots of accounts with two bills of one number."""
+    (text,) = _same_text(number.take(bills.row))
+    key = np.sort(bills.slot * (int(text.max(initial=0)) + 1) + text)
+    return key[1:][key[1:] == key[:-1]] // (int(text.max(initial=0)) + 1)
 
 
 def _apply_directed(bills: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
@@ -233,15 +323,17 @@ class Carried:
     """A ledger in the form that is stored between runs: Arrow batches and two numbers, all immutable.
 
     day: the day as of which it holds, and rows: how many rows of the events table were known.
-    base: (open_minor int64, settled_on int32) of the first `len(base)` rows of the events table.
-    changes: batches of (ordinal int64, open_minor, settled_on), oldest first: rows that differ from the base, or come
-    after it; a later batch overrides an earlier one. Rows named nowhere are no bills.
-    accounts: (unallocated_minor int64), one row per slot.
+    base: (open_minor int64, settled_on int32, next_paid_on int32) of the first `len(base)` rows of the events table.
+    index: (due_on int32, by_issue int32, by_due int32) of the same rows: the day each is due, and the rows in order of either day.
+    changes: batches of (ordinal int64, and the columns of the base), oldest first: rows that differ from the base, or come
+    after it; a later batch overrides an earlier one. Rows named nowhere are neither bills nor payments.
+    accounts: (unallocated_minor int64, last_due int32, last_paid_row int64, odd bool), one row per slot.
     """
 
     day: int
     rows: int
     base: pa.RecordBatch
+    index: pa.RecordBatch
     changes: tuple[pa.RecordBatch, ...]
     accounts: pa.RecordBatch
 
@@ -249,6 +341,21 @@ class Carried:
     def changed_rows(self) -> int:
         """Rows in `changes`. Once they are no longer few against the base, `Ledger.dump(rebase=True)` pays."""
         return sum(len(batch) for batch in self.changes)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What was allocated last. slots: (k,) the accounts that were anew, ascending; rows: (m,) their events that exist on the day.
+
+    further: (j,) the accounts that were allocated further; changed: (i,) rows of theirs, all open bills among them;
+    before: of these rows, the columns that are stored of each, as they were. No account is among both.
+    """
+
+    slots: Int64
+    rows: Int64
+    further: Int64
+    changed: Int64
+    before: dict[str, npt.NDArray[Any]]
 
 
 class Ledger:
@@ -260,8 +367,8 @@ class Ledger:
     event. To go back to an earlier day, build another one.
     Raises StateError when `carried` does not fit the events.
 
-    Public arrays, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on (n,), the last two
-    as in `Allocation`; unallocated_minor (n_slots,).
+    Public, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on, next_paid_on (n,) arrays, the last
+    three as in `Allocation`; unallocated_minor (n_slots,); by_issue, by_due: the rows by either day; step: what was allocated last.
     """
 
     def __init__(self, events: pa.Table, n_slots: int, carried: Carried | None = None) -> None:
@@ -269,17 +376,33 @@ class Ledger:
         self.n_slots = n_slots
         self.slot: Int32 = _numbers(events["slot"], np.int32)
         self.issued_on: Int32 = _numbers(events["event_date"], np.int32)
-        self.due_on: Int32 = due_days(events)
         self.amount_minor: Int64 = _numbers(events["amount_minor"], np.int64)
-        if len(self.slot) and not 0 <= int(self.slot.min()) <= int(self.slot.max()) < n_slots:
+        n = len(self.slot)
+        if n and not 0 <= int(self.slot.min()) <= int(self.slot.max()) < n_slots:
             raise ValueError(f"slots run from {self.slot.min()} to {self.slot.max()}, not within 0 .. {n_slots - 1}")
+        if carried is not None:
+            self._check(carried)
         self.day = NO_BILL
-        self.open_minor: Int64 = np.zeros(len(self.slot), np.int64)
-        self.settled_on: Int32 = np.full(len(self.slot), NO_BILL, np.int32)
+        self.open_minor: Int64 = np.zeros(n, np.int64)
+        self.settled_on: Int32 = np.full(n, NO_BILL, np.int32)
+        self.next_paid_on: Int32 = np.full(n, NO_PAYMENT, np.int32)
         self.unallocated_minor: Int64 = np.zeros(n_slots, np.int64)
-        self._base = _base_of(self.open_minor[:0], self.settled_on[:0])
-        self._changes: tuple[pa.RecordBatch, ...] = ()
-        self._changed = np.zeros(len(self.slot), np.bool_)
+        self.last_due: Int32 = np.full(n_slots, NO_BILL, np.int32)
+        self.last_paid_row: Int64 = np.full(n_slots, -1, np.int64)
+        self.odd: Bool = np.zeros(n_slots, np.bool_)
+        self.step = self._no_step()
+        self._base = carried.base if carried else self._rows_of(np.arange(0))
+        self._index = carried.index if carried else None
+        self._changes = carried.changes if carried else ()
+        self._changed = np.zeros(n, np.bool_)
+        by_issue = by_due = None
+        self.due_on: Int32
+        if self._index is None:
+            self.due_on = due_days(events)
+        else:
+            due, by_issue, by_due = (column.to_numpy() for column in self._index.columns)
+            self.due_on = np.r_[due, due_days(events.slice(len(due)))] if len(due) < n else due
+        self.by_issue, self.by_due = ByDay(self.issued_on, by_issue), ByDay(self.due_on, by_due)
         if carried is not None:
             self._load(carried)
 
@@ -298,46 +421,135 @@ class Ledger:
         """
         if day < self.day:
             raise ValueError(f"the ledger stands at day {self.day}, after {day}; build it anew with Ledger.at")
-        new = (self.issued_on > self.day) & (self.issued_on <= day)
+        new = self.by_issue.between(self.day + 1, day)
         mine = np.zeros(self.n_slots, np.bool_)
         mine[self.slot[new]] = True
-        mine[np.asarray(touched, np.int64)] = True
-        self.day = day
-        return self._allocate(np.flatnonzero(mine))
+        some = np.asarray(touched, np.int64)
+        mine[some] = True
+        next_day, self.day, self.step = day == self.day + 1, day, self._no_step()
+        if next_day:
+            self._go_on(new[~np.isin(self.slot[new], some)])
+            mine[self.step.further] = False
+        return len(self.step.further) + self._allocate(np.flatnonzero(mine))
+
+    # ------------------------------------------------------------------------------------------------ a plain day's events
+    def _go_on(self, new: Int64) -> None:
+        """Allocate accounts further whose allocation stands: what is new goes to what is open, and changes nothing else.
+
+        That is so where all credits are applied, each named bill is there once, and a day brings charges, due after all others,
+        payments and write-offs, no more of them to a bill they name than it needs. Old credits then go to old bills as they did,
+        and all that is new comes after them in either order. new: rows of the day.
+        """
+        events = self.events.take(pa.array(new))
+        kind, slot = _kinds(events["event_type"]), self.slot[new].astype(np.int64)
+        charge, credit = kind == _CHARGE, np.isin(kind, (*_PAYMENTS, _WRITE_OFF))
+        fits = ~self.odd & (self.unallocated_minor == 0)
+        fits[slot[~(charge | credit) | (charge & (self.due_on[new] <= self.last_due[slot]))]] = False
+        some = np.zeros(self.n_slots, np.bool_)
+        some[slot] = fits[slot]
+        some[self._known_names(new, events, charge, some)] = False
+        slots = np.flatnonzero(some)
+        if not len(slots):
+            return
+        new = new[some[self.slot[new]]]
+        held = np.flatnonzero(self.open_minor)
+        rows = np.r_[held[some[self.slot[held]]], new]
+        place = np.full(self.n_slots, -1, np.int64)
+        place[slots] = np.arange(len(slots))
+        amount = np.where(self.open_minor[rows] > 0, self.open_minor[rows], self.amount_minor[rows])
+        some_events = self.events.take(pa.array(rows)).append_column(
+            "slot", pa.array(place[self.slot[rows]].astype(np.int32))
+        )
+        at = some_events.schema.get_field_index("amount_minor")
+        result = allocate(some_events.set_column(at, "amount_minor", pa.array(amount)), len(slots))
+
+        done = ~(result.odd | result.overpaid)
+        mine = np.flatnonzero(done[place[self.slot[rows]]])
+        paid = np.flatnonzero(done & (result.last_paid_row >= 0))
+        last = self.last_paid_row[slots[paid]]
+        further, changed = slots[done], np.r_[rows[mine], last[last >= 0]]
+        before = {name: getattr(self, name)[changed] for name in _STORED}
+        for name in _STORED:
+            getattr(self, name)[rows[mine]] = getattr(result, name)[mine]
+        self.next_paid_on[last[last >= 0]] = self.day
+        self.last_paid_row[slots[paid]] = rows[result.last_paid_row[paid]]
+        self.unallocated_minor[further] = result.unallocated_minor[done]
+        self.last_due[further] = np.maximum(self.last_due[further], result.last_due[done])
+        differs = np.any([getattr(self, name)[changed] != before[name] for name in _STORED], axis=0)
+        self._changed[changed[differs]] = True
+        self.step = replace(self.step, further=further, changed=changed, before=before)
+
+    def _known_names(self, new: Int64, events: pa.Table, charge: Bool, some: Bool) -> Int64:
+        """Slots whose new events have an id, or a bill's number, that the account has already, or twice. some: (n_slots,)."""
+        event_id, bill_id = _texts(events["event_id"]), _texts(events["bill_id"])
+        slot = self.slot[new].astype(np.int64)
+        numbered = np.flatnonzero(charge & (_lengths(bill_id) > 0))
+        own = numbered[np.asarray(pc.not_equal(bill_id.take(numbered), event_id.take(numbered)))]
+        names, owner = pa.concat_arrays([event_id, bill_id.take(own)]), np.r_[slot, slot[own]]
+        wanted = pc.unique(names.filter(pa.array(some[owner])))
+        mine = some[self.slot]
+        mine[new] = False
+        found, where = [names], [owner]
+        for column, rows in (("event_id", mine), ("bill_id", mine & (self.settled_on != NO_BILL))):
+            at = np.flatnonzero(rows)
+            if 2 * len(at) > len(rows):  # to pick out most of the text costs more than to look at all of it
+                hit = np.flatnonzero(rows & np.asarray(pc.is_in(self.events[column], value_set=wanted)))
+            else:
+                hit = at[np.asarray(pc.is_in(self.events[column].take(pa.array(at)), value_set=wanted))]
+            found.append(_texts(self.events[column].take(pa.array(hit))))
+            where.append(self.slot[hit].astype(np.int64))
+        (code,) = _same_text(pa.concat_arrays(found))
+        owner = np.concatenate(where)
+        key = owner * (int(code.max(initial=0)) + 1) + code
+        known = np.isin(key[: len(names)], key[len(names) :])
+        order = np.argsort(key[: len(names)], kind="stable")
+        twice = order[1:][key[order[1:]] == key[order[:-1]]]
+        return np.r_[owner[: len(names)][known], owner[twice]]
+
+    @staticmethod
+    def _no_step() -> Step:
+        none = np.zeros(0, np.int64)
+        return Step(none, none, none, none, dict.fromkeys(_STORED, none))
 
     def dump(self, *, rebase: bool = False) -> Carried:
         """What the next process needs to go on from here.
 
-        `base` and `changes` are those that were loaded, with one more batch of what changed since, if anything did.
-        rebase: write a new base of all rows instead.
+        `base`, `index` and `changes` are those that were loaded, with one more batch of what changed since, if anything did.
+        rebase: write a new base and index of all rows instead, as the first time.
         """
-        if rebase:
-            base = _base_of(self.open_minor.copy(), self.settled_on.copy())
-            changes: tuple[pa.RecordBatch, ...] = ()
-        else:
-            base, changes = self._base, self._changes
-            rows = np.flatnonzero(self._changed)
-            if len(rows):
-                changes = (*changes, _changes_of(rows, self.open_minor[rows], self.settled_on[rows]))
-        accounts = pa.record_batch({"unallocated_minor": self.unallocated_minor.copy()})
-        return Carried(self.day, len(self.slot), base, changes, accounts)
+        base, index, changes = self._base, self._index, self._changes
+        if rebase or index is None:
+            everything = np.arange(len(self.slot))
+            base, changes = self._rows_of(everything), ()
+            index = pa.record_batch(
+                {"due_on": self.due_on, "by_issue": self.by_issue.all(), "by_due": self.by_due.all()}
+            )
+        elif len(rows := np.flatnonzero(self._changed)):
+            batch = self._rows_of(rows)
+            changes = (*changes, batch.add_column(0, "ordinal", pa.array(rows)))
+        accounts = pa.record_batch({name: getattr(self, name).copy() for name in _BY_ACCOUNT})
+        return Carried(self.day, len(self.slot), base, index, changes, accounts)
 
-    def _load(self, carried: Carried) -> None:
+    def _rows_of(self, rows: npt.NDArray[Any]) -> pa.RecordBatch:
+        return pa.record_batch({name: getattr(self, name)[rows] for name in _STORED})
+
+    def _check(self, carried: Carried) -> None:
         if not len(carried.base) <= carried.rows <= len(self.slot) or len(carried.accounts) > self.n_slots:
             raise StateError(
                 f"the ledger state covers {carried.rows} events and {len(carried.accounts)} accounts, but there are "
                 f"{len(self.slot)} and {self.n_slots}: it belongs to another shard or another state of the event log. "
                 "Rebuild the ledger from the event log."
             )
+
+    def _load(self, carried: Carried) -> None:
         self.day = carried.day
-        self._base, self._changes = carried.base, carried.changes
-        self.open_minor[: len(carried.base)] = carried.base["open_minor"].to_numpy()
-        self.settled_on[: len(carried.base)] = carried.base["settled_on"].to_numpy()
-        for batch in carried.changes:
-            rows = batch["ordinal"].to_numpy()
-            self.open_minor[rows] = batch["open_minor"].to_numpy()
-            self.settled_on[rows] = batch["settled_on"].to_numpy()
-        self.unallocated_minor[: len(carried.accounts)] = carried.accounts["unallocated_minor"].to_numpy()
+        for name in _STORED:
+            column = getattr(self, name)
+            column[: len(carried.base)] = carried.base[name].to_numpy()
+            for batch in carried.changes:
+                column[batch["ordinal"].to_numpy()] = batch[name].to_numpy()
+        for name in _BY_ACCOUNT:
+            getattr(self, name)[: len(carried.accounts)] = carried.accounts[name].to_numpy(zero_copy_only=False)
         late = self.slot[carried.rows :][self.issued_on[carried.rows :] <= carried.day]
         self._allocate(np.unique(late))
 
@@ -346,6 +558,8 @@ class Ledger:
 
         Some thousands of accounts at a time: their text stays in the processor's cache, and memory is bounded.
         """
+        if not len(slots):
+            return 0
         place = np.full(self.n_slots, -1, np.int32)
         place[slots] = np.arange(len(slots), dtype=np.int32)
         rows = np.flatnonzero((place[self.slot] >= 0) & (self.issued_on <= self.day))
@@ -357,70 +571,30 @@ class Ledger:
             first = number * _BLOCK_ACCOUNTS
             accounts = slots[first : first + _BLOCK_ACCOUNTS]
             self._allocate_block(accounts, rows[mine], account[mine] - first)
+        self.step = replace(self.step, slots=slots, rows=rows)
         return len(slots)
 
     def _allocate_block(self, slots: npt.NDArray[Any], rows: Int64, account: Int32) -> None:
         """Allocate the accounts at `slots`. rows: (n,), their events; account: (n,), each one's position in `slots`."""
         events = self.events.take(pa.array(rows)).append_column("slot", pa.array(account))
         result = allocate(events, len(slots))
-        changed = (self.open_minor[rows] != result.open_minor) | (self.settled_on[rows] != result.settled_on)
+        changed = np.zeros(len(rows), np.bool_)
+        for name in _STORED:
+            column, values = getattr(self, name), getattr(result, name)
+            changed |= column[rows] != values
+            column[rows] = values
         self._changed[rows[changed]] = True
-        self.open_minor[rows] = result.open_minor
-        self.settled_on[rows] = result.settled_on
-        self.unallocated_minor[slots] = result.unallocated_minor
+        self.unallocated_minor[slots], self.last_due[slots], self.odd[slots] = (
+            result.unallocated_minor, result.last_due, result.odd,
+        )  # fmt: skip
+        self.last_paid_row[slots] = np.where(result.last_paid_row >= 0, rows[result.last_paid_row], -1)
 
 
-def _base_of(open_minor: Int64, settled_on: Int32) -> pa.RecordBatch:
-    return pa.record_batch({"open_minor": open_minor, "settled_on": settled_on})
+_STORED: Final = ("open_minor", "settled_on", "next_paid_on")
+"""What is stored of each row."""
 
-
-def _changes_of(ordinal: Int64, open_minor: Int64, settled_on: Int32) -> pa.RecordBatch:
-    return pa.record_batch({"ordinal": ordinal, "open_minor": open_minor, "settled_on": settled_on})
-
-
-# ---------------------------------------------------------------------------------------------------------- features
-def credit_features(ledger: Ledger) -> dict[str, npt.NDArray[Any]]:
-    """The credit columns of the features mart as of `ledger.day`, by name, in the mart's order.
-
-    Each is (n_slots,), int64 or int32 as the mart says; the two that may be null are masked arrays. An account
-    without events has zeros and nulls.
-    """
-    day, n = ledger.day, ledger.n_slots
-    is_bill = ledger.settled_on != NO_BILL
-
-    rows = np.flatnonzero(is_bill & (ledger.issued_on >= day - 364))
-    billed = _sums(ledger.amount_minor[rows], ledger.slot[rows], n)
-
-    rows = np.flatnonzero(ledger.open_minor)
-    bucket = np.searchsorted(_AGES, day - ledger.due_on[rows])
-    aged = _sums(ledger.open_minor[rows], bucket * n + ledger.slot[rows], len(_AGED) * n).reshape(len(_AGED), n)
-
-    rows = np.flatnonzero(is_bill & (ledger.due_on >= day - 365) & (ledger.due_on < day))
-    settled, due, slot = ledger.settled_on[rows], ledger.due_on[rows], ledger.slot[rows]
-    late_days = np.where(settled == UNSETTLED, day, settled) - due
-    late = np.flatnonzero(late_days > 0)
-    bills_due = np.bincount(slot, minlength=n)
-    on_time = bills_due - np.bincount(slot[late], minlength=n)
-    beyond = _sums(late_days[late].astype(np.int64), slot[late], n)
-
-    none, divisor = bills_due == 0, np.maximum(bills_due, 1)
-    return {
-        "billed_365d_minor": billed,
-        "balance_minor": aged.sum(axis=0) - ledger.unallocated_minor,
-        **dict(zip(_AGED, aged, strict=True)),
-        "overdue_minor": aged[1:].sum(axis=0),
-        "unallocated_minor": ledger.unallocated_minor.copy(),
-        "bills_due_365d": bills_due.astype(np.int32),
-        "bills_on_time_365d": on_time.astype(np.int32),
-        "on_time_365d_ppm": np.ma.masked_array(on_time * 1_000_000 // divisor, none),
-        "beyond_terms_365d_days": beyond,
-        "mean_beyond_terms_365d_milli": np.ma.masked_array(beyond * 1000 // divisor, none),
-    }
-
-
-_AGED: Final = ("current_minor", "overdue_1_30_minor", "overdue_31_60_minor", "overdue_61_90_minor", "overdue_91_minor")
-_AGES: Final = np.array([0, 30, 60, 90])
-"""The last day past due of each bucket but the open-ended one."""
+_BY_ACCOUNT: Final = ("unallocated_minor", "last_due", "last_paid_row", "odd")
+"""What is stored of each account."""
 
 
 # ----------------------------------------------------------------------------------------------------------- columns

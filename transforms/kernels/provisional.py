@@ -18,7 +18,8 @@ from schemas.conditions import STAY
 from schemas.inbound import LEDGER_EVENTS
 from schemas.policy import Policy
 from schemas.scorecard import SCORE
-from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import COLUMNS, Ledger
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import grades_of, rule_candidates
 from transforms.kernels.windows import date_of

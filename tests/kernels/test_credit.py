@@ -1,0 +1,259 @@
+"""Credit carried on from day to day against credit from scratch, and against the clerk in tests/oracles/ledger.py."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.credit import CREDIT
+from schemas.inbound import MONEY_LIMIT_MINOR
+from schemas.marts import FEATURES
+from tests.kernels.test_ledger import (
+    ACCOUNTS,
+    LONG,
+    SHORT,
+    START,
+    STORY,
+    assert_as_oracle,
+    columns,
+    number,
+    on,
+    state,
+    table,
+    worlds,
+)
+from tests.oracles.ledger import WEIGHTS, Event
+from transforms.kernels import credit as kernel
+from transforms.kernels.by_day import ByDay
+from transforms.kernels.credit import Credit, credit_features
+from transforms.kernels.ledger import Ledger
+
+ALIKE = [1 << 20] * len(WEIGHTS)
+
+
+def shown(credit: Credit) -> dict[str, list]:
+    return {name: values.tolist() for name, values in credit.columns().items()}
+
+
+def telling_days(rows: list[tuple[int, Event]]) -> set[date]:
+    """The days on which something changes without an event, and those before them."""
+    days = set()
+    for _, event in rows:
+        due = event.due_date or event.event_date
+        days |= {due + timedelta(days=n) for n in (1, 31, 61, 91, 366, *range(30, 366, 30))}
+        days |= {event.event_date + timedelta(days=n) for n in (0, 90, 365)}
+    days |= {(day.replace(day=1) + timedelta(days=31)).replace(day=1) for day in days}
+    return days | {day - timedelta(days=1) for day in days}
+
+
+def dumped(credit: Credit, rebase: bool) -> tuple:
+    return credit.ledger.dump(rebase=rebase), credit.to_batch()
+
+
+# -------------------------------------------------------------------------------------------------------------- laws
+@settings(max_examples=12, deadline=None)
+@given(worlds(LONG, max_size=8))
+def test_every_day_carried_on_equals_from_scratch_equals_the_oracle(rows):
+    events, told = table(rows), telling_days(rows)
+    credit = Credit(Ledger(events, ACCOUNTS))
+    for day in (on(n) for n in range(-1, 480 + 13 * 31)):
+        credit.advance(number(day))
+        assert shown(credit) == columns(credit.ledger), day
+        if day in told:
+            assert_as_oracle(credit.ledger, rows, day)
+
+
+@settings(max_examples=20, deadline=None)
+@given(worlds(SHORT), st.data())
+def test_a_dense_ledger_is_carried_on_through_its_edges(rows, data):
+    credit = Credit(Ledger(table(rows), ACCOUNTS))
+    for day in (on(n) for n in range(-1, data.draw(st.sampled_from([12, 110, 400])))):
+        credit.advance(number(day))
+        if day in telling_days(rows):
+            assert shown(credit) == columns(credit.ledger), day
+
+
+@settings(max_examples=30, deadline=None)
+@given(worlds(LONG, max_size=12), st.data())
+def test_carried_over_between_processes_with_late_events(rows, data):
+    """Each process knows some more events, of any date, and walks some days from where the last one left off."""
+    known, day, left = 0, -1, None
+    for _ in range(6):
+        known = data.draw(st.integers(known, len(rows)))
+        events = table(rows[:known])
+        credit = Credit(Ledger(events, ACCOUNTS, left and left[0]), carried=left and left[1])
+        if left:
+            assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day))))
+        for _ in range(data.draw(st.sampled_from([1, 2, 40]))):
+            day += 1
+            credit.advance(number(on(day)))
+        assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day))))
+        left = dumped(credit, data.draw(st.booleans()))
+
+
+@st.composite
+def orderly(draw, days=14):
+    """Accounts as most are, day by day: bills due one after the other, payments of what is open, now and then what is not plain."""
+    rows, numbers = [], st.integers(1, 9)
+    for day in range(days):
+        for slot in range(ACCOUNTS):
+            name, kind = f"{day}", draw(st.sampled_from(["charge", "payment", "pooled", "other", "none", "none"]))
+            if kind == "charge":
+                number = draw(st.sampled_from([None, f"b{day}", f"b{day}", f"b{day}", "b1"]))
+                due = day + draw(st.sampled_from([3, 3, 3, 0, 40]))
+                rows.append(
+                    (slot, Event(f"c{name}", "charge", on(day), draw(numbers), due_date=on(due), bill_id=number))
+                )
+            if kind in ("payment", "pooled", "charge") and draw(st.integers(0, 2)):
+                bill = f"b{max(0, day - draw(st.integers(0, 4)))}" if kind == "payment" else None
+                rows.append((slot, Event(f"p{name}", "payment", on(day), draw(numbers), bill_id=bill)))
+                if draw(st.integers(0, 3)) == 0:
+                    rows.append((slot, Event(f"q{name}", "write_off", on(day), draw(numbers))))
+            if kind == "other" and draw(st.integers(0, 2)) == 0:
+                near = f"p{max(0, day + draw(st.integers(-3, 2)))}"
+                rows.append((slot, draw(st.sampled_from([
+                    Event(f"r{name}", "reversal", on(day), 1, ref_event_id=near),
+                    Event(near, "payment", on(day), 2, revision=1),
+                    Event(f"a{name}", "adjustment", on(day), 2),
+                    Event(f"x{name}", "payment", on(day), 2, bill_id=f"b{day + 1}"),
+                ]))))  # fmt: skip
+    return rows
+
+
+@settings(max_examples=80, deadline=None)
+@given(orderly())
+def test_plain_days_are_allocated_further_as_from_scratch(rows):
+    events = table(rows)
+    credit = Credit(Ledger(events, ACCOUNTS))
+    for day in range(-1, 16):
+        credit.advance(number(on(day)))
+        again = Ledger.at(events, ACCOUNTS, number(on(day)))
+        assert state(credit.ledger) == state(again), day
+        for name in ("last_due", "last_paid_row", "odd"):
+            assert getattr(credit.ledger, name).tolist() == getattr(again, name).tolist(), (name, day)
+        assert shown(credit) == columns(again), day
+
+
+def test_most_orderly_days_are_plain():
+    seen = {"anew": 0, "further": 0}
+
+    @settings(max_examples=40, derandomize=True, deadline=None)
+    @given(orderly())
+    def count(rows):
+        ledger = Ledger(table(rows), ACCOUNTS)
+        for day in range(-1, 14):
+            ledger.advance(number(on(day)))
+            seen["anew"] += len(ledger.step.slots)
+            seen["further"] += len(ledger.step.further)
+
+    count()
+    assert min(seen.values()) > 50, seen
+
+
+@given(worlds(SHORT), st.lists(st.integers(1, 40), max_size=5))
+def test_days_may_be_left_out(rows, steps):
+    events, day = table(rows), -1
+    credit = Credit(Ledger(events, ACCOUNTS))
+    for step in steps:
+        day += step
+        credit.advance(number(on(day)))
+        assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day))))
+
+
+@given(st.lists(st.integers(0, 9)), st.data())
+def test_rows_by_day(days, data):
+    day = np.array(days, np.int32)
+    ordered = data.draw(st.integers(0, len(days)))
+    rows = ByDay(day, np.argsort(day[:ordered], kind="stable").astype(np.int32))
+    wanted = data.draw(st.lists(st.integers(-1, 11)))
+    assert sorted(rows.on(wanted)) == [n for n, d in enumerate(days) if d in wanted]
+    first, last = data.draw(st.integers(-1, 9)), data.draw(st.integers(0, 10))
+    assert sorted(rows.between(first, last)) == [n for n, d in enumerate(days) if first <= d <= last]
+    assert day[rows.all()].tolist() == sorted(days)
+
+
+# ------------------------------------------------------------------------------------------------- by hand, and edges
+def test_features_are_those_of_the_mart():
+    found = credit_features(Ledger.at(table([(0, event) for event in STORY]), 2, number(date(2024, 3, 12))))
+    assert list(found) == [column.name for column in CREDIT]
+    for name, values in found.items():
+        array = pa.array(values)
+        assert array.type == FEATURES[name].type, name
+        assert array.null_count == 0 or FEATURES[name].nullable, name
+        assert values.tolist()[1] == (None if FEATURES[name].nullable else 0), name
+
+
+def test_weights_halve_in_six_steps():
+    assert list(kernel.WEIGHTS) == WEIGHTS == [round(2**20 * 2 ** (-step / 6)) for step in range(13)]
+
+
+def test_other_weights_are_another_ratio():
+    """Of two bills the older was late: by the shipped weights 2^20 / (2^20 + 934175), by equal ones a half."""
+    rows = [
+        (0, Event("a", "charge", on(0), 5, due_date=on(10))),
+        (0, Event("b", "charge", on(0), 5, due_date=on(40))),
+        (0, Event("p", "payment", on(20), 5)),
+        (0, Event("q", "payment", on(40), 5)),
+    ]
+    ledger = Ledger.at(table(rows), 1, number(on(41)))
+    assert columns(ledger)["on_time_decayed_ppm"] == [1048576 * 10**6 // (1048576 + 934175)] == [528849]
+    assert credit_features(ledger, ALIKE)["on_time_decayed_ppm"].tolist() == [500_000]
+    carried = Credit(ledger).to_batch()
+    assert Credit(ledger, ALIKE, carried).columns()["on_time_decayed_ppm"].tolist() == [500_000]
+
+
+def test_amounts_near_the_limit_are_exact():
+    """2^48 times a million passes int64; 1 over 2^48 rounds down to nothing."""
+    rows = [
+        (0, Event("a", "charge", on(0), MONEY_LIMIT_MINOR, due_date=on(5))),
+        (0, Event("p", "payment", on(3), MONEY_LIMIT_MINOR)),
+        (1, Event("a", "charge", on(0), 1, due_date=on(5))),
+        (1, Event("b", "charge", on(0), MONEY_LIMIT_MINOR, due_date=on(5))),
+        (1, Event("p", "payment", on(3), 1)),
+        (2, Event("a", "charge", on(0), 1, due_date=on(5))),
+        (2, Event("p", "payment", on(3), MONEY_LIMIT_MINOR)),
+    ]
+    found = columns(Ledger.at(table(rows), 3, number(on(6))))
+    assert found["on_time_amount_365d_ppm"] == [1_000_000, 0, 1_000_000]
+    assert found["arrears_months_milli"] == [0, MONEY_LIMIT_MINOR * 12000 // (MONEY_LIMIT_MINOR + 1), 0]
+    assert found["prepayment_cover_days"] == [0, 0, 10**12]
+
+
+def test_arrears_by_month_end_stop_at_twelve():
+    """One bill, due on 31 January 2023: past due from 1 February on, so January's end does not count."""
+    rows = [(0, Event("a", "charge", START, 5, due_date=date(2023, 1, 31)))]
+    days = [
+        date(2023, 1, 31),
+        date(2023, 2, 1),
+        date(2023, 2, 28),
+        date(2023, 3, 1),
+        date(2024, 1, 1),
+        date(2025, 1, 1),
+    ]
+    found = [columns(Ledger.at(table(rows), 1, number(day)))["months_in_arrears"][0] for day in days]
+    assert found == [0, 1, 1, 2, 12, 12]
+
+
+def test_a_payment_bounces_once():
+    """Two reversals of one payment count once, on the earlier date; one of an unknown payment, or of a write-off, does not."""
+    rows = [
+        (0, Event("p", "payment", on(1), 5)),
+        (0, Event("w", "write_off", on(1), 5)),
+        (0, Event("r1", "reversal", on(4), 5, ref_event_id="p")),
+        (0, Event("r2", "reversal", on(3), 5, ref_event_id="p")),
+        (0, Event("r3", "reversal", on(3), 5, ref_event_id="w")),
+        (0, Event("r4", "reversal", on(3), 5, ref_event_id="unknown")),
+    ]
+    bounced = [columns(Ledger.at(table(rows), 1, number(on(day))))["bounced_90d"][0] for day in (2, 3, 4, 92, 93)]
+    assert bounced == [0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS[1:], [0] * 13, [-1, *WEIGHTS[1:]], [1 << 40] * 13])
+def test_weights_out_of_bounds_are_refused(weights):
+    with pytest.raises(ValueError, match=r"weights must be 13 numbers"):
+        Credit(Ledger(table([]), 1), weights)
