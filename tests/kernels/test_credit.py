@@ -106,7 +106,9 @@ def orderly(draw, days=14):
             if kind == "charge":
                 number = draw(st.sampled_from([None, f"b{day}", f"b{day}", f"b{day}", "b1"]))
                 due = day + draw(st.sampled_from([3, 3, 3, 0, 40]))
-                rows.append((slot, Event(f"c{name}", "charge", on(day), draw(numbers), due_date=on(due), bill_id=number)))
+                rows.append(
+                    (slot, Event(f"c{name}", "charge", on(day), draw(numbers), due_date=on(due), bill_id=number))
+                )
             if kind in ("payment", "pooled", "charge") and draw(st.integers(0, 2)):
                 bill = f"b{max(0, day - draw(st.integers(0, 4)))}" if kind == "payment" else None
                 rows.append((slot, Event(f"p{name}", "payment", on(day), draw(numbers), bill_id=bill)))
