@@ -68,7 +68,8 @@ class _Rows:
 
     @property
     def is_bill(self) -> Bool:
-        return self.settled_on != NO_BILL
+        is_bill: Bool = self.settled_on != NO_BILL
+        return is_bill
 
     @classmethod
     def of(cls, ledger: Ledger, rows: npt.NDArray[Any] | slice) -> _Rows:
@@ -203,10 +204,12 @@ class Credit:
         if _month(day) != _month(day - 1):
             before = np.minimum(sums["months_before"] + 1, MONTHS_IN_ARREARS - 1)
             sums["months_before"][:] = np.where(sums["oldest_due"] != NEVER, before, 0)
-        dated = ledger.by_issue.on((day - YEAR, day - QUARTER))
-        step = ledger.step
+        dated, step = ledger.by_issue.on((day - YEAR, day - QUARTER)), ledger.step
+        dated = dated[~np.isin(day - ledger.due_on[dated], _EDGES)]  # the others are found by their due date
         some = np.r_[ledger.by_due.on(day - age for age in _EDGES), dated]
-        some = np.r_[np.unique(some[~np.isin(some, step.changed)]), step.changed]
+        changed = np.zeros(len(ledger.slot), np.bool_)
+        changed[step.changed] = True
+        some = np.r_[some[~changed[some]], step.changed]
         rows = _Rows.of(ledger, some)
         gone = np.flatnonzero((rows.issued_on == day - YEAR) & (rows.next_paid_on > BOUNCE))
         left = len(some) - len(step.changed)

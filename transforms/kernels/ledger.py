@@ -162,9 +162,7 @@ def allocate(events: pa.Table, n_slots: int) -> Allocation:
     unallocated = pooled - _sums(filled, bills.slot, n_slots)
     last_due = np.full(n_slots, NO_BILL, np.int32)
     np.maximum.at(last_due, bills.slot, due[bills.row])
-    last_paid_row = np.full(n_slots, -1, np.int64)
-    last = np.flatnonzero(next_paid_on == NEVER)
-    last_paid_row[slot[last]] = last
+    last_paid_row = _last_payments(slot, next_paid_on, n_slots)
     return Allocation(
         open_minor, settled_on, next_paid_on, unallocated, billed - credited, last_due, last_paid_row, odd, overpaid
     )
@@ -245,6 +243,14 @@ def _next_payments(slot: Int64, day: Int64, pays: Bool) -> Int32:
     return out
 
 
+def _last_payments(slot: Int64, next_paid_on: Int32, n_slots: int) -> Int64:
+    """The row of each account's latest payment that stands, the first of its day, -1 where there is none. (n_slots,)."""
+    out = np.full(n_slots, -1, np.int64)
+    rows = np.flatnonzero(next_paid_on == NEVER)
+    out[slot[rows]] = rows
+    return out
+
+
 def _bounces(slot: Int64, day: Int64, event: Int64, taken: Int64, reversals: Int64, reversed_event: Int64) -> Int64:
     """The rows of reversals that take a payment back, one for each payment. taken: rows of payments that were taken back."""
     if not len(taken):
@@ -277,7 +283,8 @@ def _of_one_number(bills: _Side, number: pa.Array) -> Int64:
     """Slots of accounts with two bills of one number."""
     (text,) = _same_text(number.take(bills.row))
     key = np.sort(bills.slot * (int(text.max(initial=0)) + 1) + text)
-    return key[1:][key[1:] == key[:-1]] // (int(text.max(initial=0)) + 1)
+    twice: Int64 = key[1:][key[1:] == key[:-1]]
+    return twice // (int(text.max(initial=0)) + 1)
 
 
 def _apply_directed(bills: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
@@ -428,7 +435,9 @@ class Ledger:
         mine[some] = True
         next_day, self.day, self.step = day == self.day + 1, day, self._no_step()
         if next_day:
-            self._go_on(new[~np.isin(self.slot[new], some)])
+            asked = np.zeros(self.n_slots, np.bool_)
+            asked[some] = True
+            self._go_on(new[~asked[self.slot[new]]])
             mine[self.step.further] = False
         return len(self.step.further) + self._allocate(np.flatnonzero(mine))
 
@@ -501,10 +510,12 @@ class Ledger:
         (code,) = _same_text(pa.concat_arrays(found))
         owner = np.concatenate(where)
         key = owner * (int(code.max(initial=0)) + 1) + code
-        known = np.isin(key[: len(names)], key[len(names) :])
+        known = (
+            np.isin(key[: len(names)], key[len(names) :]) if len(key) > len(names) else np.zeros(len(names), np.bool_)
+        )
         order = np.argsort(key[: len(names)], kind="stable")
         twice = order[1:][key[order[1:]] == key[order[:-1]]]
-        return np.r_[owner[: len(names)][known], owner[twice]]
+        return np.concatenate([owner[: len(names)][known], owner[twice]])
 
     @staticmethod
     def _no_step() -> Step:
