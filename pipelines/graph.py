@@ -68,7 +68,8 @@ def take_in(
     meters = p | "MeterStates" >> _create(meter_states)
 
     reference = group(
-        [accounts, landed.accounts, landed.meters, landed.ledger_events, landed.tariffs], "ByAccount"
+        [accounts, landed.accounts, landed.meters, landed.ledger_events, landed.conduct_events, landed.tariffs],
+        "ByAccount",
     ) | "FoldReference" >> FoldReference(place)
     read = [landed.meter_readings, landed.register_readings]
     changes = group([meters, reference.meters, *read], "ByMeter") | "FoldMeters" >> FoldMeters(place)

@@ -17,6 +17,7 @@ KINDS = {
     "cause": "cause",
     "class": "class",
     "credit_grade": "credit_grade",
+    "event_type": "conduct_type",
     "from_abc": "class",
     "from_tier": "tier",
     "kind": "cut_kind",

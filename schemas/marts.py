@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import BESIDE, CATEGORIES, DEMAND, MEASURES, PERIODS
+from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, MEASURES, PERIODS
 from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
@@ -28,6 +28,9 @@ DEMAND_MONTHS = {"mtd": "the month up to the service day", "last_month": "the ca
 
 PROVISIONAL_WINDOWS = (30, 365)
 """Those over which provisional energy is summed."""
+
+THEFT_DAYS, VIOLATION_DAYS = 730, 365
+"""Days over which thefts and violations are counted."""
 
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
@@ -73,6 +76,27 @@ def _demand(month: str, label: str) -> tuple[Column, ...]:
         Column(f"demand_days_{month}", COUNT, "Days of it that tell one of every meter received", "days", minimum=0, maximum=31),
         Column(f"load_factor_{month}_ppm", PPM, "Mean power of those days over the maximum demand; null where that is not known, or 0",
                "ppm", nullable=True, minimum=0),
+    )  # fmt: skip
+
+
+def _conduct() -> tuple[Column, ...]:
+    since = {
+        "theft": "theft confirmed",
+        "tampering": "tampering",
+        "violation": "usage violation",
+        "inspection": "inspection passed",
+    }
+    return (
+        *(
+            Column(f"days_since_{name}", COUNT, f"Days since the latest {what}, 0 on its day; null where there is none", "days",
+                   nullable=True, minimum=0)
+            for name, what in since.items()
+        ),
+        Column(f"thefts_{THEFT_DAYS}d", COUNT, f"Thefts confirmed in the {THEFT_DAYS} days up to the service day", "events", minimum=0),
+        Column(f"violations_{VIOLATION_DAYS}d", COUNT, f"Usage violations in the {VIOLATION_DAYS} days up to the service day",
+               "events", minimum=0),
+        Column("disconnected", COUNT, "1 while the latest disconnection has no reconnection on its day or later, else 0", minimum=0,
+               maximum=1),
     )  # fmt: skip
 
 
@@ -148,6 +172,7 @@ FEATURES = Relation(
         Column("beyond_terms_365d_days", WH, "Days beyond terms, summed over those bills", "days", minimum=0),
         Column("mean_beyond_terms_365d_milli", PPM, "Mean days beyond terms; null where no bill fell due",
                "thousandths of a day", nullable=True, minimum=0),
+        *_conduct(),
     ),
 )  # fmt: skip
 
@@ -301,6 +326,17 @@ ACCOUNTS = Relation(
     ),
 )
 
+CONDUCT_EVENTS = Relation(
+    "conduct_events",
+    "Conduct events that stand, as known now: of each the version with the highest revision, unless it was withdrawn.",
+    (
+        ACCOUNT,
+        Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
+        Column("event_type", TEXT, "Kind of event", values=CONDUCT_TYPES),
+        Column("event_date", DAY, "Day it was found, or done"),
+    ),
+)
+
 REJECTS = Relation(
     "rejects",
     "Every row not accepted, with its reason and where it came from.",
@@ -412,7 +448,7 @@ MARTS = {
     relation.name: relation
     for relation in (
         DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
-        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )

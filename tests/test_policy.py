@@ -29,7 +29,7 @@ from schemas.policy import (
 
 TEXT = default_policy_text()
 DOCUMENT = yaml.safe_load(TEXT)
-RULE_PATH = "versions[0].tiers[3]"
+RULE_PATH = "versions[0].tiers[5]"
 
 
 def mutated(old: str, new: str) -> str:
@@ -70,15 +70,15 @@ def test_default_policy_is_the_one_that_the_issue_names():
     assert str(version.abc.cuts.B) == "19/20"
     assert version.min_stay_days == 30
     assert [grade.grade for grade in version.credit_grades] == ["A", "C", "C", "B"]
-    assert {rule.tier for rule in version.tiers} == set(TIERS) - {"abuse"}
-    assert [rule.rule for rule in version.tiers if rule.immediate] == ["large_bad_credit"]
+    assert {rule.tier for rule in version.tiers} == set(TIERS)
+    assert [rule.rule for rule in version.tiers if rule.immediate] == ["abuse", "tampering", "large_bad_credit"]
 
 
 def test_a_condition_has_one_operator_and_its_values():
     (version,) = parse_policy(TEXT, "policy.yaml").versions
-    first = version.tiers[0].when[0]
+    first = version.tiers[2].when[0]
     assert (first.column, first.op, first.values, first.or_null) == ("abc", "one_of", ("A", "B"), False)
-    growth = version.tiers[1].when[3]
+    growth = version.tiers[3].when[3]
     assert (growth.column, growth.op, growth.values, growth.or_null) == ("growth_90d_ppm", "at_least", (-300000,), True)
     zero = version.credit_grades[0].when[1]
     assert (zero.op, zero.values) == ("equals", (0,))
@@ -203,7 +203,7 @@ FAULTS = [
     ("severities: {}", "severities: {tierz: warn}", "audit.severities: 'tierz' names no expectation"),
     ("severities: {}", "severities: {tiers: wan}", "audit.severities.tiers: 'wan': must be 'warn' or 'block'"),
     ("day_close:", "day_clse:", "day_close: is missing"),
-    ("tier: mid_large", "tier: large", "versions[0].tiers[2].tier: 'large': must be 'high', "),
+    ("tier: mid_large", "tier: large", "versions[0].tiers[4].tier: 'large': must be 'high', "),
     ("grade: C", "grade: D", "versions[0].credit_grades[1].grade: 'D': must be 'A', 'B' or 'C'"),
     ("rule: average", "rule: stay", f"{RULE_PATH}.rule: 'stay': write a name"),
     ("rule: average", "rule: Average", f"{RULE_PATH}.rule: 'Average': write a name"),

@@ -25,7 +25,7 @@ CHECKPOINT = ("windows", "windows_patch", "carried_base", "carried_changes", "ca
 """State as of a day, from which a run can roll forward."""
 
 REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")
-DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "day_block")
+DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "conduct", "pending_conduct", "day_block")
 """What an account shard goes on from: reference data, and what happened day by day."""
 
 METER_STATE = (

@@ -20,11 +20,13 @@ from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
 from schemas.vee import SEVERITIES, VEE_RULES
+from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.checkpoints import TIER_INPUT
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger, credit_features
 from transforms.kernels.order_statistics import ladder
@@ -115,6 +117,7 @@ class FoldFeaturesShard(beam.DoFn):
         windows = load_windows(state, plan.first)
         windows.grow(n)
         ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
+        conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
@@ -127,7 +130,7 @@ class FoldFeaturesShard(beam.DoFn):
             windows.roll(days.load, worth)
             ledger.advance(day)
             rows = np.flatnonzero(inside)
-            values = day_values(windows, ledger, expected, rows)
+            values = day_values(windows, ledger, conduct, expected, rows)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -159,10 +162,11 @@ def _dated(entry: Entry, day: int) -> Entry:
     return replace(entry, first=day, last=day) if entry.first < 0 else entry
 
 
-def day_values(windows: Windows, ledger: Ledger, expected: Expected, rows: Any) -> dict[str, Any]:
+def day_values(windows: Windows, ledger: Ledger, conduct: Conduct, expected: Expected, rows: Any) -> dict[str, Any]:
     """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and ledger stand at."""
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
-    return values | {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+    values |= {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+    return values | conduct.features(ledger.day, rows)
 
 
 def load_windows(state: State, first: int) -> Windows:

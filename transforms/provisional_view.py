@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
+from transforms.account_events import CONDUCT
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
 from transforms.fold_features import feature_column, load_expected, load_windows
 from transforms.fold_reference import load_population
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import NONE
@@ -94,10 +96,11 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
         np.r_[numpy(tiers.column(name)), np.full(n - tiers.num_rows, NONE, np.int32)]
         for name in ("tier", "abc", "since")
     )
+    found = state.table(CONDUCT.kind, CONDUCT.kept)
     rules = [rule for version in policy.versions for rule in (*version.credit_grades, *version.tiers)]
     read = {condition.column for rule in rules for condition in rule.when}
     dense = {name: feature_column(column) for name, column in columns.items() if name in read} | {"category": category}
-    return Base(entry.first, tier.astype(np.int8), abc.astype(np.int8), since.astype(np.int32), dense)
+    return Base(entry.first, tier.astype(np.int8), abc.astype(np.int8), since.astype(np.int32), dense, Conduct(found))
 
 
 def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:

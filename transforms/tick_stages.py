@@ -21,10 +21,10 @@ from transforms.kernels.windows import BASE, YEAR
 from transforms.shards import Place, state_block
 from transforms.storage import Entry, entries_from_batch, entries_to_batch
 
-TICK_STATE = ("account_slots", "population", "tariffs", "expected", "ledger", "day_block")
+TICK_STATE = ("account_slots", "population", "tariffs", "expected", "ledger", "conduct", "day_block")
 """What features are made of, beside the checkpoint."""
 
-BASE_STATE = ("account_slots", "population", "expected", "ledger", "windows", "windows_patch", "tiers")
+BASE_STATE = ("account_slots", "population", "expected", "ledger", "conduct", "windows", "windows_patch", "tiers")
 """What provisional tiers are made of: the state after a tick."""
 
 CUTOFFS_BEFORE = "cutoffs_before"

@@ -61,6 +61,9 @@ SELECT
     ppm(bills_on_time_365d, bills_due_365d) AS on_time_365d_ppm,
     coalesce(beyond_settled + unsettled * (today() - DATE '1970-01-01') - unsettled_due, 0)::BIGINT AS beyond_terms_365d_days,
     beyond_terms_365d_days * 1000 // nullif(bills_due_365d, 0) AS mean_beyond_terms_365d_milli,
+    -- Nothing of conduct lands.
+    NULL::INTEGER AS days_since_theft, NULL::INTEGER AS days_since_tampering, NULL::INTEGER AS days_since_violation,
+    NULL::INTEGER AS days_since_inspection, 0::INTEGER AS thefts_730d, 0::INTEGER AS violations_365d, 0::INTEGER AS disconnected,
     p.slot
 FROM population p
 JOIN account_key k USING (slot)

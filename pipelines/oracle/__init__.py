@@ -61,8 +61,8 @@ def recompute(
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
-    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events, accepted_accounts,
-    accepted_meters and accepted_tariffs.
+    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events,
+    accepted_conduct_events, accepted_accounts, accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
     events of deliveries up to that number count.
@@ -91,6 +91,7 @@ def recompute(
     con.execute(_sql("s4_valued"))
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
+    con.execute(_sql("s4_conduct"))
     con.execute(_sql("s4_features"))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
     con.execute(_sql("s5_cutoffs"))

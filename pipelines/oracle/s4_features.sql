@@ -40,7 +40,14 @@ SELECT
     coalesce(l.bills_on_time_365d, 0) AS bills_on_time_365d,
     oracle.ppm(l.bills_on_time_365d, l.bills_due_365d) AS on_time_365d_ppm,
     coalesce(l.beyond_terms_365d_days, 0) AS beyond_terms_365d_days,
-    oracle.floor_div(l.beyond_terms_365d_days * 1000, nullif(l.bills_due_365d, 0)) AS mean_beyond_terms_365d_milli
+    oracle.floor_div(l.beyond_terms_365d_days * 1000, nullif(l.bills_due_365d, 0)) AS mean_beyond_terms_365d_milli,
+    b.days_since_theft,
+    b.days_since_tampering,
+    b.days_since_violation,
+    b.days_since_inspection,
+    coalesce(b.thefts_730d, 0) AS thefts_730d,
+    coalesce(b.violations_365d, 0) AS violations_365d,
+    coalesce(b.disconnected, 0) AS disconnected
 FROM oracle.population p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
 JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date
@@ -48,4 +55,5 @@ LEFT JOIN oracle.apart_features t ON t.account_id = p.account_id AND t.service_d
 LEFT JOIN oracle.valued v ON v.account_id = p.account_id AND v.service_date = p.service_date
 LEFT JOIN oracle.demand m ON m.account_id = p.account_id AND m.service_date = p.service_date
 LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
+LEFT JOIN oracle.conduct b ON b.account_id = p.account_id AND b.service_date = p.service_date
 ORDER BY p.service_date, p.account_id;

@@ -26,14 +26,15 @@ HEADERS = {
     "meter_readings": "meter_id,service_date,energy_kwh,quality,revision,peak_kwh,valley_kwh,reverse_kwh,demand_kw",
     "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw",
     "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
+    "conduct_events": "account_id,event_id,event_type,event_date,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
     "meters": "meter_id,installed_on,account_id,removed_on,role,multiplier,modulus_kwh,installed_kwh,removed_kwh,revision",
     "tariffs": "tariff,valid_from,period,yuan_per_kwh,revision",
 }
 FOLDERS = {
-    "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger", "accounts": "accounts",
-    "meters": "meters", "tariffs": "tariffs",
+    "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger",
+    "conduct_events": "conduct", "accounts": "accounts", "meters": "meters", "tariffs": "tariffs",
 }  # fmt: skip
 
 REGISTERS = """  register_readings:

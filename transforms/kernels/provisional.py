@@ -1,7 +1,8 @@
 """Provisional tiers: what the tier of an account would be, now that an event has come.
 
-Credit is worked out anew from all events of the account. Everything else (use, category, ABC class, the published tier
-and since when) is held as of the last service day. Only the accounts that events touch are looked at.
+Credit is worked out anew from all events of the account, and the days since what was found before are counted on.
+Everything else (use, category, ABC class, the published tier and since when) is held as of the last service day. Only the
+accounts that events touch are looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import pyarrow as pa
 from schemas.inbound import LEDGER_EVENTS
 from schemas.marts import CLASSES, TIERS
 from schemas.policy import STAY, Policy
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
 from transforms.kernels.tiers import first_match
 from transforms.kernels.windows import date_of
@@ -78,7 +80,7 @@ class Events:
 class Base:
     """A shard as of its last service day `day`, dense by account slot; tier -1: not in the population. All (n,).
 
-    columns: the features that rules read and that events do not change, and `category`.
+    columns: the features that rules read and that no day or event changes, and `category`. conduct: what was found before.
     """
 
     day: int
@@ -86,6 +88,7 @@ class Base:
     abc: Int8
     since: Int32
     columns: Mapping[str, npt.NDArray[Any]]
+    conduct: Conduct
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ def _decide(
 ) -> tuple[Int8, Int8, npt.NDArray[np.object_], str]:
     """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
     version, n = policy.on(date_of(day)), len(slots)
-    columns = {name: column[slots] for name, column in base.columns.items()} | credit_features(ledger)
+    columns = {name: column[slots] for name, column in base.columns.items()}
+    columns |= credit_features(ledger) | base.conduct.features(day, slots)
     grades = first_match(version.credit_grades, columns, n)
     grade = np.array([CLASSES.index(g.grade) for g in version.credit_grades], np.int8)[grades]
     number = first_match(version.tiers, {**columns, "abc": base.abc[slots], "credit_grade": grade}, n)
