@@ -277,7 +277,11 @@ def test_the_producer_that_the_stream_page_shows_sends_what_its_mapping_reads(
     monkeypatch.setattr(confluent_kafka, "Producer", Broker)
     monkeypatch.chdir(tmp_path)
     exec(compile(producer, "stream.md", "exec"), {})
-    for folder, source in {"readings": "meter_readings", "ledger": "ledger_events"}.items():
+    for folder, source in {
+        "readings": "meter_readings",
+        "ledger": "ledger_events",
+        "conduct": "conduct_events",
+    }.items():
         landed = sum(len(file.read_text().splitlines()) - 1 for file in (landing / folder).glob("*.csv"))
         messages, of = sent[sources[source].topics[0]], sources[source]
         decoded = decode_messages(messages, range(len(messages)), [AT] * len(messages), of, "t", 0, 10_000)
