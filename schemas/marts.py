@@ -14,6 +14,10 @@ SIDES = ("cut", "entry", "exit")
 CAUSES = (
     "own_use", "payment", "window_decay", "correction", "cutoff_moved", "policy_changed", "conduct", "stay_ended",
 )  # fmt: skip
+ABUSE_STEPS_TAKEN = ("warn", "restrict", "release")
+ABUSE_REASONS = (
+    "tier_abuse", "warning_ended", "inspection_passed", "new_finding", "tier_left", "account_closed", "no_ladder",
+)  # fmt: skip
 WINDOWS = (7, 30, 90, 365)
 """Lengths of the rolling windows in days. The schema's version owns them; the policy picks among them."""
 
@@ -252,6 +256,20 @@ TIER_MIGRATIONS = Relation(
     ),
 )
 
+ABUSE_STEPS = Relation(
+    "abuse_steps",
+    "Every step on the abuse ladder, and why it was taken.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("step", TEXT, "What applies from the day on: a warning, a restriction, or neither any more", values=ABUSE_STEPS_TAKEN),
+        Column("from_step", TEXT, "What applied the day before; null: the account was not on the ladder", nullable=True,
+               values=ABUSE_STEPS_TAKEN),
+        Column("abuse_reason", TEXT, "Why the step was taken", values=ABUSE_REASONS),
+        Column("policy_version", TEXT, "Policy version in force"),
+    ),
+)  # fmt: skip
+
 PROVISIONAL_TIERS = Relation(
     "provisional_tiers",
     "What tiers would be since events came that no published service day holds yet; empty but for streams.",
@@ -447,7 +465,7 @@ PIPELINE_RUNS = Relation(
 MARTS = {
     relation.name: relation
     for relation in (
-        DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
+        DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,

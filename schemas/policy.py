@@ -193,6 +193,17 @@ class TierRule(Conditional):
     immediate: bool = False
 
 
+class AbuseLadder(_Part):
+    """Dwell times of accounts in the tier `abuse`, and what ends a restriction besides that the tier is left.
+
+    warn_days: a warning stands so long. restrict_days: an inspection ends a restriction after so long at the earliest.
+    """
+
+    warn_days: Annotated[int, Field(ge=1, le=3650)]
+    restrict_days: Annotated[int, Field(ge=0, le=3650)] = 0
+    release: Literal["inspection_passed", "tier_left"]
+
+
 class PolicyVersion(_Part):
     """The rules in force from one service day on."""
 
@@ -202,6 +213,7 @@ class PolicyVersion(_Part):
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
+    abuse_ladder: AbuseLadder | None = None
     vee: Vee | None = None
 
     def cuts(self) -> tuple[Cut, ...]:
@@ -310,10 +322,22 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         yield from _abc_faults(version.abc, (*path, "abc"))
         yield from _rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
         yield from _rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
+        yield from _ladder_faults(version, (*path, "abuse_ladder"))
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
             if name in names[:j]:
                 yield (*path, "tiers", j, "rule"), name, "another rule of this version has that name; give each its own"
+
+
+def _ladder_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """A ladder that nobody is on, and a dwell that nothing ends."""
+    ladder = version.abuse_ladder
+    if ladder is None:
+        return
+    if all(rule.tier != "abuse" for rule in version.tiers):
+        yield path, "abuse_ladder", "no rule of this version yields the tier abuse; leave it out, or add one"
+    if ladder.release == "tier_left" and ladder.restrict_days:
+        yield (*path, "restrict_days"), ladder.restrict_days, "is only for release: inspection_passed; leave it out"
 
 
 def _abc_faults(abc: Abc, path: tuple[str | int, ...]) -> Iterator[Fault]:

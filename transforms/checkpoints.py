@@ -17,11 +17,19 @@ TIER_INPUT_PATCH = "tier_input_patch"
 
 BY_DAY = (
     "day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", TIER_INPUT_PATCH,
-    "windows_patch", "tiers", *TICK_DAYS,
+    "windows_patch", "tiers", "abuse_ladder", *TICK_DAYS,
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
-CHECKPOINT = ("windows", "windows_patch", "carried_base", "carried_changes", "carried_accounts", "tiers")
+CHECKPOINT = (
+    "windows",
+    "windows_patch",
+    "carried_base",
+    "carried_changes",
+    "carried_accounts",
+    "tiers",
+    "abuse_ladder",
+)
 """State as of a day, from which a run can roll forward."""
 
 REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")

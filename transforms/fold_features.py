@@ -26,6 +26,7 @@ from transforms.checkpoints import TIER_INPUT
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
+from transforms.kernels.abuse import LADDER_COLUMNS
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger, credit_features
@@ -70,10 +71,11 @@ def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
-    """The feature columns that the policy in force on a day reads, its metric first."""
+    """The feature columns that fold 2 needs by the policy in force on a day, its metric first."""
     version = policy.on(day)
     rules = [*version.credit_grades, *version.tiers]
     used = {c.column for rule in rules for c in rule.when if c.column not in CODES}
+    used |= set(LADDER_COLUMNS) if version.abuse_ladder else set()
     return (version.abc.metric, *sorted(used - {version.abc.metric}))
 
 
@@ -148,7 +150,11 @@ class FoldFeaturesShard(beam.DoFn):
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
         self.place.report(Commit("features", shard, tuple(entries)))
-        kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
+        kept = [
+            e
+            for kind in ("account_slots", "tiers", "abuse_ladder", "cutoffs_before")
+            for e in state.entries.get(kind, [])
+        ]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 
 

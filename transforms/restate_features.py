@@ -246,8 +246,17 @@ class _Shard:
 
     def handed_on(self) -> list[Entry]:
         """What cut-offs and tiers go on from: the state, with the tier inputs put right."""
-        kinds = ("account_slots", "concerns", "tiers", TIER_INPUT, "was:cutoffs", "cutoffs_before", "carried_tiers")
-        marts = ("mart:customer_tiers", "mart:tier_migrations", "mart:customer_tiers_current")
+        kinds = (
+            "account_slots",
+            "concerns",
+            "tiers",
+            "abuse_ladder",
+            TIER_INPUT,
+            "was:cutoffs",
+            "cutoffs_before",
+            "carried_tiers",
+        )
+        marts = ("mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps", "mart:customer_tiers_current")
         new = {entry.first for entry in self.patches}
         held = [e for e in self.state.entries.get(TIER_INPUT_PATCH, []) if e.first not in new]
         return [e for kind in (*kinds, *marts) for e in self.state.entries.get(kind, [])] + held + self.patches

@@ -97,7 +97,10 @@ def recompute(
     con.execute(_sql("s5_cutoffs"))
     con.execute(_sql("s8_calendar"))
     con.execute(_sql("s6_thresholds"))
-    tier_day = {version.version: _sql("s6_tier_day", **_texts(version)) for version in policy.versions}
+    tier_day = {
+        version.version: _sql("s6_tier_day", **_texts(version)) + _sql("s6_abuse_day", **_texts(version))
+        for version in policy.versions
+    }
     for day, version in con.execute("SELECT * FROM oracle.policy_day ORDER BY service_date").fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
@@ -189,7 +192,7 @@ def _measured(metric: str) -> str:
 
 def _texts(version: PolicyVersion) -> dict[str, str]:
     """What a policy version says, as SQL, for the gaps in the tier statements."""
-    tiers = version.tiers
+    tiers, ladder = version.tiers, version.abuse_ladder
     return {
         "policy_version": literal(version.version),
         "metric": version.abc.metric,
@@ -199,6 +202,10 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
         "tier": _case("candidate_rule", ((rule.rule, literal(rule.tier)) for rule in tiers)),
         "immediate": _case("candidate_rule", ((rule.rule, str(rule.immediate).lower()) for rule in tiers)),
         "min_stay_days": str(version.min_stay_days),
+        "has_ladder": str(ladder is not None).lower(),
+        "warn_days": str(ladder.warn_days if ladder else 0),
+        "restrict_days": str(ladder.restrict_days if ladder else 0),
+        "inspection_releases": str(ladder is not None and ladder.release == "inspection_passed").lower(),
     }
 
 

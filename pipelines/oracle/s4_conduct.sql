@@ -16,10 +16,10 @@ in_force AS (
 SELECT
     account_id,
     d AS service_date,
-    d - max(event_date) FILTER (event_type = 'theft_confirmed') AS days_since_theft,
-    d - max(event_date) FILTER (event_type = 'tampering') AS days_since_tampering,
-    d - max(event_date) FILTER (event_type = 'usage_violation') AS days_since_violation,
-    d - max(event_date) FILTER (event_type = 'inspection_passed') AS days_since_inspection,
+    (d - max(event_date) FILTER (event_type = 'theft_confirmed'))::INTEGER AS days_since_theft,
+    (d - max(event_date) FILTER (event_type = 'tampering'))::INTEGER AS days_since_tampering,
+    (d - max(event_date) FILTER (event_type = 'usage_violation'))::INTEGER AS days_since_violation,
+    (d - max(event_date) FILTER (event_type = 'inspection_passed'))::INTEGER AS days_since_inspection,
     count(*) FILTER (event_type = 'theft_confirmed' AND event_date >= d - 729) AS thefts_730d,
     count(*) FILTER (event_type = 'usage_violation' AND event_date >= d - 364) AS violations_365d,
     coalesce(

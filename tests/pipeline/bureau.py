@@ -98,12 +98,14 @@ versions:
       - {grade: A, when: [{column: on_time_365d_ppm, at_least: 900000}]}
       - {grade: B}
     tiers:
+      - {rule: thief, tier: abuse, immediate: true, when: [{column: days_since_theft, below: 730}]}
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
       - {rule: unsteady, tier: mid_large, when: [{column: abc, equals: A}, {column: cv_90d_ppm, above: 500000}]}
       - {rule: big, tier: high, when: [{column: abc, equals: A}]}
       - {rule: middle, tier: mid_steady, when: [{column: abc, equals: B}]}
       - {rule: small, tier: low_small}
     min_stay_days: 2
+    abuse_ladder: {warn_days: 2, restrict_days: 1, release: inspection_passed}
     vee:
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
       low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}

@@ -6,20 +6,17 @@ from datetime import date, timedelta
 
 import pytest
 
+import pipelines.restate
 from schemas.policy import default_policy_text
-from tests.pipeline.bureau import POLICY, Bureau, assert_balanced
+from tests.pipeline.bureau import POLICY, Bureau, assert_balanced, assert_equal_marts
+from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import LONG_AGO, day, opened, reference, tiers, used
-from tests.pipeline.worlds import account, conduct, ledger
-
-LOCKED = POLICY.replace(
-    "    tiers:\n",
-    "    tiers:\n      - {rule: thief, tier: abuse, immediate: true, when: [{column: days_since_theft, below: 730}]}\n",
-)
+from tests.pipeline.worlds import account, conduct, ledger, second_version
 
 
 @pytest.fixture
 def bureau(tmp_path):
-    return Bureau(tmp_path / "bureau", policy=LOCKED)
+    return Bureau(tmp_path / "bureau")
 
 
 def found(bureau, columns, who="big"):
@@ -143,4 +140,105 @@ def test_lock_outs_of_the_policy_that_ships(bureau, kind):
     query = f"{rows} AND coalesce(valid_to, service_date) AND service_date >= '{day(0)}' AND account_id = "
     assert [tier for _, tier in bureau.query(f"{query} 'big' ORDER BY 1")] == ["high"] * 2 + [locked] * 3
     assert [tier for _, tier in bureau.query(f"{query} 'middle' ORDER BY 1")] == [locked] * 3 + ["high"] * 2
+    bureau.check()
+
+
+def test_a_stream_publishes_what_a_run_does(tmp_path):
+    """Epoch by epoch, with a finding that comes late, one that waits for its account, and one withdrawn."""
+    portions = [
+        [*reference(), *used(0, 1), conduct("new", "t", "theft_confirmed", day(0))],
+        [*used(2, 2), conduct("big", "t", "theft_confirmed", day(1)), conduct("tiny", "d", "disconnection", day(2))],
+        [account("new", LONG_AGO), *used(3, 3), conduct("tiny", "r", "reconnection", day(3))],
+        [*used(4, 4), conduct("big", "t", "withdrawn", day(3), 2)],
+    ]
+    streamed, run = (Bureau(tmp_path / name) for name in ("streamed", "run"))
+    Epochs(streamed).take_all(portions, each=True)
+    for portion in portions:
+        run.land_all(portion)
+        run.run()
+    streamed.check()
+    assert_equal_marts(streamed.marts, run.marts, same_deliveries=True)
+    assert len(streamed.query("FROM conduct_events")) == 3
+
+
+# --- the abuse ladder: a warning for 2 days, a restriction for 1 at least, then an inspection ends it
+
+STEPS = (
+    "SELECT service_date, from_step, step, abuse_reason FROM abuse_steps WHERE account_id = '{}' ORDER BY service_date"
+)
+
+
+def climbed(bureau, who="big"):
+    return [((date_ - day(0)).days, *more) for date_, *more in bureau.query(STEPS.format(who))]
+
+
+def test_the_ladder_is_climbed_step_by_step(bureau):
+    events = [
+        conduct("big", "t1", "theft_confirmed", day(1)),
+        conduct("big", "i1", "inspection_passed", day(2)),  # too early: it is not restricted yet
+        conduct("big", "i2", "inspection_passed", day(5)),
+        conduct("big", "t2", "theft_confirmed", day(7)),
+        conduct("middle", "t1", "theft_confirmed", day(4) - timedelta(days=730)),
+    ]
+    bureau.land_all([*reference(), *used(0, 10), *events])
+    bureau.run()
+    assert climbed(bureau) == [
+        (1, None, "warn", "tier_abuse"),
+        (3, "warn", "restrict", "warning_ended"),
+        (5, "restrict", "release", "inspection_passed"),
+        (7, "release", "warn", "new_finding"),
+        (9, "warn", "restrict", "warning_ended"),
+    ]
+    assert climbed(bureau, "middle") == [
+        (0, None, "warn", "tier_abuse"),
+        (2, "warn", "restrict", "warning_ended"),
+        (4, "restrict", "release", "tier_left"),
+    ]
+    bureau.check()
+
+
+def test_day_by_day_is_as_at_once_and_a_late_finding_puts_the_steps_right(bureau, monkeypatch):
+    monkeypatch.setattr(pipelines.restate, "MOST_PPM", 10**9)  # by account
+    monkeypatch.setattr(pipelines.restate, "DAYS_AT_ONCE", 3)
+    bureau.land_all([*reference(), *used(0, 0), conduct("big", "t1", "theft_confirmed", day(0))])
+    bureau.run()
+    for n in range(1, 9):
+        bureau.land_all(used(n, n))
+        bureau.run()
+    assert climbed(bureau) == [(0, None, "warn", "tier_abuse"), (2, "warn", "restrict", "warning_ended")]
+    bureau.land_all(
+        [conduct("big", "i", "inspection_passed", day(4)), conduct("small", "t", "theft_confirmed", day(3))]
+    )
+    bureau.run()
+    assert climbed(bureau)[2:] == [(4, "restrict", "release", "inspection_passed")]
+    assert climbed(bureau, "small") == [(3, None, "warn", "tier_abuse"), (5, "warn", "restrict", "warning_ended")]
+    bureau.check()
+    bureau.land_all([
+        conduct("big", "t1", "withdrawn", day(0), 2), account("small", LONG_AGO, closed=day(6), revision=2),
+        conduct("middle", "t", "theft_confirmed", day(8)),
+    ])  # fmt: skip
+    bureau.run()
+    assert climbed(bureau) == []
+    assert climbed(bureau, "small")[2:] == [(7, "restrict", "release", "account_closed")]
+    assert climbed(bureau, "middle") == [(8, None, "warn", "tier_abuse")]
+    bureau.check()
+    bureau.land_all(used(9, 11))  # from the checkpoint that was put right
+    bureau.run()
+    assert climbed(bureau, "middle")[1:] == [(10, "warn", "restrict", "warning_ended")]
+    bureau.check()
+
+
+def test_a_policy_without_a_ladder_lets_go_and_one_that_has_it_again_begins_anew(bureau):
+    bureau.land_all([*reference(), *used(0, 8), conduct("big", "t1", "theft_confirmed", day(0))])
+    text = second_version(day(4), ("    abuse_ladder:", "    # abuse_ladder:"))
+    third = second_version(day(6)).removeprefix(POLICY).replace('version: "2"', 'version: "3"')
+    bureau.set_policy(text + third)
+    bureau.run()
+    assert climbed(bureau) == [
+        (0, None, "warn", "tier_abuse"),
+        (2, "warn", "restrict", "warning_ended"),
+        (4, "restrict", "release", "no_ladder"),
+        (6, None, "warn", "tier_abuse"),
+        (8, "warn", "restrict", "warning_ended"),
+    ]
     bureau.check()

@@ -392,6 +392,9 @@ POLICY_CHANGES = (
     ("rule: cumulative_share", "rule: top_fraction"),
     ("rule: cumulative_share", "rule: turnover_fraction"),
     ("min_stay_days: 2", "min_stay_days: 0"),
+    ("warn_days: 2", "warn_days: 1"),
+    ("restrict_days: 1, release: inspection_passed", "release: tier_left"),
+    ("    abuse_ladder:", "    # abuse_ladder:"),
     ("coverage_floor_ppm: 500000", "coverage_floor_ppm: 900000"),
     ("coverage_floor_ppm: 500000", "coverage_floor_ppm: 0"),
 )
