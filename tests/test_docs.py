@@ -261,6 +261,8 @@ def test_the_producer_that_the_stream_page_shows_sends_what_its_mapping_reads(
     sources = parse_sources(yaml.safe_load(mapping)["sources"], "stream.md")
     landing = tmp_path / "mine" / "landing"
     simulate(Settings(20, 4, 1, date(2025, 1, 1), landing, "csv", plain=True), lambda day: None)
+    found = "account_id,event_id,event_type,event_date,revision\nA000000100,T1,theft_confirmed,2025-01-02,1\n"
+    (landing / "conduct" / "conduct-20250103.csv").write_text(found)
     sent: dict[str, list[bytes]] = {mapping.topics[0]: [] for mapping in sources.values()}
 
     class Broker:

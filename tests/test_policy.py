@@ -85,7 +85,9 @@ def test_a_condition_has_one_operator_and_its_values():
 
 
 def test_a_ladder_wants_a_rule_that_yields_abuse():
-    with pytest.raises(ConfigError, match=r"versions\[0\]\.abuse_ladder: .*no rule of this version yields the tier abuse"):
+    with pytest.raises(
+        ConfigError, match=r"versions\[0\]\.abuse_ladder: .*no rule of this version yields the tier abuse"
+    ):
         parse_policy(TEXT.replace("tier: abuse", "tier: low_risk"), "policy.yaml")
 
 
@@ -214,8 +216,16 @@ FAULTS = [
     ("rule: average", "rule: Average", f"{RULE_PATH}.rule: 'Average': write a name"),
     ("rule: average", "rule: large", f"{RULE_PATH}.rule: 'large': another rule"),
     ("warn_days: 15", "warn_days: 0", "versions[0].abuse_ladder.warn_days: 0: must be"),
-    ("release: inspection_passed", "release: soon", "versions[0].abuse_ladder.release: 'soon': must be 'inspection_passed' or"),
-    ("release: inspection_passed", "release: tier_left", "versions[0].abuse_ladder.restrict_days: 30: is only for release"),
+    (
+        "release: inspection_passed",
+        "release: soon",
+        "versions[0].abuse_ladder.release: 'soon': must be 'inspection_passed' or",
+    ),
+    (
+        "release: inspection_passed",
+        "release: tier_left",
+        "versions[0].abuse_ladder.restrict_days: 30: is only for release",
+    ),
     ("immediate: true", "immediate: 1", "versions[0].tiers[0].immediate: 1: must be true or false"),
     ("abc, equals: B", "abd, equals: B", f"{RULE_PATH}.when[0].column: 'abd': must be one of category, abc, "),
     ("abc, equals: B", "abc", f"{RULE_PATH}.when[0]: []: write exactly one of at_least, "),

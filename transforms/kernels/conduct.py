@@ -80,23 +80,29 @@ class Conduct:
         at, counts = at[here], counts[here]
         kind, date = self.kind[counts], self.date[counts]
 
-        def latest(wanted: int) -> Int64:
-            last = np.full(m, -NEVER, np.int64)
+        def latest(wanted: int) -> tuple[Int64, Int32]:
+            """Positions in `rows` that have an event of a kind, ascending, and the day of the latest one of each."""
             mine = kind == wanted
-            np.maximum.at(last, at[mine], date[mine])
-            return last
+            places, group = np.unique(at[mine], return_inverse=True)
+            last = np.full(len(places), -NEVER, np.int64)
+            np.maximum.at(last, group, date[mine])
+            return places, last.astype(np.int32)
 
         def number(wanted: int, days: int) -> Int32:
             return np.bincount(at[(kind == wanted) & (date > day - days)], minlength=m).astype(np.int32)
 
         out: dict[str, npt.NDArray[Any]] = {}
         for name, wanted in _SINCE.items():
-            last = latest(wanted)
-            none = last == -NEVER
-            out[name] = np.ma.masked_array(np.where(none, 0, day - last).astype(np.int32), none)
+            (places, last), since, none = latest(wanted), np.zeros(m, np.int32), np.ones(m, np.bool_)
+            since[places], none[places] = day - last, False
+            out[name] = np.ma.masked_array(since, none)
         out[f"thefts_{THEFT_DAYS}d"] = number(_THEFT, THEFT_DAYS)
         out[f"violations_{VIOLATION_DAYS}d"] = number(_VIOLATION, VIOLATION_DAYS)
-        out["disconnected"] = (latest(_OFF) > latest(_ON)).astype(np.int32)
+        off, on = latest(_OFF), latest(_ON)
+        on_again = np.full(m, -NEVER, np.int32)
+        on_again[on[0]] = on[1]
+        out["disconnected"] = np.zeros(m, np.int32)
+        out["disconnected"][off[0]] = off[1] > on_again[off[0]]
         return out
 
 
