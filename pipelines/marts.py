@@ -15,7 +15,16 @@ import pyarrow as pa
 
 from schemas import ddl
 from schemas.fields import COUNT, DAY, TEXT, Column, Relation
-from schemas.inbound import ACCOUNTS, LEDGER_EVENTS, METER_READINGS, METERS, REGISTER_READINGS, STAMP, TARIFFS
+from schemas.inbound import (
+    ACCOUNTS,
+    CONDUCT_EVENTS,
+    LEDGER_EVENTS,
+    METER_READINGS,
+    METERS,
+    REGISTER_READINGS,
+    STAMP,
+    TARIFFS,
+)
 from schemas.marts import CREDIT_SCORE_PARTS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX
 
 ACCEPTED: dict[str, Relation] = {
@@ -24,6 +33,7 @@ ACCEPTED: dict[str, Relation] = {
         ("accepted_readings", METER_READINGS),
         ("accepted_registers", REGISTER_READINGS),
         ("accepted_ledger_events", LEDGER_EVENTS),
+        ("accepted_conduct_events", CONDUCT_EVENTS),
         ("accepted_accounts", ACCOUNTS),
         ("accepted_meters", METERS),
         ("accepted_tariffs", TARIFFS),

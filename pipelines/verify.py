@@ -33,14 +33,14 @@ ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tie
 
 COMPARED = (
     "service_days", "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current",
-    "tier_migrations", "tier_migration_matrix", "accounts", "pending", "reading_exceptions",
+    "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
     "vee_results",
 )  # fmt: skip
 """Every mart the oracle knows. The others tell of runs and of rejected rows."""
 
 EVENTS = (
-    "accepted_readings", "accepted_registers", "accepted_ledger_events", "accepted_accounts", "accepted_meters",
-    "accepted_tariffs",
+    "accepted_readings", "accepted_registers", "accepted_ledger_events", "accepted_conduct_events", "accepted_accounts",
+    "accepted_meters", "accepted_tariffs",
 )  # fmt: skip
 
 

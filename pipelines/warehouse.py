@@ -37,8 +37,8 @@ FORMAT = 5
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
 TICK_MARTS = (
-    "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
-    "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
+    "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps",
+    "mart:cutoffs", "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 

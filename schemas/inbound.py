@@ -19,7 +19,9 @@ MONEY_LIMIT_MINOR = 1 << 48
 QUALITIES = ("actual", "estimated", "edited")
 ROLES = ("main", "check")
 EVENT_TYPES = ("charge", "payment", "reversal", "write_off", "adjustment")
-CONDUCT_TYPES = ("theft_confirmed", "tampering", "usage_violation", "inspection_passed")
+CONDUCT_TYPES = (
+    "theft_confirmed", "tampering", "usage_violation", "disconnection", "reconnection", "inspection_passed", "withdrawn",
+)  # fmt: skip
 CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
 
 REVISION = Column(
@@ -145,15 +147,15 @@ LEDGER_EVENTS = Relation(
 
 CONDUCT_EVENTS = Relation(
     "conduct_events",
-    "Theft, tampering, usage violations and inspections.",
+    "Thefts, tampering, usage violations, disconnections and inspections: what an account is known to have done, and what followed.",
     (
         Column("account_id", ID, "Account", key=True, privacy="pseudonymous"),
         Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
-        Column("event_type", TEXT, "Kind of event", values=CONDUCT_TYPES),
-        Column("event_date", DAY, "Day it was found"),
+        Column("event_type", TEXT, "Kind of event; withdrawn: a later revision that takes the event back", values=CONDUCT_TYPES),
+        Column("event_date", DAY, "Day it was found, or done; of a withdrawal: the first day on which the event counts no more"),
         REVISION,
     ),
-)
+)  # fmt: skip
 
 ACCOUNTS = Relation(
     "accounts",

@@ -13,11 +13,14 @@ LANGS: tuple[Lang, ...] = ("en", "zh")
 
 KINDS = {
     "abc": "class",
+    "abuse_reason": "abuse_reason",
     "category": "category",
     "cause": "cause",
     "class": "class",
     "credit_grade": "credit_grade",
+    "event_type": "conduct_type",
     "from_abc": "class",
+    "from_step": "abuse_step",
     "from_tier": "tier",
     "kind": "cut_kind",
     "reason": "reading_reason",
@@ -26,6 +29,7 @@ KINDS = {
     "severity": "severity",
     "side": "side",
     "status": "day_status",
+    "step": "abuse_step",
     "tier": "tier",
     "to_abc": "class",
     "to_tier": "tier",

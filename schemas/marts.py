@@ -5,7 +5,7 @@ from __future__ import annotations
 from schemas.credit import CREDIT, TENURE
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import BESIDE, CATEGORIES, DEMAND, KEPT, PERIODS
+from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, KEPT, PERIODS
 from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
@@ -14,6 +14,10 @@ RULES = ("cumulative_share", "top_fraction", "turnover_fraction")
 SIDES = ("cut", "entry", "exit")
 CAUSES = (
     "own_use", "payment", "window_decay", "correction", "cutoff_moved", "policy_changed", "conduct", "stay_ended",
+)  # fmt: skip
+ABUSE_STEPS_TAKEN = ("warn", "restrict", "release")
+ABUSE_REASONS = (
+    "tier_abuse", "warning_ended", "inspection_passed", "new_finding", "tier_left", "account_closed", "no_ladder",
 )  # fmt: skip
 WINDOWS = (7, 30, 90, 365)
 """Lengths of the rolling windows in days. The schema's version owns them; the policy picks among them."""
@@ -29,6 +33,9 @@ DEMAND_MONTHS = {"mtd": "the month up to the service day", "last_month": "the ca
 
 PROVISIONAL_WINDOWS = (30, 365)
 """Those over which provisional energy is summed."""
+
+THEFT_DAYS, VIOLATION_DAYS = 730, 365
+"""Days over which thefts and violations are counted."""
 
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
@@ -73,6 +80,27 @@ def _demand(month: str, label: str) -> tuple[Column, ...]:
         Column(f"demand_days_{month}", COUNT, "Days of it that tell one of every meter received", "days", minimum=0, maximum=31),
         Column(f"load_factor_{month}_ppm", PPM, "Mean power of those days over the maximum demand; null where that is not known, or 0",
                "ppm", nullable=True, minimum=0),
+    )  # fmt: skip
+
+
+def _conduct() -> tuple[Column, ...]:
+    since = {
+        "theft": "theft confirmed",
+        "tampering": "tampering",
+        "violation": "usage violation",
+        "inspection": "inspection passed",
+    }
+    return (
+        *(
+            Column(f"days_since_{name}", COUNT, f"Days since the latest {what}, 0 on its day; null where there is none", "days",
+                   nullable=True, minimum=0)
+            for name, what in since.items()
+        ),
+        Column(f"thefts_{THEFT_DAYS}d", COUNT, f"Thefts confirmed in the {THEFT_DAYS} days up to the service day", "events", minimum=0),
+        Column(f"violations_{VIOLATION_DAYS}d", COUNT, f"Usage violations in the {VIOLATION_DAYS} days up to the service day",
+               "events", minimum=0),
+        Column("disconnected", COUNT, "1 while the latest disconnection has no reconnection on its day or later, else 0", minimum=0,
+               maximum=1),
     )  # fmt: skip
 
 
@@ -134,6 +162,7 @@ FEATURES = Relation(
         *(_provisional(days) for days in PROVISIONAL_WINDOWS),
         *CREDIT,
         TENURE,
+        *_conduct(),
         Column("credit_score", COUNT, "Credit score by the scorecard of the policy; null where it has none", "points", nullable=True,
                minimum=0, maximum=100),
     ),
@@ -231,6 +260,20 @@ TIER_MIGRATIONS = Relation(
     ),
 )
 
+ABUSE_STEPS = Relation(
+    "abuse_steps",
+    "Every step on the abuse ladder, and why it was taken.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("step", TEXT, "What applies from the day on: a warning, a restriction, or neither any more", values=ABUSE_STEPS_TAKEN),
+        Column("from_step", TEXT, "What applied the day before; null: the account was not on the ladder", nullable=True,
+               values=ABUSE_STEPS_TAKEN),
+        Column("abuse_reason", TEXT, "Why the step was taken", values=ABUSE_REASONS),
+        Column("policy_version", TEXT, "Policy version in force"),
+    ),
+)  # fmt: skip
+
 PROVISIONAL_TIERS = Relation(
     "provisional_tiers",
     "What tiers would be since events came that no published service day holds yet; empty but for streams.",
@@ -302,6 +345,17 @@ ACCOUNTS = Relation(
     (
         *(column for column in ACCOUNTS_IN.columns if column.name != "revision"),
         Column("valid_to", DAY, "Last day the row holds; null: open", nullable=True),
+    ),
+)
+
+CONDUCT_EVENTS = Relation(
+    "conduct_events",
+    "Conduct events that stand, as known now: of each the version with the highest revision, unless it was withdrawn.",
+    (
+        ACCOUNT,
+        Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
+        Column("event_type", TEXT, "Kind of event", values=CONDUCT_TYPES),
+        Column("event_date", DAY, "Day it was found, or done"),
     ),
 )
 
@@ -422,7 +476,8 @@ MARTS = {
     relation.name: relation
     for relation in (
         DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
-        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        ABUSE_STEPS,
+        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )

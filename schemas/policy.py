@@ -130,6 +130,17 @@ class TierRule(Conditional):
     immediate: bool = False
 
 
+class AbuseLadder(Part):
+    """Dwell times of accounts in the tier `abuse`, and what ends a restriction besides that the tier is left.
+
+    warn_days: a warning stands so long. restrict_days: an inspection ends a restriction after so long at the earliest.
+    """
+
+    warn_days: Annotated[int, Field(ge=1, le=3650)]
+    restrict_days: Annotated[int, Field(ge=0, le=3650)] = 0
+    release: Literal["inspection_passed", "tier_left"]
+
+
 class PolicyVersion(Part):
     """The rules in force from one service day on."""
 
@@ -140,6 +151,7 @@ class PolicyVersion(Part):
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
+    abuse_ladder: AbuseLadder | None = None
     vee: Vee | None = None
 
     def reads(self) -> frozenset[str]:
@@ -255,6 +267,7 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         yield from _without_score(version, path)
         yield from _rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
         yield from _rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
+        yield from _ladder_faults(version, (*path, "abuse_ladder"))
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
             if name in names[:j]:
@@ -269,6 +282,17 @@ def _without_score(version: PolicyVersion, path: tuple[str | int, ...]) -> Itera
                 for j, condition in enumerate(rule.when):
                     if condition.column == SCORE:
                         yield (*path, name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
+
+
+def _ladder_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """A ladder that nobody is on, and a dwell that nothing ends."""
+    ladder = version.abuse_ladder
+    if ladder is None:
+        return
+    if all(rule.tier != "abuse" for rule in version.tiers):
+        yield path, "abuse_ladder", "no rule of this version yields the tier abuse; leave it out, or add one"
+    if ladder.release == "tier_left" and ladder.restrict_days:
+        yield (*path, "restrict_days"), ladder.restrict_days, "is only for release: inspection_passed; leave it out"
 
 
 def _abc_faults(abc: Abc, path: tuple[str | int, ...]) -> Iterator[Fault]:

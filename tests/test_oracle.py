@@ -21,6 +21,7 @@ from tests.oracles.worlds import (
     POLICY,
     account,
     complete,
+    conduct,
     day,
     event,
     fill,
@@ -869,6 +870,17 @@ def random_world(seed):
     return accounts, meters, read, ledger
 
 
+def random_conduct(seed):
+    pick = random.Random(seed)
+    return [
+        conduct(
+            pick.choice(["a", "b", "c", "d", "Z", "nobody"]), f"c{pick.randint(1, 3)}", pick.choice(inbound.CONDUCT_TYPES),
+            str(day("2016-02-20") + ONE * pick.choice([0, 1, 4, 9, -360, -725, -900])), revision=pick.randint(1, 3),
+        )
+        for _ in range(pick.randint(0, 20))
+    ]  # fmt: skip
+
+
 def same_rows(con, mart, expected):
     """expected: key -> row. Compares every column that expected has."""
     names = MARTS[mart].keys
@@ -881,10 +893,10 @@ def same_rows(con, mart, expected):
 @settings(max_examples=6)
 @given(st.integers(0, 10**6), st.sampled_from(["all", "category"]), st.sampled_from(["wh_7d", "billed_365d_minor"]))
 def test_random_worlds_equal_plain_python(seed, scope, metric):
-    parts = random_world(seed)
+    parts, found = random_world(seed), random_conduct(seed)
     rules = policy(("scope: all", f"scope: {scope}"), ("wh_7d", metric))
     with duckdb.connect() as con:
-        fill(con, *parts)
+        fill(con, *parts, conduct=found)
         first, _ = oracle.calendar(con, rules, day("2020-01-01"))
         if first is None:
             return
@@ -893,7 +905,7 @@ def test_random_worlds_equal_plain_python(seed, scope, metric):
         oracle.recompute(con, rules, first, last)
         relations = (inbound.ACCOUNTS, inbound.METERS, inbound.METER_READINGS, inbound.LEDGER_EVENTS)
         rows = [complete(relation, part) for relation, part in zip(relations, parts, strict=True)]
-        world = whole.World(*rows, rules, first, last)
+        world = whole.World(*rows, rules, first, last, complete(inbound.CONDUCT_EVENTS, found))
         days, moves, cutoffs, every = world.tiers()
         same_rows(con, "daily_consumption", world.daily_consumption())
         same_rows(con, "features", every)

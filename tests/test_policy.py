@@ -29,7 +29,7 @@ from schemas.policy import (
 
 TEXT = default_policy_text()
 DOCUMENT = yaml.safe_load(TEXT)
-RULE_PATH = "versions[0].tiers[3]"
+RULE_PATH = "versions[0].tiers[5]"
 
 
 def mutated(old: str, new: str) -> str:
@@ -69,20 +69,34 @@ def test_default_policy_is_the_one_that_the_issue_names():
     assert str(version.abc.cuts.A) == "4/5"
     assert str(version.abc.cuts.B) == "19/20"
     assert version.min_stay_days == 30
-    assert [rule.when[0].values for rule in version.credit_grades if rule.when] == [(90,), (70,)]
-    assert [grade.grade for grade in version.credit_grades] == ["A", "B", "C"]
-    assert {rule.tier for rule in version.tiers} == set(TIERS) - {"abuse"}
-    assert [rule.rule for rule in version.tiers if rule.immediate] == ["large_bad_credit"]
+    assert [rule.when[0].values for rule in version.credit_grades if rule.when] == [
+        (730,),
+        (730,),
+        (365,),
+        (365,),
+        (90,),
+        (70,),
+    ]
+    assert [grade.grade for grade in version.credit_grades] == ["C", "C", "C", "B", "A", "B", "C"]
+    assert {rule.tier for rule in version.tiers} == set(TIERS)
+    assert [rule.rule for rule in version.tiers if rule.immediate] == ["abuse", "tampering", "large_bad_credit"]
 
 
 def test_a_condition_has_one_operator_and_its_values():
     (version,) = parse_policy(TEXT, "policy.yaml").versions
-    first = version.tiers[0].when[0]
+    first = version.tiers[2].when[0]
     assert (first.column, first.op, first.values, first.or_null) == ("abc", "one_of", ("A", "B"), False)
-    growth = version.tiers[1].when[3]
+    growth = version.tiers[3].when[3]
     assert (growth.column, growth.op, growth.values, growth.or_null) == ("growth_90d_ppm", "at_least", (-300000,), True)
-    zero = version.credit_grades[0].when[1]
+    zero = version.credit_grades[4].when[1]
     assert (zero.op, zero.values) == ("equals", (0,))
+
+
+def test_a_ladder_wants_a_rule_that_yields_abuse():
+    with pytest.raises(
+        ConfigError, match=r"versions\[0\]\.abuse_ladder: .*no rule of this version yields the tier abuse"
+    ):
+        parse_policy(TEXT.replace("tier: abuse", "tier: low_risk"), "policy.yaml")
 
 
 def test_cuts_of_the_default_policy():
@@ -205,11 +219,22 @@ FAULTS = [
     ("severities: {}", "severities: {tierz: warn}", "audit.severities: 'tierz' names no expectation"),
     ("severities: {}", "severities: {tiers: wan}", "audit.severities.tiers: 'wan': must be 'warn' or 'block'"),
     ("day_close:", "day_clse:", "day_close: is missing"),
-    ("tier: mid_large", "tier: large", "versions[0].tiers[2].tier: 'large': must be 'high', "),
-    ("grade: C", "grade: D", "versions[0].credit_grades[2].grade: 'D': must be 'A', 'B' or 'C'"),
+    ("tier: mid_large", "tier: large", "versions[0].tiers[4].tier: 'large': must be 'high', "),
+    ("grade: C", "grade: D", "versions[0].credit_grades[0].grade: 'D': must be 'A', 'B' or 'C'"),
     ("rule: average", "rule: stay", f"{RULE_PATH}.rule: 'stay': write a name"),
     ("rule: average", "rule: Average", f"{RULE_PATH}.rule: 'Average': write a name"),
     ("rule: average", "rule: large", f"{RULE_PATH}.rule: 'large': another rule"),
+    ("warn_days: 15", "warn_days: 0", "versions[0].abuse_ladder.warn_days: 0: must be"),
+    (
+        "release: inspection_passed",
+        "release: soon",
+        "versions[0].abuse_ladder.release: 'soon': must be 'inspection_passed' or",
+    ),
+    (
+        "release: inspection_passed",
+        "release: tier_left",
+        "versions[0].abuse_ladder.restrict_days: 30: is only for release",
+    ),
     ("immediate: true", "immediate: 1", "versions[0].tiers[0].immediate: 1: must be true or false"),
     ("abc, equals: B", "abd, equals: B", f"{RULE_PATH}.when[0].column: 'abd': must be one of category, abc, "),
     ("abc, equals: B", "abc", f"{RULE_PATH}.when[0]: []: write exactly one of at_least, "),
@@ -229,15 +254,15 @@ FAULTS = [
     (
         "overdue_91_minor, at_least: 1",
         "abc, equals: A",
-        "versions[0].credit_score.demerits[0].when[0].column: 'abc': must be",
+        "versions[0].credit_score.demerits[1].when[0].column: 'abc': must be",
     ),
-    ("overdue_minor, equals: 0", "abc, equals: A", "versions[0].credit_grades[0].when[1].column: 'abc': must be"),
-    ("      - grade: C\n", "", 'versions[0].credit_grades[1].when: ["credit_score"]: the last rule must have no'),
-    ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[0].when: []: only the"),
+    ("overdue_minor, equals: 0", "abc, equals: A", "versions[0].credit_grades[4].when[1].column: 'abc': must be"),
+    ("      # C: the rest\n      - grade: C\n", "", 'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no'),
+    ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[4].when: []: only the"),
     ("weight: 50", "weight: 49", f"{CARD}.parts: [49, 20, 15, 15]: the weights must add up to 100, not 99"),
     ("weight: 50", "weight: 0", f"{CARD}.parts[0].weight: 0: must be greater than or equal to 1"),
     ("part: delay", "part: punctuality", f"{CARD}.parts[1].part: 'punctuality': another part or demerit has that name"),
-    ("demerit: bad_debt", "demerit: delay", f"{CARD}.demerits[0].demerit: 'delay': another part or demerit"),
+    ("demerit: bad_debt", "demerit: delay", f"{CARD}.demerits[1].demerit: 'delay': another part or demerit"),
     (
         "column: overdue_minor\n",
         "column: credit_score\n",
@@ -246,14 +271,14 @@ FAULTS = [
     (
         "points: 40, when",
         "points: 40, per: category, when",
-        f"{CARD}.demerits[0].per: 'category': must be one of wh_7d",
+        f"{CARD}.demerits[1].per: 'category': must be one of wh_7d",
     ),
     (
         "overdue_91_minor, at_least: 1",
         "credit_score, at_least: 1",
-        f"{CARD}.demerits[0].when[0].column: 'credit_score': must",
+        f"{CARD}.demerits[1].when[0].column: 'credit_score': must",
     ),
-    ("          if_null: 75\n", "", f"{CARD}.parts[0].if_null: null: on_time_365d_ppm may be null: say how many"),
+    ("          if_null: 75\n", "", f"{CARD}.parts[0].if_null: null: on_time_decayed_ppm may be null: say how many"),
     (
         "weight: 15\n          bins",
         "weight: 15\n          if_null: 1\n          bins",
@@ -284,7 +309,7 @@ def test_a_rule_by_the_score_needs_a_scorecard():
     start, end = TEXT.index("    credit_score:\n"), TEXT.index("    # 3. Credit:")
     with pytest.raises(ConfigError) as raised:
         parse_policy(TEXT[:start] + TEXT[end:], "policy.yaml")
-    path = "versions[0].credit_grades[0].when[0].column: 'credit_score'"
+    path = "versions[0].credit_grades[4].when[0].column: 'credit_score'"
     assert f"{path}: needs a scorecard: add `credit_score:`" in str(raised.value)
 
 

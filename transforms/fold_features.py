@@ -21,11 +21,14 @@ from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
 from schemas.scorecard import SCORE
 from schemas.vee import SEVERITIES, VEE_RULES
+from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.checkpoints import TIER_INPUT
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
+from transforms.kernels.abuse import LADDER_COLUMNS
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger
@@ -71,9 +74,10 @@ def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
-    """The feature columns that the policy in force on a day reads, its metric first."""
+    """The feature columns that fold 2 needs by the policy in force on a day, its metric first."""
     version = policy.on(day)
     used = {name for name in version.reads() if name not in CODES}
+    used |= set(LADDER_COLUMNS) if version.abuse_ladder else set()
     return (version.abc.metric, *sorted(used - {version.abc.metric}))
 
 
@@ -117,7 +121,7 @@ class FoldFeaturesShard(beam.DoFn):
         windows = load_windows(state, plan.first)
         windows.grow(n)
         ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
-        credit = Credit(ledger, carried=_load_credit(state))
+        credit, conduct = Credit(ledger, carried=_load_credit(state)), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
@@ -130,7 +134,7 @@ class FoldFeaturesShard(beam.DoFn):
             windows.roll(days.load, worth)
             credit.advance(day)
             rows = np.flatnonzero(inside)
-            values = day_values(windows, credit, expected, people, rows, version)
+            values = day_values(windows, credit, conduct, expected, people, rows, version)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -150,7 +154,11 @@ class FoldFeaturesShard(beam.DoFn):
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
         self.place.report(Commit("features", shard, tuple(entries)))
-        kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
+        kept = [
+            e
+            for kind in ("account_slots", "tiers", "abuse_ladder", "cutoffs_before")
+            for e in state.entries.get(kind, [])
+        ]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 
 
@@ -165,8 +173,9 @@ def _dated(entry: Entry, day: int) -> Entry:
 
 
 def day_values(
-    windows: Windows, credit: Credit, expected: Expected, people: Population, rows: Any, version: PolicyVersion
-) -> dict[str, Any]:
+    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, people: Population, rows: Any,
+    version: PolicyVersion,
+) -> dict[str, Any]:  # fmt: skip
     """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and credit stand at.
 
     version: of the policy, in force on that day.
@@ -174,7 +183,7 @@ def day_values(
     day, n = credit.ledger.day, credit.ledger.n_slots
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
     values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
-    values |= {"tenure_days": tenure_days(people, day, n)[rows]}
+    values |= {"tenure_days": tenure_days(people, day, n)[rows], **conduct.features(day, rows)}
     scored = values | {"category": people.on(day, n)[1][rows]}
     return values | {SCORE: credit_score(version.credit_score, scored, len(rows))}
 

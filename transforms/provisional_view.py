@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
+from transforms.account_events import CONDUCT
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
 from transforms.fold_features import feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import NONE
@@ -99,9 +101,8 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     read |= {name for version in policy.versions if version.credit_score for name in version.credit_score.columns()}
     dense = {name: feature_column(column) for name, column in columns.items() if name in read}
     dense |= {"category": category, "tenure_days": tenure_days(people, entry.first, n)}
-    return Base(
-        entry.first, tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32), dense
-    )
+    codes = tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32)
+    return Base(entry.first, *codes, dense, Conduct(state.table(CONDUCT.kind, CONDUCT.kept)))
 
 
 def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:

@@ -80,6 +80,9 @@ SELECT
         AS arrears_months_milli,
     CASE WHEN oldest_due IS NULL THEN 0 ELSE months_before + 1 END::INTEGER AS months_in_arrears,
     (today() - p.opened_on)::INTEGER AS tenure_days,
+    -- Nothing of conduct lands.
+    NULL::INTEGER AS days_since_theft, NULL::INTEGER AS days_since_tampering, NULL::INTEGER AS days_since_violation,
+    NULL::INTEGER AS days_since_inspection, 0::INTEGER AS thefts_730d, 0::INTEGER AS violations_365d, 0::INTEGER AS disconnected,
     NULL::INTEGER AS credit_score, p.slot
 FROM population p
 JOIN account_key k USING (slot)

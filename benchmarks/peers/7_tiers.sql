@@ -58,6 +58,7 @@ by_class AS (
 SELECT account_id, today() AS service_date, tier_before AS from_tier, tier AS to_tier, abc_before AS from_abc, abc AS to_abc,
     CASE
         WHEN candidate = candidate_before THEN 'stay_ended'
+        WHEN 'abuse' IN (tier, tier_before) THEN 'conduct'
         WHEN candidate_by_grade = candidate_before THEN 'payment'
         WHEN class_by_cutoffs = abc_before AND candidate_by_class = candidate_before THEN 'cutoff_moved'
         ELSE 'own_use'

@@ -56,8 +56,8 @@ def recompute(
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
-    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events, accepted_accounts,
-    accepted_meters and accepted_tariffs.
+    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events,
+    accepted_conduct_events, accepted_accounts, accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
     events of deliveries up to that number count.
@@ -87,6 +87,7 @@ def recompute(
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
     con.execute(_sql("s3_credit"))
+    con.execute(_sql("s4_conduct"))
     con.execute(_sql("s4_features", credit=_credit()))
     for policy_version in policy.versions:
         con.execute(_sql("s4_score", **_texts(policy_version)))
@@ -94,7 +95,10 @@ def recompute(
     con.execute(_sql("s5_cutoffs"))
     con.execute(_sql("s8_calendar"))
     con.execute(_sql("s6_thresholds"))
-    tier_day = {version.version: _sql("s6_tier_day", **_texts(version)) for version in policy.versions}
+    tier_day = {
+        version.version: _sql("s6_tier_day", **_texts(version)) + _sql("s6_abuse_day", **_texts(version))
+        for version in policy.versions
+    }
     for day, version in con.execute("SELECT * FROM oracle.policy_day ORDER BY service_date").fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
@@ -178,7 +182,7 @@ def _measured(metric: str) -> str:
 
 def _texts(version: PolicyVersion) -> dict[str, str]:
     """What a policy version says, as SQL, for the gaps in the tier statements."""
-    tiers = version.tiers
+    tiers, ladder = version.tiers, version.abuse_ladder
     return {
         "policy_version": literal(version.version),
         "metric": version.abc.metric,
@@ -189,6 +193,10 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
         "tier": _case("candidate_rule", ((rule.rule, literal(rule.tier)) for rule in tiers)),
         "immediate": _case("candidate_rule", ((rule.rule, str(rule.immediate).lower()) for rule in tiers)),
         "min_stay_days": str(version.min_stay_days),
+        "has_ladder": str(ladder is not None).lower(),
+        "warn_days": str(ladder.warn_days if ladder else 0),
+        "restrict_days": str(ladder.restrict_days if ladder else 0),
+        "inspection_releases": str(ladder is not None and ladder.release == "inspection_passed").lower(),
     }
 
 

@@ -29,6 +29,13 @@ SELECT
     m.load_factor_last_month_ppm,
     {{credit}},
     p.service_date - p.opened_on AS tenure_days,
+    b.days_since_theft,
+    b.days_since_tampering,
+    b.days_since_violation,
+    b.days_since_inspection,
+    coalesce(b.thefts_730d, 0) AS thefts_730d,
+    coalesce(b.violations_365d, 0) AS violations_365d,
+    coalesce(b.disconnected, 0) AS disconnected,
     NULL::INTEGER AS credit_score -- s4_score.sql
 FROM oracle.population p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
@@ -37,4 +44,5 @@ LEFT JOIN oracle.apart_features t ON t.account_id = p.account_id AND t.service_d
 LEFT JOIN oracle.valued v ON v.account_id = p.account_id AND v.service_date = p.service_date
 LEFT JOIN oracle.demand m ON m.account_id = p.account_id AND m.service_date = p.service_date
 LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
+LEFT JOIN oracle.conduct b ON b.account_id = p.account_id AND b.service_date = p.service_date
 ORDER BY p.service_date, p.account_id;

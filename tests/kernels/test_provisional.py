@@ -13,6 +13,8 @@ from schemas.policy import Policy, parse_policy
 from tests.kernels.test_ledger import LONG, SHORT, START, number, table, worlds
 from tests.kernels.test_tiers import POLICY, first_rule
 from tests.oracles.ledger import Event, features
+from transforms.account_events import CONDUCT
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import credit_features
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
@@ -23,6 +25,7 @@ ACCOUNTS = 2
 RULES: Policy = parse_policy(POLICY.replace("2015-01-01", "2023-02-01"), "policy.yaml")
 CODE = st.integers(0, 2)
 DAY = number(START) + 9
+NOTHING_FOUND = Conduct(CONDUCT.kept.empty_table())
 WORLDS = st.one_of(worlds(SHORT), worlds(LONG))
 
 
@@ -40,7 +43,7 @@ def bases(draw, day):
     codes = *(np.array(some, np.int8) for some in (tier, abc, grade)), np.array(since, np.int32)
     names = ("residential", "commercial", "industrial", "agricultural")
     rows = [{"growth_90d_ppm": g, "category": names[c]} for g, c in zip(growth, category, strict=True)]
-    return Base(day, *codes, columns), rows
+    return Base(day, *codes, columns, NOTHING_FOUND), rows
 
 
 def expected(base: Base, row: dict, slot: int, credit: dict, day: int) -> tuple[str, str, str, str]:
@@ -115,7 +118,7 @@ def test_a_risk_counts_at_once_and_a_rise_waits_for_the_minimum_stay():
     growth = np.ma.masked_array([0, 0], [True, True])
     base = Base(DAY, np.array([1, 2], np.int8), np.array([0, 0], np.int8), np.array([1, 1], np.int8),
                 np.array([DAY, DAY], np.int32),
-                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)})  # fmt: skip
+                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)}, NOTHING_FOUND)  # fmt: skip
     bill = Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))
     slots = np.arange(ACCOUNTS)
     outcome = reclassify(base, RULES, table([(0, bill)]), slots, np.full(ACCOUNTS, DAY))

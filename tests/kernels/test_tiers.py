@@ -133,10 +133,10 @@ def moved_on(before: Standing | None, today: Today) -> tuple[Standing, str | Non
     )  # fmt: skip
     if before is None or before.tier == tier:
         return new, None
-    return new, cause_of(before, today, grade, abc, rule.tier)
+    return new, cause_of(before, today, grade, abc, rule.tier, tier)
 
 
-def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: str) -> str:
+def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: str, tier: str) -> str:
     def chosen(abc: str, grade: str) -> str:
         return first_rule(today.policy.tiers, {**today.row, "abc": abc, "credit_grade": grade}).tier
 
@@ -144,6 +144,8 @@ def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: st
         return "policy_changed"
     if candidate == before.candidate:
         return "stay_ended"
+    if "abuse" in (before.tier, tier):
+        return "conduct"
     if chosen(abc, before.grade) == before.candidate:
         return "payment"
     remained = today.cuts_before is not None and class_of(before.abc, today.cuts_before) == before.abc
@@ -253,7 +255,7 @@ def test_migrations_and_their_causes_equal_the_oracle(seed: int) -> None:
 
 def test_every_cause_occurs() -> None:
     seen = {cause for seed in range(60) for *_, causes, _, _ in simulate(seed) for cause in causes.values()}
-    assert seen == {None, "policy_changed", "stay_ended", "payment", "cutoff_moved", "own_use"}
+    assert seen == {None, "policy_changed", "stay_ended", "conduct", "payment", "cutoff_moved", "own_use"}
 
 
 @given(st.integers(0, 1 << 32))

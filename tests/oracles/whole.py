@@ -11,7 +11,7 @@ from fractions import Fraction
 from math import ceil, floor, isqrt
 
 from schemas.inbound import CATEGORIES
-from tests.oracles import ledger
+from tests.oracles import conduct, ledger
 
 ONE = timedelta(days=1)
 COMPARE = {
@@ -41,7 +41,7 @@ def winners(rows, keys):
 class World:
     """What is known, and the figures of it."""
 
-    def __init__(self, accounts, meters, readings, ledger_events, policy, first, last):
+    def __init__(self, accounts, meters, readings, ledger_events, policy, first, last, conduct_events=()):
         self.policy, self.first, self.last = policy, first, last
         self.account_rows = sorted(
             winners(accounts, ("account_id", "valid_from")).values(), key=lambda r: r["valid_from"]
@@ -54,6 +54,11 @@ class World:
             if e["account_id"] in self.events:
                 names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id")
                 self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"]))
+        self.found = {a: [] for a in self.known}
+        for e in conduct_events:
+            if e["account_id"] in self.found:
+                names = ("event_id", "event_type", "event_date", "revision")
+                self.found[e["account_id"]].append(conduct.Finding(*(e[n] for n in names)))
         self.days = {}
         for meter, day in {(r["meter_id"], r["service_date"]) for r in readings}:
             several = [r for r in readings if (r["meter_id"], r["service_date"]) == (meter, day)]
@@ -132,7 +137,8 @@ class World:
         for w in (30, 365):
             row[f"provisional_wh_{w}d"] = sum(self.provisional(account, day - ONE * n) or 0 for n in range(w))
         row["tenure_days"] = (day - self.account(account, day)["opened_on"]).days
-        return row | ledger.features(self.events[account], day)
+        row |= ledger.features(self.events[account], day)
+        return row | conduct.features(self.found[account], day)
 
     def cutoffs(self, day, features):
         """features: account -> row. Gives (metric, scope, rule, class, side) -> row."""
@@ -199,6 +205,8 @@ class World:
                         cause = "policy_changed"
                     elif rule.tier == before["candidate"]:
                         cause = "stay_ended"
+                    elif "abuse" in (tier, before["tier"]):
+                        cause = "conduct"
                     elif by_grade == before["candidate"]:
                         cause = "payment"
                     elif (

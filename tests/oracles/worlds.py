@@ -13,6 +13,7 @@ ACCEPTED = {
     "accepted_readings": inbound.METER_READINGS,
     "accepted_registers": inbound.REGISTER_READINGS,
     "accepted_ledger_events": inbound.LEDGER_EVENTS,
+    "accepted_conduct_events": inbound.CONDUCT_EVENTS,
     "accepted_accounts": inbound.ACCOUNTS,
     "accepted_meters": inbound.METERS,
     "accepted_tariffs": inbound.TARIFFS,
@@ -99,6 +100,12 @@ def event(account_id, event_id, event_type, event_date, amount_minor=0, due_date
     return {**named, "event_date": day(event_date), **due, **more}
 
 
+def conduct(account_id, event_id, event_type, event_date, **more):
+    return {
+        "account_id": account_id, "event_id": event_id, "event_type": event_type, "event_date": day(event_date), **more,
+    }  # fmt: skip
+
+
 def complete(relation, rows):
     """The rows with every column of the relation, and their stamp."""
     names = [column.name for column in (*relation.columns, *inbound.STAMP)]
@@ -112,10 +119,12 @@ def index(meter_id, service_date, total, **more):
     return {"meter_id": meter_id, "service_date": when, "index_total": total, **more}
 
 
-def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=(), tariffs=()):
+def fill(
+    con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=(), tariffs=(), conduct=()
+):
     """Create the accepted events as tables in `con`."""
     for (name, relation), rows in zip(
-        ACCEPTED.items(), (read, registers, ledger, accounts, meters, tariffs), strict=True
+        ACCEPTED.items(), (read, registers, ledger, conduct, accounts, meters, tariffs), strict=True
     ):
         columns = (*relation.columns, *inbound.STAMP)
         typed = ", ".join(f"{ddl.name(column.name)} {ddl.duckdb_type(column)}" for column in columns)

@@ -28,14 +28,15 @@ HEADERS = {
     "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw,"
     "multiplier",
     "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
+    "conduct_events": "account_id,event_id,event_type,event_date,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
     "meters": "meter_id,installed_on,account_id,removed_on,role,multiplier,modulus_kwh,installed_kwh,removed_kwh,revision",
     "tariffs": "tariff,valid_from,period,yuan_per_kwh,revision",
 }
 FOLDERS = {
-    "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger", "accounts": "accounts",
-    "meters": "meters", "tariffs": "tariffs",
+    "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger",
+    "conduct_events": "conduct", "accounts": "accounts", "meters": "meters", "tariffs": "tariffs",
 }  # fmt: skip
 
 REGISTERS = """  register_readings:
@@ -112,12 +113,14 @@ versions:
         when: [{column: credit_score, at_least: 90}, {column: credit_grade_before, not_one_of: [C], or_null: true}]
       - {grade: B}
     tiers:
+      - {rule: thief, tier: abuse, immediate: true, when: [{column: days_since_theft, below: 730}]}
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
       - {rule: unsteady, tier: mid_large, when: [{column: abc, equals: A}, {column: cv_90d_ppm, above: 500000}]}
       - {rule: big, tier: high, when: [{column: abc, equals: A}]}
       - {rule: middle, tier: mid_steady, when: [{column: abc, equals: B}]}
       - {rule: small, tier: low_small}
     min_stay_days: 2
+    abuse_ladder: {warn_days: 2, restrict_days: 1, release: inspection_passed}
     vee:
       unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}

@@ -1,7 +1,8 @@
 """Provisional tiers: what the tier of an account would be, now that an event has come.
 
-Credit is worked out anew from all events of the account. Everything else (use, category, ABC class, the published tier
-and since when) is held as of the last service day. Only the accounts that events touch are looked at.
+Credit is worked out anew from all events of the account, and the days since what was found before are counted on.
+Everything else (use, category, ABC class, the published tier and since when) is held as of the last service day. Only the
+accounts that events touch are looked at.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from schemas.conditions import STAY
 from schemas.inbound import LEDGER_EVENTS
 from schemas.policy import Policy
 from schemas.scorecard import SCORE
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import credit_features
 from transforms.kernels.ledger import COLUMNS, Ledger
 from transforms.kernels.score import credit_score
@@ -81,7 +83,7 @@ class Events:
 class Base:
     """A shard as of its last service day `day`, dense by account slot; tier -1: not in the population. All (n,).
 
-    columns: the features that rules read and that events do not change, and `category`.
+    columns: the features that rules read and that no day or event changes, and `category`. conduct: what was found before.
     """
 
     day: int
@@ -90,6 +92,7 @@ class Base:
     grade: Int8
     since: Int32
     columns: Mapping[str, npt.NDArray[Any]]
+    conduct: Conduct
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def _decide(
 ) -> tuple[Int8, Int8, npt.NDArray[np.object_], str]:
     """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
     version, n = policy.on(date_of(day)), len(slots)
-    columns = {name: column[slots] for name, column in base.columns.items()} | credit_features(ledger)
+    columns = {name: column[slots] for name, column in base.columns.items()}
+    columns |= credit_features(ledger) | base.conduct.features(day, slots)
     columns |= {SCORE: credit_score(version.credit_score, columns, n)}
     grade = grades_of(version, columns, base.grade[slots])
     number, candidate = rule_candidates(version, columns, base.abc[slots], grade)

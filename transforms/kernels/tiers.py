@@ -25,6 +25,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 
 CODES = {"category": CATEGORIES, "abc": CLASSES, "credit_grade": CLASSES, "credit_grade_before": CLASSES}
 NONE = -1
+ABUSE = TIERS.index("abuse")
 
 
 class _Rule(Protocol):
@@ -222,7 +223,7 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     )  # fmt: skip
 
     moved = np.flatnonzero(~new & (tier != tier0))
-    causes = _causes(before, day, moved, abc, grade, candidate)
+    causes = _causes(before, day, moved, abc, grade, candidate, tier[moved])
     migrations = Migrations(rows[moved], tier0[moved], tier[moved], abc0[moved], abc[moved], causes, rule_name[moved])
 
     state.tier[gone] = state.abc[gone] = state.grade[gone] = state.candidate[gone] = NONE
@@ -234,8 +235,10 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     return closed, migrations
 
 
-def _causes(before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, grade: Int8, candidate: Int8) -> list[str]:
-    """Why each of the moved accounts moved: the first cause that fits."""
+def _causes(
+    before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, grade: Int8, candidate: Int8, tier: Int8
+) -> list[str]:
+    """Why each of the moved accounts moved: the first cause that fits. tier: what they moved to."""
     if len(moved) == 0:
         return []
     if day.policy.version != day.policy_before.version:
@@ -248,5 +251,7 @@ def _causes(before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, gra
     if day.inside_before is not None:
         cut = (classify(abc0, day.inside_before.take(moved)) == abc0) & (by_class == candidate0)
     stay, paid = candidate[moved] == candidate0, by_grade == candidate0
-    causes: list[str] = np.select([stay, paid, cut], ["stay_ended", "payment", "cutoff_moved"], "own_use").tolist()
+    abuse = (tier == ABUSE) | (before.tier[slots] == ABUSE)
+    names = ["stay_ended", "conduct", "payment", "cutoff_moved"]
+    causes: list[str] = np.select([stay, abuse, paid, cut], names, "own_use").tolist()
     return causes
