@@ -257,7 +257,11 @@ FAULTS = [
         "versions[0].credit_score.demerits[1].when[0].column: 'abc': must be",
     ),
     ("overdue_minor, equals: 0", "abc, equals: A", "versions[0].credit_grades[4].when[1].column: 'abc': must be"),
-    ("at_least: 70}\n      - grade: C\n", "at_least: 70}\n", 'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no'),
+    (
+        "at_least: 70}\n      - grade: C\n",
+        "at_least: 70}\n",
+        'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no',
+    ),
     ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[4].when: []: only the"),
     ("weight: 50", "weight: 49", f"{CARD}.parts: [49, 20, 15, 15]: the weights must add up to 100, not 99"),
     ("weight: 50", "weight: 0", f"{CARD}.parts[0].weight: 0: must be greater than or equal to 1"),
