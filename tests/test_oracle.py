@@ -502,8 +502,8 @@ def test_the_pool_fills_the_bill_due_first(con):
 
 
 @settings(max_examples=4)
-@given(st.integers(0, 10**6))
-def test_random_ledgers_equal_a_clerk(seed):
+@given(st.integers(0, 10**6), st.sampled_from(["fifo", "priority"]))
+def test_random_ledgers_equal_a_clerk(seed, allocation):
     pick = random.Random(seed)
     start, names = day("2016-01-01"), "abcdefgh"
     events = []
@@ -515,18 +515,21 @@ def test_random_ledgers_equal_a_clerk(seed):
         events.append(event(
             pick.choice(names), f"e{pick.randint(1, 15)}", kind, str(when), amount, due, revision=pick.randint(1, 2),
             bill_id=pick.choice([None, "", "e1", "e2", "x", "y"]), ref_event_id=f"e{pick.randint(1, 15)}",
+            priority=pick.choice([None, 1, 2]),
         ))  # fmt: skip
     with duckdb.connect() as con:
         fill(con, [account(k) for k in names], [], [], events)
-        oracle.recompute(con, policy(), start + ONE * 10, start + ONE * 25)
+        rules = policy(("versions:", f"ledger: {{allocation: {allocation}}}\nversions:"))
+        oracle.recompute(con, rules, start + ONE * 10, start + ONE * 25)
         for row in table(con, "FROM oracle.features"):
             own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
-            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"])
+            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"], allocation)
             assert {name: row[name] for name in expected} == expected, (row["account_id"], row["service_date"])
 
 
 def as_clerk_reads(e):
     names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id", "revision")
+    names = (*names, "priority")
     return clerk.Event(*(e[name] for name in names))
 
 

@@ -114,7 +114,9 @@ class FoldFeaturesShard(beam.DoFn):
         worth = valuer(state, people, n)
         windows = load_windows(state, plan.first)
         windows.grow(n)
-        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
+        ledger = Ledger(
+            state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state), self.policy.ledger.allocation
+        )  # fmt: skip
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)

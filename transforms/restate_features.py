@@ -130,7 +130,7 @@ class _Shard:
         plan, some = self.plan, self.some
         worth = valuer(self.state, some.people, some.n)
         windows = load_windows(self.state, plan.checkpoint + 1).take(some.slots) if some.n else None
-        ledger = Ledger(some.events, some.n)
+        ledger = Ledger(some.events, some.n, allocation=self.policy.ledger.allocation)
         ledger.advance(plan.checkpoint)
         for day in range(plan.checkpoint + 1, plan.last + 1):
             counted = self._count(day) if windows and day >= plan.first else None

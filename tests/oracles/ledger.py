@@ -20,6 +20,7 @@ class Event:
     bill_id: str | None = None
     ref_event_id: str | None = None
     revision: int = 0
+    priority: int | None = None
 
     def as_text(self):
         return (
@@ -29,16 +30,21 @@ class Event:
             str(self.amount_minor),
             self.bill_id or "",
             self.ref_event_id or "",
+            "" if self.priority is None else str(self.priority),
         )
 
 
 @dataclass
 class Bill:
+    """A debit: a bill, or a refund."""
+
     number: str
     event_id: str
     issued: date
     due: date
     amount: int
+    priority: int = 0
+    refund: bool = False
     portions: list[tuple[date, int]] = field(default_factory=list)
 
     @property
@@ -72,21 +78,39 @@ def existing(events, day):
     return counting
 
 
-def allocated(events, day):
-    """The bills and credits of one account on the day, with every portion applied."""
+def within_limit(counting):
+    """Of an account whose amounts pass int64, the events up to which they do not; and the others."""
+    upto, held, beyond = 0, [], []
+    for event in sorted(counting, key=lambda e: (e.event_date, e.event_id)):
+        upto += abs(event.amount_minor) if event.event_type != "reversal" else 0
+        fits = event.event_type == "reversal" or upto < 1 << 63
+        (held if fits else beyond).append(event)
+    return held, beyond
+
+
+def is_credit(event):
+    """Whether an event pays, were it not reversed."""
+    return event.event_type in ("payment", "prepayment", "write_off") or (
+        event.event_type == "adjustment" and event.amount_minor < 0
+    )
+
+
+def allocated(events, day, allocation="fifo"):
+    """The bills (refunds among them) and credits of one account on the day, with every portion applied."""
     counting = existing(events, day)
     reversed_ids = {e.ref_event_id for e in counting if e.event_type == "reversal" and e.ref_event_id}
     bills, paying = [], []
-    for e in counting:
+    for e in within_limit(counting)[0]:
         if e.event_type == "charge":
-            bills.append(Bill(e.bill_id or e.event_id, e.event_id, e.event_date, e.due_date, e.amount_minor))
-        elif e.event_type == "adjustment" and e.amount_minor > 0:
-            bills.append(Bill(e.event_id, e.event_id, e.event_date, e.event_date, e.amount_minor))
-        elif (
-            e.event_type in ("payment", "write_off", "adjustment") and e.amount_minor and e.event_id not in reversed_ids
-        ):
+            number = e.bill_id or e.event_id
+            bills.append(Bill(number, e.event_id, e.event_date, e.due_date, e.amount_minor, e.priority or 0))
+        elif e.event_type == "refund" or (e.event_type == "adjustment" and e.amount_minor > 0):
+            day_, refund = e.event_date, e.event_type == "refund"
+            bills.append(Bill(e.event_id, e.event_id, day_, day_, e.amount_minor, e.priority or 0, refund))
+        elif is_credit(e) and e.event_id not in reversed_ids:
+            to = "" if e.event_type == "prepayment" else e.bill_id or ""
             amount = abs(e.amount_minor)
-            paying.append(Credit(e.event_date, e.event_id, e.bill_id or "", amount, amount))
+            paying.append(Credit(e.event_date, e.event_id, to, amount, amount))
     bills.sort(key=lambda bill: (bill.due, bill.number, bill.event_id))
     paying.sort(key=lambda credit: (credit.day, credit.event_id))
 
@@ -97,18 +121,20 @@ def allocated(events, day):
             credit.left -= minor
 
     for credit in paying:
-        named = [bill for bill in bills if credit.bill_number and bill.number == credit.bill_number]
+        named = [b for b in bills if not b.refund and credit.bill_number and b.number == credit.bill_number]
         if named:
             apply(credit, min(named, key=lambda bill: (bill.due, bill.event_id)))
+    if allocation == "priority":
+        bills.sort(key=lambda bill: bill.priority)  # of one priority they stay as they were
     for credit in paying:
         for bill in bills:
             apply(credit, bill)
     return bills, paying
 
 
-def features(events, day):
+def features(events, day, allocation="fifo"):
     """The credit columns of the features mart for one account."""
-    bills, paying = allocated(events, day)
+    bills, paying = allocated(events, day, allocation)
     owed = dict.fromkeys(("current", "1_30", "31_60", "61_90", "91"), 0)
     for bill in bills:
         age = (day - bill.due).days
@@ -122,11 +148,11 @@ def features(events, day):
             owed["61_90"] += bill.open
         else:
             owed["91"] += bill.open
-    due = [bill for bill in bills if 1 <= (day - bill.due).days <= 365]
+    due = [bill for bill in bills if not bill.refund and 1 <= (day - bill.due).days <= 365]
     on_time = sum(1 for bill in due if bill.settled_on is not None and bill.settled_on <= bill.due)
     beyond = sum(max(0, ((bill.settled_on or day) - bill.due).days) for bill in due)
     return {
-        "billed_365d_minor": sum(bill.amount for bill in bills if 0 <= (day - bill.issued).days <= 364),
+        "billed_365d_minor": sum(b.amount for b in bills if not b.refund and 0 <= (day - b.issued).days <= 364),
         "balance_minor": sum(bill.amount for bill in bills) - sum(credit.amount for credit in paying),
         "current_minor": owed["current"],
         "overdue_1_30_minor": owed["1_30"],

@@ -1,19 +1,20 @@
 """The ledger of one account shard: what is owed, since when, and how it was paid.
 
 The rules are in docs/explanation/definitions.md, "Ledger, as of service day D". This module follows them by sorts,
-running sums and searches; it loops over no account and no event.
+running sums and searches; it loops over no account and no event. What the events are is told in `ledger_events`.
 
-    events of the touched accounts                one line per account: bills and pooled credits end to end
-      -> versions that count                        bills     |--- b1 ---|-- b2 --|------ b3 ------|
-      -> bills and credits, reversals taken out     credits   |- c1 -|------ c2 -------|
+    events of the touched accounts                one line per account: debits and pooled credits end to end
+      -> versions that count                        debits    |--- b1 ---|-- b2 --|------ b3 ------|
+      -> debits and credits, reversals taken out    credits   |- c1 -|------ c2 -------|
       -> directed credits, bill by bill                                  ^ b2 is settled by c2; b3 is open
-      -> pooled credits, oldest bill first
+      -> pooled credits, debits as they are served
 
 Days are day numbers (days since 1970-01-01, as in date32), money is int64 minor units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,29 +24,38 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import StateError
-from schemas.inbound import EVENT_TYPES
+from transforms.kernels.ledger_events import (
+    COLUMNS,
+    INT64_MAX,
+    NO_DAY,
+    Bool,
+    Int32,
+    Int64,
+    before,
+    bill_numbers,
+    count_events,
+    due_days,
+    lengths,
+    numbers,
+    order_rows,
+    pair,
+    same_text,
+    sums,
+    total,
+)
 
-Bool = npt.NDArray[np.bool_]
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-
-COLUMNS: Final = (
-    "slot", "event_id", "event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id", "revision",
-)  # fmt: skip
-"""The columns of an events table that count here. Any others are ignored."""
-
-NO_BILL: Final = -(1 << 31)
-"""`settled_on` of a row that is no bill: a credit, a reversal, a superseded version, an event still to come."""
+NO_BILL: Final = NO_DAY
+"""`settled_on` of a row that is no debit: a credit, a reversal, a superseded version, an event still to come."""
 
 UNSETTLED: Final = NO_BILL + 1
-"""`settled_on` of a bill with an open amount."""
+"""`settled_on` of a bill or refund with an open amount."""
 
-_CHARGE, _PAYMENT, _REVERSAL, _WRITE_OFF, _ADJUSTMENT = (
-    EVENT_TYPES.index(name) for name in ("charge", "payment", "reversal", "write_off", "adjustment")
-)
-_CONTENT: Final = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
+FIFO: Final = "fifo"
+PRIORITY: Final = "priority"
+ALLOCATIONS: Final = (FIFO, PRIORITY)
+"""What pooled credits serve first: what is due first; or what has the smallest priority, then what is due first."""
+
 _BLOCK_ACCOUNTS: Final = 8192
-_INT64_MAX: Final = (1 << 63) - 1
 
 
 # ------------------------------------------------------------------------------------------------------- allocation
@@ -53,10 +63,10 @@ _INT64_MAX: Final = (1 << 63) - 1
 class Allocation:
     """What a set of events comes to. The first two arrays are row by row, the others account by account.
 
-    open_minor: (n,) int64, what the bill of the row still needs; 0 where the row is no bill.
-    settled_on: (n,) int32, the day the bill of the row was settled, or UNSETTLED, or NO_BILL.
-    unallocated_minor: (n_slots,) int64, credits left when all bills are paid.
-    balance_minor: (n_slots,) int64, bills minus credits; always the open amounts minus `unallocated_minor`.
+    open_minor: (n,) int64, what the bill or refund of the row still needs; 0 where the row is neither.
+    settled_on: (n,) int32, the day the bill or refund of the row was settled, or UNSETTLED, or NO_BILL.
+    unallocated_minor: (n_slots,) int64, credits left when all debits are paid.
+    balance_minor: (n_slots,) int64, debits minus credits; always the open amounts minus `unallocated_minor`.
     """
 
     open_minor: Int64
@@ -67,7 +77,7 @@ class Allocation:
 
 @dataclass(frozen=True)
 class _Side:
-    """Bills, or the credits that pay them, in the order in which they are served. All (k,); `slot` is ascending."""
+    """Debits, or the credits that pay them, in the order in which they are served. All (k,); `slot` is ascending."""
 
     row: Int64
     slot: Int64
@@ -75,153 +85,96 @@ class _Side:
     minor: Int64
 
 
-def allocate(events: pa.Table, n_slots: int) -> Allocation:
-    """Allocate all credits of some accounts to their bills.
+def allocate(events: pa.Table, n_slots: int, allocation: str = FIFO) -> Allocation:
+    """Allocate all credits of some accounts to their debits. events, errors: as of `count_events`.
 
-    events: (n,) rows with COLUMNS, in any order: every event of the accounts that exists on the day, and no later
-    one. Several versions of an event may be among them. slot: int32 in 0 .. n_slots-1.
-    Raises ValueError for a charge without a due date or a charge or credit that is not positive, and OverflowError
-    when the amounts add up to 2^63 or more.
+    allocation: one of `ALLOCATIONS`.
     """
-    slot = _numbers(events["slot"], np.int64)
-    issued = _numbers(events["event_date"], np.int64)
-    amount = _numbers(events["amount_minor"], np.int64)
-    kind = _kinds(events["event_type"])
-    event_id = _texts(events["event_id"])
-    reference = _texts(events["ref_event_id"])
-
-    reversals = np.flatnonzero((kind == _REVERSAL) & (_lengths(reference) > 0))
-    event, reversed_event = _same_text(event_id, reference.take(reversals))
-    counts = _winners(events, slot, event)
-    _check(events, counts, kind, amount)
-
-    is_bill = counts & ((kind == _CHARGE) | ((kind == _ADJUSTMENT) & (amount > 0)))
-    is_credit = counts & ((kind == _PAYMENT) | (kind == _WRITE_OFF) | ((kind == _ADJUSTMENT) & (amount < 0)))
-    standing = counts[reversals]
-    is_credit &= ~_named(slot, event, slot[reversals[standing]], reversed_event[standing])
-
+    counted = count_events(events, n_slots)
+    slot, issued, amount = counted.slot, counted.issued_on, counted.amount_minor
     due = due_days(events)
-    bill_id = _texts(events["bill_id"])
-    number = pc.if_else(pa.array((kind == _CHARGE) & (_lengths(bill_id) > 0)), bill_id, event_id)
-    bill_rows, credit_rows = np.flatnonzero(is_bill), np.flatnonzero(is_credit)
-    bill_rows = _order(bill_rows, _pair(slot[bill_rows], due[bill_rows]), number, event_id)
-    credit_rows = _order(credit_rows, _pair(slot[credit_rows], issued[credit_rows]))  # no figure depends on more
-    bills = _Side(bill_rows, slot[bill_rows], due[bill_rows].astype(np.int64), amount[bill_rows])
+    number, directed = bill_numbers(events, counted)
+
+    debit_rows, credit_rows = np.flatnonzero(counted.bill | counted.refund), np.flatnonzero(counted.credit)
+    debit_rows = order_rows(debit_rows, pair(slot[debit_rows], due[debit_rows]), number, counted.event_id)
+    credit_rows = order_rows(credit_rows, pair(slot[credit_rows], issued[credit_rows]))  # no figure depends on more
+    target = _directed_to(debit_rows, credit_rows, slot, counted.bill, number, directed)
+    if allocation == PRIORITY:
+        first = numbers(pc.fill_null(events["priority"], 0), np.int64)
+        served = np.argsort(pair(slot[debit_rows], first[debit_rows]), kind="stable")  # the rest stays as it was
+        place = np.empty(len(served), np.int64)
+        place[served] = np.arange(len(served))
+        debit_rows = debit_rows[served]
+        target[target >= 0] = place[target[target >= 0]]
+    debits = _Side(debit_rows, slot[debit_rows], due[debit_rows].astype(np.int64), amount[debit_rows])
     funds = _Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
 
-    target = _directed_to(bills, funds, number, bill_id)
-    need, left, latest = _apply_directed(bills, funds, target)
-    filled, latest = _apply_pooled(bills, funds, need, left, latest, n_slots)
+    need, left, latest = _apply_directed(debits, funds, target)
+    filled, latest = _apply_pooled(debits, funds, need, left, latest, n_slots)
 
     open_minor = np.zeros(len(slot), np.int64)
     settled_on = np.full(len(slot), NO_BILL, np.int32)
-    open_minor[bills.row] = need - filled
-    settled_on[bills.row] = np.where(need == filled, latest, UNSETTLED)
-    billed = _sums(bills.minor, bills.slot, n_slots)
-    credited = _sums(funds.minor, funds.slot, n_slots)
-    pooled = _sums(left, funds.slot, n_slots)
-    return Allocation(open_minor, settled_on, pooled - _sums(filled, bills.slot, n_slots), billed - credited)
+    open_minor[debits.row] = need - filled
+    settled_on[debits.row] = np.where(need == filled, latest, UNSETTLED)
+    owed = sums(debits.minor, debits.slot, n_slots)
+    credited = sums(funds.minor, funds.slot, n_slots)
+    pooled = sums(left, funds.slot, n_slots)
+    return Allocation(open_minor, settled_on, pooled - sums(filled, debits.slot, n_slots), owed - credited)
 
 
-def due_days(events: pa.Table) -> Int32:
-    """The day each row is due, were it a bill: an adjustment on its `event_date`, a charge on its `due_date`. (n,)."""
-    issued, adjustment = events["event_date"], _is_adjustment(events["event_type"])
-    return _numbers(pc.if_else(adjustment, issued, pc.coalesce(events["due_date"], issued)), np.int32)
+def _directed_to(
+    debit_rows: Int64, credit_rows: Int64, slot: Int64, is_bill: Bool, number: pa.Array, directed: pa.Array
+) -> Int64:
+    """The bill each credit is directed to, as a position in `debit_rows`; -1 for a pooled credit. (credits,) int64.
 
-
-def _winners(events: pa.Table, slot: Int64, event: Int64) -> Bool:
-    """Which rows count: of each event the highest revision, then the content that comes first as text. (n,) bool."""
-    several = np.bincount(event)[event] > 1 if len(event) else np.zeros(0, np.bool_)
-    rows = np.flatnonzero(several)
-    counts = ~several
-    if len(rows):
-        key = slot * (int(event.max()) + 1) + event
-        last_revision_first = -_numbers(events["revision"], np.int64)
-        rows = _order(rows, key[rows], last_revision_first, *(events[name] for name in _CONTENT))
-        counts[rows[_starts(key[rows])]] = True
-    return counts
-
-
-def _check(events: pa.Table, counts: Bool, kind: Int64, amount: Int64) -> None:
-    """Refuse what intake should have rejected, and sums that int64 does not hold."""
-    undue = pc.is_null(events["due_date"]).to_numpy() if events["due_date"].null_count else np.False_
-    signed = (kind == _ADJUSTMENT) | (kind == _REVERSAL)
-    for wrong, problem in (
-        (counts & (kind == _CHARGE) & undue, "is a charge without a due date"),
-        (counts & ~signed & (amount <= 0), "must have a positive amount"),
-    ):
-        if wrong.any():
-            name = events["event_id"][int(np.argmax(wrong))].as_py()
-            raise ValueError(f"ledger event {name!r} {problem}; intake must reject such rows")
-    used = np.abs(amount[counts & (kind != _REVERSAL)])
-    total = (int((used >> 32).sum()) << 32) + int((used & 0xFFFFFFFF).sum())
-    if total > _INT64_MAX:
-        raise OverflowError(
-            f"the amounts of {len(used)} ledger events add up to {total} minor units; "
-            f"int64 holds at most {_INT64_MAX}. Use more shards, or look for wrong amounts."
-        )
-
-
-def _named(slot: Int64, event: Int64, by_slot: Int64, by_event: Int64) -> Bool:
-    """Which events some others of the same account name. slot, event: (n,); by_*: (k,), few. Returns (n,) bool."""
-    named = np.zeros(len(slot), np.bool_)
-    if len(by_slot):
-        several = max(int(event.max()), int(by_event.max())) + 1
-        anywhere = np.zeros(several, np.bool_)
-        anywhere[by_event] = True
-        rows = np.flatnonzero(anywhere[event])
-        named[rows] = np.isin(slot[rows] * several + event[rows], by_slot * several + by_event)
-    return named
-
-
-def _directed_to(bills: _Side, funds: _Side, number: pa.Array, bill_id: pa.Array) -> Int64:
-    """The bill each credit is directed to, as a position in `bills`; -1 for a pooled credit. (funds,) int64."""
-    target = np.full(len(funds.row), -1, np.int64)
-    directed = np.flatnonzero(_lengths(bill_id)[funds.row] > 0)
-    if not len(directed) or not len(bills.row):
+    debit_rows: in order of (slot, due date, bill number, event id).
+    """
+    target = np.full(len(credit_rows), -1, np.int64)
+    asking, bills = np.flatnonzero(lengths(directed)[credit_rows] > 0), np.flatnonzero(is_bill[debit_rows])
+    if not len(asking) or not len(bills):
         return target
-    mine, named = _same_text(number.take(bills.row), bill_id.take(funds.row[directed]))
+    mine, named = same_text(number.take(debit_rows[bills]), directed.take(credit_rows[asking]))
     several = max(int(mine.max()), int(named.max())) + 1
-    key = bills.slot * several + mine
-    wanted = funds.slot[directed] * several + named
+    key = slot[debit_rows[bills]] * several + mine
+    wanted = slot[credit_rows[asking]] * several + named
     by_key = np.argsort(key, kind="stable")  # bills of one number stay in order of (due date, event id)
     found = by_key[np.minimum(np.searchsorted(key, wanted, sorter=by_key), len(by_key) - 1)]
-    target[directed] = np.where(key[found] == wanted, found, -1)
+    target[asking] = np.where(key[found] == wanted, bills[found], -1)
     return target
 
 
-def _apply_directed(bills: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
+def _apply_directed(debits: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
     """Pay each bill from the credits directed to it, in their order.
 
-    Returns what each bill still needs (bills,), what is left of each credit (funds,), and the latest day of a
-    portion applied to each bill (bills,), UNSETTLED where there is none.
+    Returns what each debit still needs (debits,), what is left of each credit (funds,), and the latest day of a
+    portion applied to each debit (debits,), UNSETTLED where there is none.
     """
     used = np.flatnonzero(target >= 0)
     used = used[np.argsort(target[used], kind="stable")]
     bill, minor = target[used], funds.minor[used]
-    applied = np.clip(bills.minor[bill] - _before(minor, bill), 0, minor)
+    applied = np.clip(debits.minor[bill] - before(minor, bill), 0, minor)
     left = funds.minor.copy()
     left[used] -= applied
-    latest = np.full(len(bills.row), UNSETTLED, np.int64)
+    latest = np.full(len(debits.row), UNSETTLED, np.int64)
     some = applied > 0
     latest[bill[some]] = funds.day[used[some]]  # in order of day: the last assignment stands
-    return bills.minor - _sums(applied, bill, len(bills.row)), left, latest
+    return debits.minor - sums(applied, bill, len(debits.row)), left, latest
 
 
 def _apply_pooled(
-    bills: _Side, funds: _Side, need: Int64, left: Int64, latest: Int64, n_slots: int
+    debits: _Side, funds: _Side, need: Int64, left: Int64, latest: Int64, n_slots: int
 ) -> tuple[Int64, Int64]:
-    """Fill what the bills need from what is left of the account's credits, both in order.
+    """Fill what the debits need from what is left of the account's credits, both in order.
 
-    Returns what each bill gets and the latest day of a portion applied to it; (bills,) both. Where a bill is filled,
+    Returns what each debit gets and the latest day of a portion applied to it; (debits,) both. Where one is filled,
     the last portion is the one in which the running sum of credits reaches the running sum of needs.
     """
-    pool = _sums(left, funds.slot, n_slots)
-    before = _before(need, bills.slot)
-    filled = np.clip(pool[bills.slot] - before, 0, need)
+    pool = sums(left, funds.slot, n_slots)
+    ahead = before(need, debits.slot)
+    filled = np.clip(pool[debits.slot] - ahead, 0, need)
     full = np.flatnonzero((need > 0) & (filled == need))
-    ahead = np.cumsum(pool) - pool  # pools of the accounts before: one running sum serves all accounts
-    reached = np.searchsorted(np.cumsum(left), (ahead[bills.slot] + before + need)[full])
+    earlier = np.cumsum(pool) - pool  # pools of the accounts before: one running sum serves all accounts
+    reached = np.searchsorted(np.cumsum(left), (earlier[debits.slot] + ahead + need)[full])
     latest = latest.copy()
     latest[full] = np.maximum(latest[full], funds.day[reached])
     return filled, latest
@@ -235,7 +188,7 @@ class Carried:
     day: the day as of which it holds, and rows: how many rows of the events table were known.
     base: (open_minor int64, settled_on int32) of the first `len(base)` rows of the events table.
     changes: batches of (ordinal int64, open_minor, settled_on), oldest first: rows that differ from the base, or come
-    after it; a later batch overrides an earlier one. Rows named nowhere are no bills.
+    after it; a later batch overrides an earlier one. Rows named nowhere are no debits.
     accounts: (unallocated_minor int64), one row per slot.
     """
 
@@ -255,22 +208,28 @@ class Ledger:
     """All ledger events known of a shard, and their allocation as of `day`.
 
     events: (n,) rows with COLUMNS. Rows are only ever added, at the end; a slot always means the same account.
-    carried: where an earlier process left off. Rows that were added since with a date up to `carried.day` are taken
-    in at once, so the ledger always holds what is known of `day`. Without it the ledger starts before the first
-    event. To go back to an earlier day, build another one.
+    carried: where an earlier process left off, under the same allocation. Rows that were added since with a date up to
+    `carried.day` are taken in at once, so the ledger always holds what is known of `day`. Without it the ledger starts
+    before the first event. To go back to an earlier day, build another one.
+    allocation: one of `ALLOCATIONS`.
     Raises StateError when `carried` does not fit the events.
 
     Public arrays, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on (n,), the last two
-    as in `Allocation`; unallocated_minor (n_slots,).
+    as in `Allocation`; is_bill, is_refund (n,) bool; unallocated_minor (n_slots,); touched (n_slots,) bool, the accounts
+    that were allocated anew since `carried`. events: the columns of COLUMNS but for slot, (n,).
     """
 
-    def __init__(self, events: pa.Table, n_slots: int, carried: Carried | None = None) -> None:
+    def __init__(
+        self, events: pa.Table, n_slots: int, carried: Carried | None = None, allocation: str = FIFO
+    ) -> None:  # fmt: skip
         self.events = events.select(list(COLUMNS[1:]))
-        self.n_slots = n_slots
-        self.slot: Int32 = _numbers(events["slot"], np.int32)
-        self.issued_on: Int32 = _numbers(events["event_date"], np.int32)
+        self.n_slots, self.allocation = n_slots, allocation
+        self.touched: Bool = np.zeros(n_slots, np.bool_)
+        self.slot: Int32 = numbers(events["slot"], np.int32)
+        self.issued_on: Int32 = numbers(events["event_date"], np.int32)
         self.due_on: Int32 = due_days(events)
-        self.amount_minor: Int64 = _numbers(events["amount_minor"], np.int64)
+        self.amount_minor: Int64 = numbers(events["amount_minor"], np.int64)
+        self._refunds: Bool = pc.equal(events["event_type"].cast(pa.string()), "refund").to_numpy()
         if len(self.slot) and not 0 <= int(self.slot.min()) <= int(self.slot.max()) < n_slots:
             raise ValueError(f"slots run from {self.slot.min()} to {self.slot.max()}, not within 0 .. {n_slots - 1}")
         self.day = NO_BILL
@@ -284,11 +243,23 @@ class Ledger:
             self._load(carried)
 
     @classmethod
-    def at(cls, events: pa.Table, n_slots: int, day: int) -> Ledger:
+    def at(cls, events: pa.Table, n_slots: int, day: int, allocation: str = FIFO) -> Ledger:
         """The ledger as of a day, allocated from scratch."""
-        ledger = cls(events, n_slots)
+        ledger = cls(events, n_slots, allocation=allocation)
         ledger.advance(day)
         return ledger
+
+    @property
+    def is_bill(self) -> Bool:
+        """Which rows are bills that count: charges and positive adjustments."""
+        bills: Bool = (self.settled_on != NO_BILL) & ~self._refunds
+        return bills
+
+    @property
+    def is_refund(self) -> Bool:
+        """Which rows are refunds that count: debits like bills, but nothing that was billed."""
+        refunds: Bool = (self.settled_on != NO_BILL) & self._refunds
+        return refunds
 
     def advance(self, day: int, touched: npt.ArrayLike = ()) -> int:
         """Go on to `day`; returns how many accounts were allocated anew.
@@ -341,10 +312,12 @@ class Ledger:
         late = self.slot[carried.rows :][self.issued_on[carried.rows :] <= carried.day]
         self._allocate(np.unique(late))
 
-    def _allocate(self, slots: npt.NDArray[Any]) -> int:
-        """Allocate these accounts anew as of `self.day`. slots: (k,), ascending, unique.
+    def blocks(self, slots: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], pa.Table, Int64]]:
+        """The events of some accounts up to `day`, some thousands of accounts at a time. slots: (k,), ascending, unique.
 
-        Some thousands of accounts at a time: their text stays in the processor's cache, and memory is bounded.
+        Their text stays in the processor's cache, and memory is bounded. Yields accounts (m,), their events with COLUMNS,
+        in which `slot` is the position among them, and the rows of these events in this ledger. The amounts of a block
+        of several accounts add up to less than 2^63.
         """
         place = np.full(self.n_slots, -1, np.int32)
         place[slots] = np.arange(len(slots), dtype=np.int32)
@@ -355,19 +328,30 @@ class Ledger:
         ends = np.cumsum(np.bincount(block, minlength=-(-len(slots) // _BLOCK_ACCOUNTS)))
         for number, mine in enumerate(np.split(by_block, ends[:-1])):
             first = number * _BLOCK_ACCOUNTS
-            accounts = slots[first : first + _BLOCK_ACCOUNTS]
-            self._allocate_block(accounts, rows[mine], account[mine] - first)
-        return len(slots)
+            yield from self._block(slots[first : first + _BLOCK_ACCOUNTS], rows[mine], account[mine] - first)
 
-    def _allocate_block(self, slots: npt.NDArray[Any], rows: Int64, account: Int32) -> None:
-        """Allocate the accounts at `slots`. rows: (n,), their events; account: (n,), each one's position in `slots`."""
-        events = self.events.take(pa.array(rows)).append_column("slot", pa.array(account))
-        result = allocate(events, len(slots))
-        changed = (self.open_minor[rows] != result.open_minor) | (self.settled_on[rows] != result.settled_on)
-        self._changed[rows[changed]] = True
-        self.open_minor[rows] = result.open_minor
-        self.settled_on[rows] = result.settled_on
-        self.unallocated_minor[slots] = result.unallocated_minor
+    def _block(
+        self, slots: npt.NDArray[Any], rows: Int64, account: Int32
+    ) -> Iterator[tuple[npt.NDArray[Any], pa.Table, Int64]]:
+        if len(slots) > 1 and total(self.amount_minor[rows]) > INT64_MAX:
+            half = len(slots) // 2
+            lower = account < half
+            yield from self._block(slots[:half], rows[lower], account[lower])
+            yield from self._block(slots[half:], rows[~lower], account[~lower] - np.int32(half))
+        else:
+            yield slots, self.events.take(pa.array(rows)).append_column("slot", pa.array(account)), rows
+
+    def _allocate(self, slots: npt.NDArray[Any]) -> int:
+        """Allocate these accounts anew as of `self.day`. slots: (k,), ascending, unique."""
+        for some, events, rows in self.blocks(slots):
+            result = allocate(events, len(some), self.allocation)
+            changed = (self.open_minor[rows] != result.open_minor) | (self.settled_on[rows] != result.settled_on)
+            self._changed[rows[changed]] = True
+            self.open_minor[rows] = result.open_minor
+            self.settled_on[rows] = result.settled_on
+            self.unallocated_minor[some] = result.unallocated_minor
+        self.touched[slots] = True
+        return len(slots)
 
 
 def _base_of(open_minor: Int64, settled_on: Int32) -> pa.RecordBatch:
@@ -386,14 +370,14 @@ def credit_features(ledger: Ledger) -> dict[str, npt.NDArray[Any]]:
     without events has zeros and nulls.
     """
     day, n = ledger.day, ledger.n_slots
-    is_bill = ledger.settled_on != NO_BILL
+    is_bill = ledger.is_bill
 
     rows = np.flatnonzero(is_bill & (ledger.issued_on >= day - 364))
-    billed = _sums(ledger.amount_minor[rows], ledger.slot[rows], n)
+    billed = sums(ledger.amount_minor[rows], ledger.slot[rows], n)
 
     rows = np.flatnonzero(ledger.open_minor)
     bucket = np.searchsorted(_AGES, day - ledger.due_on[rows])
-    aged = _sums(ledger.open_minor[rows], bucket * n + ledger.slot[rows], len(_AGED) * n).reshape(len(_AGED), n)
+    aged = sums(ledger.open_minor[rows], bucket * n + ledger.slot[rows], len(_AGED) * n).reshape(len(_AGED), n)
 
     rows = np.flatnonzero(is_bill & (ledger.due_on >= day - 365) & (ledger.due_on < day))
     settled, due, slot = ledger.settled_on[rows], ledger.due_on[rows], ledger.slot[rows]
@@ -401,7 +385,7 @@ def credit_features(ledger: Ledger) -> dict[str, npt.NDArray[Any]]:
     late = np.flatnonzero(late_days > 0)
     bills_due = np.bincount(slot, minlength=n)
     on_time = bills_due - np.bincount(slot[late], minlength=n)
-    beyond = _sums(late_days[late].astype(np.int64), slot[late], n)
+    beyond = sums(late_days[late].astype(np.int64), slot[late], n)
 
     none, divisor = bills_due == 0, np.maximum(bills_due, 1)
     return {
@@ -421,86 +405,3 @@ def credit_features(ledger: Ledger) -> dict[str, npt.NDArray[Any]]:
 _AGED: Final = ("current_minor", "overdue_1_30_minor", "overdue_31_60_minor", "overdue_61_90_minor", "overdue_91_minor")
 _AGES: Final = np.array([0, 30, 60, 90])
 """The last day past due of each bucket but the open-ended one."""
-
-
-# ----------------------------------------------------------------------------------------------------------- columns
-def _sums(values: Int64, group: npt.NDArray[Any], n: int) -> Int64:
-    """Exact sum of the values per group, (n,); groups in any order. Not np.bincount, which would add in floats."""
-    out = np.zeros(n, np.int64)
-    np.add.at(out, group.astype(np.intp, copy=False), values)
-    return out
-
-
-def _order(rows: Int64, key: Int64, *columns: Any) -> Int64:
-    """Put rows in order of their key, then of the columns, then of their position.
-
-    rows: (k,) positions in the columns; key: (k,). A column is an integer array, or an Arrow array that is compared as
-    text in binary order, null as the empty text. Columns are looked at only where keys tie.
-    """
-    order = np.argsort(key)
-    rows, key = rows[order], key[order]
-    again = key[1:] == key[:-1]
-    tied = np.flatnonzero(np.r_[again, False] | np.r_[False, again])
-    if len(tied):
-        some = rows[tied]
-        ranks = [column[some] if isinstance(column, np.ndarray) else _text_rank(column, some) for column in columns]
-        rows[tied] = some[np.lexsort((some, *reversed(ranks), key[tied]))]
-    return rows
-
-
-def _text_rank(column: Any, rows: Int64) -> npt.NDArray[Any]:
-    text = _texts(pc.take(column, pa.array(rows)))
-    return pc.rank(text, sort_keys="ascending", tiebreaker="dense").to_numpy()  # type: ignore[no-any-return]
-
-
-def _same_text(*columns: pa.Array) -> list[Int64]:
-    """Numbers from 0 that are equal where the texts are equal, across all columns."""
-    codes = pa.concat_arrays(columns).dictionary_encode().indices.to_numpy().astype(np.int64)
-    return np.split(codes, np.cumsum([len(column) for column in columns])[:-1])
-
-
-def _pair(slot: Int64, day: npt.NDArray[Any]) -> Int64:
-    """One number that orders by slot, then by day."""
-    return (slot << 32) + (day.astype(np.int64) - NO_BILL)
-
-
-def _starts(segment: Int64) -> Int64:
-    """Where a run of equal numbers begins. segment: (n,); returns (runs,)."""
-    return np.flatnonzero(np.r_[True, segment[1:] != segment[:-1]]) if len(segment) else np.zeros(0, np.int64)
-
-
-def _before(values: Int64, segment: Int64) -> Int64:
-    """The sum of the values ahead of each one in its run of equal segment numbers. All (n,)."""
-    running, starts = np.cumsum(values) - values, _starts(segment)
-    return running - np.repeat(running[starts], np.diff(np.r_[starts, len(segment)]))
-
-
-def _numbers(column: Any, dtype: type[np.integer[Any]]) -> npt.NDArray[Any]:
-    """An Arrow column of integers or dates without nulls as NumPy; a view where the type allows."""
-    if pa.types.is_date32(column.type):
-        column = column.cast(pa.int32())
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return column.to_numpy().astype(dtype, copy=False)  # type: ignore[no-any-return]
-
-
-def _texts(column: Any) -> pa.Array:
-    """A column as one array of text, null as the empty text."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pc.fill_null(column.cast(pa.string()), "")
-
-
-def _lengths(text: pa.Array) -> Int32:
-    """Length of each text in bytes, (n,)."""
-    return pc.binary_length(text).to_numpy()  # type: ignore[no-any-return]
-
-
-def _kinds(event_type: Any) -> Int64:
-    """Position of each type in EVENT_TYPES, (n,) int64."""
-    kinds = pc.index_in(_texts(event_type), value_set=pa.array(EVENT_TYPES))
-    if kinds.null_count:
-        raise ValueError(f"ledger event types must be of {EVENT_TYPES}; intake must reject others")
-    return _numbers(kinds, np.int64)
-
-
-def _is_adjustment(event_type: Any) -> Any:
-    return pc.equal(event_type.cast(pa.string()), "adjustment")

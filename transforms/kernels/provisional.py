@@ -17,7 +17,8 @@ import pyarrow as pa
 from schemas.inbound import LEDGER_EVENTS
 from schemas.marts import CLASSES, TIERS
 from schemas.policy import STAY, Policy
-from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
+from transforms.kernels.ledger import Ledger, credit_features
+from transforms.kernels.ledger_events import COLUMNS
 from transforms.kernels.tiers import first_match
 from transforms.kernels.windows import date_of
 
@@ -126,7 +127,7 @@ def reclassify(base: Base, policy: Policy, events: pa.Table, slots: npt.NDArray[
         place[mine] = np.arange(len(mine), dtype=np.int32)
         rows = np.flatnonzero(place[owner] >= 0)
         some = events.take(pa.array(rows)).set_column(0, "slot", pa.array(place[owner[rows]]))
-        ledger = Ledger.at(some, len(mine), day)
+        ledger = Ledger.at(some, len(mine), day, policy.ledger.allocation)
         tier, grade, rule, version = _decide(base, policy, ledger, np.asarray(slots)[mine], day)
         out.tier[mine], out.grade[mine], out.rule[mine], out.version[mine] = tier, grade, rule, version
     return out
