@@ -128,7 +128,7 @@ class Draft:
 
     def unpublish(self) -> None:
         """Drop every service day that was published: none is left that counts."""
-        kinds = (*TICK_MADE, "mart:customer_tiers_current")
+        kinds = (*TICK_MADE, "mart:customer_tiers_current", "mart:ledger_exceptions")
         self.entries = [e for e in self.entries if e.kind not in kinds]
 
     def checkpoints(self) -> list[int]:

@@ -21,7 +21,12 @@ BY_DAY = (
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
-CHECKPOINT = ("windows", "windows_patch", "carried_base", "carried_changes", "carried_accounts", "tiers")
+CARRIED_EXCEPTIONS = "carried_exceptions"
+"""Ledger exceptions of a shard, as of a checkpoint."""
+
+CHECKPOINT = (
+    "windows", "windows_patch", "carried_base", "carried_changes", "carried_accounts", CARRIED_EXCEPTIONS, "tiers",
+)  # fmt: skip
 """State as of a day, from which a run can roll forward."""
 
 REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")

@@ -32,6 +32,8 @@ from transforms.kernels.reference import Expected
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
+from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
+from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
@@ -144,9 +146,10 @@ class FoldFeaturesShard(beam.DoFn):
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
+        entries += renewed(self.place, state, ledger, people, slots, shard)
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
-        self.place.report(Commit("features", shard, tuple(entries)))
+        self.place.report(Commit("features", shard, tuple(entries), (LEDGER_EXCEPTIONS,)))
         kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 

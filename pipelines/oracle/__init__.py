@@ -92,6 +92,7 @@ def recompute(
     con.execute(_sql("s4_valued"))
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
+    con.execute(_sql("s3_ledger_exceptions"))
     con.execute(_sql("s4_features"))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
     con.execute(_sql("s5_cutoffs"))

@@ -49,7 +49,7 @@ LEDGER: dict[str, Any] = {
                 "F": "refund",
                 "V": "prepayment",
             },
-        },  # fmt: skip
+        },
         "event_date": "day",
         "due_date": "due",
         "amount_minor": {"column": "amount", "unit": "yuan"},

@@ -167,3 +167,39 @@ def features(events, day, allocation="fifo"):
         "beyond_terms_365d_days": beyond,
         "mean_beyond_terms_365d_milli": beyond * 1000 // len(due) if due else None,
     }
+
+
+def exceptions(events, day, closed_on=None, allocation="fifo"):
+    """The rows of `ledger_exceptions` of one account: (event id, reason, named, closed_on), ascending."""
+    counting = existing(events, day)
+    _, beyond = within_limit(counting)
+    by_id = {e.event_id: e for e in counting}
+    bills, paying = allocated(events, day, allocation)
+    rows = [(e.event_id, "beyond_limit", None, None) for e in beyond]
+    taken = set()
+    for e in sorted(counting, key=lambda e: (e.event_date, e.event_id)):
+        if e.event_type == "reversal" and e.ref_event_id:
+            target = by_id.get(e.ref_event_id)
+            if target is None:
+                rows.append((e.event_id, "reversal_of_unknown", e.ref_event_id, None))
+            elif not is_credit(target):
+                rows.append((e.event_id, "reversal_of_no_credit", e.ref_event_id, None))
+            elif target.event_id in taken:
+                rows.append((e.event_id, "reversal_again", e.ref_event_id, None))
+            else:
+                taken.add(target.event_id)
+        rivals = [o for o in events if (o.event_id, o.revision) == (e.event_id, e.revision) and o.event_date <= day]
+        if any(o.as_text() != e.as_text() for o in rivals):
+            rows.append((e.event_id, "conflicting_event", None, None))
+    numbers = {}
+    billed = sorted((b for b in bills if not b.refund), key=lambda b: (b.due, b.event_id))
+    again = [bill for bill in billed if numbers.setdefault(bill.number, bill) is not bill]
+    rows += [(bill.event_id, "bill_number_twice", bill.number, None) for bill in again]
+    for credit in paying:
+        if credit.bill_number and credit.bill_number not in numbers:
+            rows.append((credit.event_id, "bill_unknown", credit.bill_number, None))
+        pays = by_id[credit.event_id].event_type in ("payment", "prepayment")
+        if pays and closed_on is not None and credit.day > closed_on:
+            rows.append((credit.event_id, "closed_account_pays", None, closed_on))
+    rows += [(b.event_id, "refund_beyond_credit", None, None) for b in bills if b.refund and b.open]
+    return sorted(rows, key=lambda row: row[:2])
