@@ -3,8 +3,8 @@
     python benchmarks/credit.py --accounts 100000 --months 24
 
 One shard in a temporary folder: every account is charged once a month and pays, two of a hundred payments bounce. Two days are
-measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what the day before left, goes on
-by the day, gives the columns, and writes what the next day needs. Their columns must be equal.
+measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what the day before left, goes
+on by the day, gives the columns, and writes what the next day needs. Their columns must be equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from schemas.inbound import LEDGER_EVENTS
 from transforms.kernels.credit import Credit, credit_features
-from transforms.kernels.ledger import COLUMNS, Carried, Ledger
+from transforms.kernels.ledger import Carried, Ledger
+from transforms.kernels.ledger_events import COLUMNS
 from transforms.storage import Entry, Store
 
 FIRST = 19_000

@@ -20,6 +20,7 @@ from schemas.inbound import LEDGER_EVENTS, MEASURES, REGISTERS
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
+from transforms.kernels.ledger_events import COLUMNS, CONTENT
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.meter_assignments import EXPECTED_SCHEMA
@@ -27,8 +28,9 @@ from transforms.patches import concerns
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
-LEDGER_FIELDS = [pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema]
-LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
+LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *((name, LEDGER_EVENTS[name].type) for name in COLUMNS[1:])])
+"""Ledger events as they are kept: what figures depend on, and no more."""
+
 ARRIVED_SCHEMA = pa.schema([LEDGER_SCHEMA.field("slot"), *EVENTS_SCHEMA])
 CALENDAR_SCHEMA = pa.schema(
     [("day", pa.int32()), ("received", pa.int64()), ("told", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
@@ -109,9 +111,6 @@ class LedgerUpdate:
     dates: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
-VERSION_CONTENT = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
-
-
 def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
     """Sort new rows into accepted and superseded, and find the first day on which another version is in force.
 
@@ -146,7 +145,7 @@ def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
 
 def _content_rank(rows: pa.Table) -> npt.NDArray[np.int64]:
     """A number for each row's content, ascending as its columns are written as text. (n,) int64."""
-    text = [pc.fill_null(pc.cast(rows[name], pa.string()), "") for name in VERSION_CONTENT]
+    text = [pc.fill_null(pc.cast(rows[name], pa.string()), "") for name in CONTENT]
     joined = pc.binary_join_element_wise(*text, "\x01").combine_chunks()
     return Slots(pc.unique(joined)).ranks(joined)
 

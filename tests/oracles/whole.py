@@ -53,7 +53,7 @@ class World:
         for e in ledger_events:
             if e["account_id"] in self.events:
                 names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id")
-                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"]))
+                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"], e["priority"]))
         self.days = {}
         for meter, day in {(r["meter_id"], r["service_date"]) for r in readings}:
             several = [r for r in readings if (r["meter_id"], r["service_date"]) == (meter, day)]
