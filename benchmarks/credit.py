@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from schemas.inbound import LEDGER_EVENTS
 from transforms.kernels.credit import Credit, credit_features
-from transforms.kernels.ledger import COLUMNS, Carried, Ledger
+from transforms.kernels.ledger import Carried, Ledger
+from transforms.kernels.ledger_events import COLUMNS
 from transforms.storage import Entry, Store
 
 FIRST = 19_000

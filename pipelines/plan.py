@@ -90,8 +90,9 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
 
 
 def policy_state(policy: Policy) -> list[list[Any]]:
-    """The versions as they can be compared: effective from (day number), content."""
-    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]
+    """The versions as they can be compared: effective from (day number), content. What holds on all days is in each."""
+    always = policy.ledger.model_dump_json()
+    return [[day_of(v.effective_from), v.model_dump_json() + always] for v in policy.versions]
 
 
 def made_under(policy: Policy) -> dict[str, Any]:

@@ -128,7 +128,13 @@ class Restatement:
                     wanted = e.first == plan.checkpoint or (plan.first <= e.first <= plan.last and e.first in plan.ends)
                 case "tier_input" | "tier_input_patch":
                     wanted = plan.first - 1 <= e.first <= plan.last
-                case "concerns" | "carried_tiers" | "mart:customer_tiers_current" | "mart:abuse_steps":
+                case (
+                    "concerns"
+                    | "carried_tiers"
+                    | "mart:customer_tiers_current"
+                    | "mart:abuse_steps"
+                    | "mart:ledger_exceptions"
+                ):
                     wanted = True
                 case _:
                     mart = e.kind in marts or part in ("gone", "patch")

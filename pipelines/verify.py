@@ -34,7 +34,7 @@ ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tie
 COMPARED = (
     "service_days", "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current",
     "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
-    "vee_results",
+    "ledger_exceptions", "vee_results",
 )  # fmt: skip
 """Every mart the oracle knows. The others tell of runs and of rejected rows."""
 

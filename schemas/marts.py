@@ -5,7 +5,8 @@ from __future__ import annotations
 from schemas.credit import CREDIT, TENURE
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, KEPT, PERIODS
+from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, EVENT_TYPES, KEPT, PERIODS
+from schemas.ledger import LEDGER_FAULTS
 from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
@@ -436,6 +437,22 @@ READING_EXCEPTIONS = Relation(
     ),
 )
 
+LEDGER_EXCEPTIONS = Relation(
+    "ledger_exceptions",
+    "Ledger events without an effect, or with an odd one, as of the last published service day.",
+    (
+        ACCOUNT,
+        Column("event_id", ID, "Event", key=True, privacy="pseudonymous"),
+        Column("reason", TEXT, "Reason code", key=True, values=tuple(LEDGER_FAULTS)),
+        Column("event_type", TEXT, "Kind of event", values=EVENT_TYPES),
+        Column("event_date", DAY, "Day of the event"),
+        Column("amount_minor", MINOR, "Its amount, of the version that counts", "minor units"),
+        Column("named_id", ID, "What it names: the event that a reversal takes back, the bill; null elsewhere", nullable=True,
+               privacy="pseudonymous"),
+        Column("closed_on", DAY, "The account's last day, of `closed_account_pays`; null elsewhere", nullable=True),
+    ),
+)  # fmt: skip
+
 DATA_QUALITY_RESULTS = Relation(
     "data_quality_results",
     "Every expectation checked before a publication, and its outcome.",
@@ -478,6 +495,7 @@ MARTS = {
         DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
         ABUSE_STEPS,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        LEDGER_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )

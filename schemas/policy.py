@@ -183,6 +183,12 @@ class DayClose(Part):
     below_floor: Literal["hold", "provisional"]
 
 
+class LedgerRules(Part):
+    """How credits are allocated. It is no part of a version: it re-allocates all that ever was."""
+
+    allocation: Literal["fifo", "priority"] = "fifo"
+
+
 class Audit(Part):
     """What stops a publication. `severities`: suite, suite.relation or suite.relation.column -> warn or block."""
 
@@ -196,6 +202,7 @@ class Policy(Part):
     versions: tuple[PolicyVersion, ...]
     day_close: DayClose
     audit: Audit
+    ledger: LedgerRules = LedgerRules()
 
     def on(self, day: date) -> PolicyVersion:
         """The version in force on a service day; days before the first version have the first."""

@@ -506,8 +506,8 @@ def test_the_pool_fills_the_bill_due_first(con):
 
 
 @settings(max_examples=4)
-@given(st.integers(0, 10**6))
-def test_random_ledgers_equal_a_clerk(seed):
+@given(st.integers(0, 10**6), st.sampled_from(["fifo", "priority"]))
+def test_random_ledgers_equal_a_clerk(seed, allocation):
     pick = random.Random(seed)
     start, names = day("2016-01-01"), "abcdefgh"
     events = []
@@ -519,14 +519,40 @@ def test_random_ledgers_equal_a_clerk(seed):
         events.append(event(
             pick.choice(names), f"e{pick.randint(1, 15)}", kind, str(when), amount, due, revision=pick.randint(1, 2),
             bill_id=pick.choice([None, "", "e1", "e2", "x", "y"]), ref_event_id=f"e{pick.randint(1, 15)}",
+            priority=pick.choice([None, 1, 2]),
         ))  # fmt: skip
     with duckdb.connect() as con:
-        fill(con, [account(k) for k in names], [], [], events)
-        oracle.recompute(con, policy(), start + ONE * 10, start + ONE * 25)
+        last = {k: start + ONE * pick.randint(5, 30) for k in "abc"}
+        fill(con, [account(k, closed_on=last.get(k)) for k in names], [], [], events)
+        rules = policy(("versions:", f"ledger: {{allocation: {allocation}}}\nversions:"))
+        oracle.recompute(con, rules, start + ONE * 10, start + ONE * 25)
         for row in table(con, "FROM oracle.features"):
             own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
-            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"])
+            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"], allocation)
             assert {name: row[name] for name in expected} == expected, (row["account_id"], row["service_date"])
+        found = con.execute(
+            "SELECT account_id, event_id, reason, named_id, closed_on FROM oracle.ledger_exceptions ORDER BY ALL"
+        ).fetchall()
+        expected = []
+        for k in names:
+            own = [as_clerk_reads(e) for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == k]
+            expected += [(k, *row) for row in clerk.exceptions(own, start + ONE * 25, last.get(k), allocation)]
+        assert found == expected
+
+
+def test_of_one_account_events_count_up_to_what_int64_holds(con):
+    """Two amounts of 2^62 reach 2^63: the second does not count, nor does what comes after it."""
+    events = [
+        event("a", "b1", "charge", "2016-01-01", 1 << 62, "2016-01-10"),
+        event("a", "p1", "payment", "2016-01-02", 1 << 62),
+        event("a", "p2", "payment", "2016-01-03", 1),
+        event("a", "r1", "reversal", "2016-01-04", 0, ref_event_id="p1"),
+    ]
+    row = ledger_on(con, "2016-01-15", *events)
+    assert (row["balance_minor"], row["overdue_minor"]) == (1 << 62, 1 << 62)
+    assert con.execute("SELECT event_id, reason FROM oracle.ledger_exceptions ORDER BY ALL").fetchall() == [
+        ("p1", "beyond_limit"), ("p2", "beyond_limit"),
+    ]  # fmt: skip
 
 
 @settings(max_examples=3)
@@ -555,6 +581,7 @@ def test_windows_of_a_random_ledger_equal_a_clerk(seed):
 
 def as_clerk_reads(e):
     names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id", "revision")
+    names = (*names, "priority")
     return clerk.Event(*(e[name] for name in names))
 
 

@@ -11,7 +11,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from schemas.inbound import SOURCES, STAMP
+from schemas.inbound import CONDUCT_EVENTS, SOURCES, STAMP
+from transforms.kernels.ledger_events import COLUMNS
 
 STAMP_FIELDS = [pa.field(column.name, column.type) for column in STAMP]
 SLOT = pa.field("slot", pa.int32())
@@ -19,12 +20,16 @@ SLOT = pa.field("slot", pa.int32())
 
 @dataclass(frozen=True)
 class EventSource:
-    """A source of events. kind, pending: of state, what is kept and what waits; opens: whether an event makes a service day."""
+    """A source of events. kind, pending: of state, what is kept and what waits; opens: whether an event makes a service day.
+
+    columns: those that figures depend on.
+    """
 
     source: str
     kind: str
     pending: str
     opens: bool
+    columns: tuple[str, ...]
 
     @cached_property
     def landed(self) -> pa.Schema:
@@ -33,8 +38,8 @@ class EventSource:
 
     @cached_property
     def kept(self) -> pa.Schema:
-        """Rows as they are kept: with their account's slot, and without a stamp."""
-        return pa.schema([SLOT, *(pa.field(f.name, f.type) for f in SOURCES[self.source].schema)])
+        """Rows as they are kept: with their account's slot, and what figures depend on."""
+        return pa.schema([SLOT, *(pa.field(name, SOURCES[self.source][name].type) for name in self.columns)])
 
     @cached_property
     def arrived(self) -> pa.Schema:
@@ -42,8 +47,10 @@ class EventSource:
         return pa.schema([SLOT, *self.landed])
 
 
-LEDGER = EventSource("ledger_events", "ledger", "pending_ledger", opens=True)
-CONDUCT = EventSource("conduct_events", "conduct", "pending_conduct", opens=False)
+LEDGER = EventSource("ledger_events", "ledger", "pending_ledger", opens=True, columns=COLUMNS[1:])
+CONDUCT = EventSource(
+    "conduct_events", "conduct", "pending_conduct", opens=False, columns=tuple(CONDUCT_EVENTS.schema.names)
+)
 EVENT_SOURCES = (LEDGER, CONDUCT)
 
 NO_CONTENT = ("slot", "account_id", "event_id", "revision")

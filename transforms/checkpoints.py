@@ -21,9 +21,12 @@ BY_DAY = (
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
+CARRIED_EXCEPTIONS = "carried_exceptions"
+"""Ledger exceptions of a shard, as of a checkpoint."""
+
 CHECKPOINT = (
-    "windows", "windows_patch", "carried_base", "carried_index", "carried_changes", "carried_accounts", "carried_credit", "tiers",
-    "abuse_ladder",
+    "windows", "windows_patch", "carried_base", "carried_index", "carried_changes", "carried_accounts", "carried_credit",
+    CARRIED_EXCEPTIONS, "tiers", "abuse_ladder",
 )  # fmt: skip
 """State as of a day, from which a run can roll forward."""
 

@@ -38,6 +38,8 @@ from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
+from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
+from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
@@ -120,7 +122,8 @@ class FoldFeaturesShard(beam.DoFn):
         worth = valuer(state, people, n)
         windows = load_windows(state, plan.first)
         windows.grow(n)
-        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
+        allocation = self.policy.ledger.allocation
+        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state), allocation)
         credit, conduct = Credit(ledger, carried=_load_credit(state)), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
@@ -151,9 +154,10 @@ class FoldFeaturesShard(beam.DoFn):
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
         path = self.place.path("carried_credit", shard, "arrow")
         entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
+        entries += renewed(self.place, state, ledger, people, slots, shard)
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
-        self.place.report(Commit("features", shard, tuple(entries)))
+        self.place.report(Commit("features", shard, tuple(entries), (LEDGER_EXCEPTIONS,)))
         kept = [
             e
             for kind in ("account_slots", "tiers", "abuse_ladder", "cutoffs_before")

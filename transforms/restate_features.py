@@ -40,6 +40,8 @@ from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.reference import Expected, Population
 from transforms.kernels.windows import DayBlock, Windows, date_of
+from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
+from transforms.ledger_exceptions import put_right
 from transforms.patches import OUT, RANKED, Concerned, merged, patched, plain, rewritten, stretches, tier_inputs
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
@@ -132,13 +134,15 @@ class _Shard:
         self.consumption: dict[int, tuple[pa.Table, pa.Table]] = {}
         self.judged: dict[int, pa.Table] = {}
         self.patches: list[Entry] = []
+        self.exceptions: list[Entry] = []
 
     def restate(self) -> Iterator[Named]:
         """Roll the concerned accounts forward, and rank everybody anew."""
         plan, some = self.plan, self.some
         worth = valuer(self.state, some.people, some.n)
         windows = load_windows(self.state, plan.checkpoint + 1).take(some.slots) if some.n else None
-        credit, conduct = Credit(Ledger(some.ledger_events, some.n)), Conduct(some.conduct_events)
+        ledger = Ledger(some.ledger_events, some.n, allocation=self.policy.ledger.allocation)
+        credit, conduct = Credit(ledger), Conduct(some.conduct_events)
         credit.advance(plan.checkpoint)
         for day in range(plan.checkpoint + 1, plan.last + 1):
             counted = self._count(day) if windows and day >= plan.first else None
@@ -150,6 +154,8 @@ class _Shard:
                 yield from self._ladders(day, patch)
                 if windows and day in plan.ends:
                     self.sums.append((day, self._sums(day, windows)))
+        if some.n:
+            self.exceptions = put_right(self.place, self.state, ledger, some.people, some.ids, self.shard)
         self._report()
 
     def _count(self, day: int) -> Counted:
@@ -235,7 +241,9 @@ class _Shard:
                 place, shard, "mart:vee_results", self.state, stretch, VEE_RESULTS.schema, self._mine(days), rows
             )
             entries, drops = entries + new, drops + old
-        self.place.report(Commit("features", shard, (*entries, *self.patches), drops=tuple(drops)))
+        entries += [*self.patches, *self.exceptions]
+        replaces = (LEDGER_EXCEPTIONS,) if self.some.n else ()
+        self.place.report(Commit("features", shard, tuple(entries), replaces, drops=tuple(drops)))
 
     def _mine(self, days: list[int]) -> Any:
         """Which rows of a mart are of concerned accounts on some days."""

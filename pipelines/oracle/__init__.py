@@ -64,6 +64,7 @@ def recompute(
     """
     _known_events(con, as_known)
     _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
+    _set(con, allocation=policy.ledger.allocation)
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
     if accounts is not None:
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
@@ -86,6 +87,7 @@ def recompute(
     con.execute(_sql("s4_valued"))
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
+    con.execute(_sql("s3_ledger_exceptions"))
     con.execute(_sql("s3_credit"))
     con.execute(_sql("s4_conduct"))
     con.execute(_sql("s4_features", credit=_credit()))
@@ -120,7 +122,7 @@ def _sql(name: str, **texts: str) -> str:
     return sql
 
 
-def _set(con: duckdb.DuckDBPyConnection, **variables: date | int) -> None:
+def _set(con: duckdb.DuckDBPyConnection, **variables: date | int | str) -> None:
     for name, value in variables.items():
         con.execute(f"SET VARIABLE {name} = {literal(value)}")
 

@@ -1,12 +1,12 @@
 -- definitions.md, "Ledger, as of service day D" and "Credit, as of service day D": figures move with D also between events.
 
--- Payments that stand, and those that were taken back, each once: on the first day of a reversal.
+-- Payments and prepayments that stand, and those that were taken back, each once: on the first day of a reversal.
 CREATE OR REPLACE TABLE oracle.payment AS
 SELECT p.account_id, p.as_of, p.event_date AS paid_on, min(r.event_date) AS taken_on
-FROM oracle.existing_event p
+FROM oracle.within_limit p
 LEFT JOIN oracle.existing_event r
     ON r.account_id = p.account_id AND r.as_of = p.as_of AND r.event_type = 'reversal' AND r.ref_event_id = p.event_id
-WHERE p.event_type = 'payment'
+WHERE p.event_type IN ('payment', 'prepayment')
 GROUP BY p.account_id, p.as_of, p.event_id, p.event_date;
 
 CREATE OR REPLACE TABLE oracle.ledger_day AS
@@ -39,21 +39,21 @@ SELECT
     day.unallocated_minor,
     b.*,
     day.d - b.due_date AS overdue_days,
-    b.issued_on BETWEEN day.d - 364 AND day.d AS billed_365d,
-    b.due_date BETWEEN day.d - 365 AND day.d - 1 AS due_365d,
-    b.due_date BETWEEN day.d - 90 AND day.d - 1 AS due_90d,
+    b.is_bill AND b.issued_on BETWEEN day.d - 364 AND day.d AS billed_365d,
+    b.is_bill AND b.due_date BETWEEN day.d - 365 AND day.d - 1 AS due_365d,
+    b.is_bill AND b.due_date BETWEEN day.d - 90 AND day.d - 1 AS due_90d,
     b.settled_on IS NOT NULL AND b.settled_on <= b.due_date AS on_time,
     -- the weight by whole steps of 30 days since due
     CASE WHEN due_365d THEN [
         1048576, 934175, 832255, 741455, 660561, 588493, 524288, 467088, 416128, 370728, 330281, 294247, 262144
     ][(day.d - b.due_date) // 30 + 1] END AS weight
 FROM oracle.ledger_day day
-LEFT JOIN oracle.bill_state b
+LEFT JOIN oracle.debit_state b
     ON b.account_id = day.account_id
     AND b.as_of = day.as_of
     AND (b.open_minor > 0 OR b.issued_on >= day.d - 364 OR b.due_date >= day.d - 365);
 
--- Month-ends back from D, D itself the first: how many have a bill past due, until one has none.
+-- Month-ends back from D, D itself the first: how many have a bill or refund past due, until one has none.
 CREATE OR REPLACE TABLE oracle.in_arrears AS
 WITH month_end AS (
     SELECT d, k, CASE k WHEN 0 THEN d ELSE last_day((d - to_months(k::INTEGER))::DATE) END AS month_end
@@ -68,7 +68,7 @@ told AS (
         bool_or(issued_on <= month_end AND due_date < month_end AND (settled_on IS NULL OR settled_on > month_end)) AS past_due
     FROM behind
     JOIN month_end USING (d)
-    JOIN oracle.bill_state USING (account_id, as_of)
+    JOIN oracle.debit_state USING (account_id, as_of)
     GROUP BY ALL
 )
 SELECT account_id, d, coalesce(min(k) FILTER (NOT past_due), 12) AS months_in_arrears FROM told GROUP BY ALL;

@@ -18,12 +18,21 @@ QUALIFY row_number() OVER (
     PARTITION BY e.account_id, a.as_of, e.event_id
     ORDER BY e.revision DESC, [
         e.event_type, e.event_date::VARCHAR, coalesce(e.due_date::VARCHAR, ''), e.amount_minor::VARCHAR,
-        coalesce(e.bill_id, ''), coalesce(e.ref_event_id, '')
+        coalesce(e.bill_id, ''), coalesce(e.ref_event_id, ''), coalesce(e.priority::VARCHAR, '')
     ]
 ) = 1;
 
--- Bills. Credits that name a number go to the bill that is first in (due_date, event_id) among those of that number.
-CREATE OR REPLACE TABLE oracle.bill AS
+-- Of an account whose amounts pass int64, those events count up to which they do not. Reversals take nothing up.
+CREATE OR REPLACE TABLE oracle.within_limit AS
+SELECT *
+FROM oracle.existing_event
+QUALIFY event_type = 'reversal' OR coalesce(sum(abs(amount_minor)) FILTER (event_type <> 'reversal') OVER (
+    PARTITION BY account_id, as_of ORDER BY event_date, event_id
+), 0) < 9223372036854775808;
+
+-- Debits: bills and refunds. Credits that name a number go to the bill that is first in (due_date, event_id) among those
+-- of that number.
+CREATE OR REPLACE TABLE oracle.debit AS
 WITH issued AS (
     SELECT
         account_id,
@@ -32,13 +41,17 @@ WITH issued AS (
         CASE WHEN event_type = 'charge' THEN coalesce(nullif(bill_id, ''), event_id) ELSE event_id END AS bill_number,
         event_date AS issued_on,
         CASE WHEN event_type = 'charge' THEN due_date ELSE event_date END AS due_date,
-        amount_minor
-    FROM oracle.existing_event
-    WHERE event_type = 'charge' OR (event_type = 'adjustment' AND amount_minor > 0)
+        amount_minor,
+        event_type <> 'refund' AS is_bill,
+        CASE WHEN getvariable('allocation') = 'priority' THEN coalesce(priority, 0) ELSE 0 END AS served
+    FROM oracle.within_limit
+    WHERE event_type IN ('charge', 'refund') OR (event_type = 'adjustment' AND amount_minor > 0)
 )
 SELECT
     *,
-    row_number() OVER (PARTITION BY account_id, as_of, bill_number ORDER BY due_date, event_id) = 1 AS takes_directed
+    is_bill AND row_number() OVER (
+        PARTITION BY account_id, as_of, is_bill, bill_number ORDER BY due_date, event_id
+    ) = 1 AS takes_directed
 FROM issued;
 
 -- Credits that no existing reversal names.
@@ -48,10 +61,10 @@ SELECT
     as_of,
     event_id,
     event_date,
-    nullif(bill_id, '') AS bill_number,
+    CASE WHEN event_type <> 'prepayment' THEN nullif(bill_id, '') END AS bill_number,
     abs(amount_minor) AS amount_minor
-FROM oracle.existing_event c
-WHERE (event_type IN ('payment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0))
+FROM oracle.within_limit c
+WHERE (event_type IN ('payment', 'prepayment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0))
     AND NOT EXISTS (
         FROM oracle.existing_event r
         WHERE r.account_id = c.account_id
@@ -73,7 +86,7 @@ WITH queued AS (
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), 0) AS before_minor
     FROM oracle.credit c
-    JOIN oracle.bill b
+    JOIN oracle.debit b
         ON b.account_id = c.account_id
         AND b.as_of = c.as_of
         AND b.bill_number = c.bill_number
@@ -104,8 +117,9 @@ SELECT
     sum(amount_minor) OVER (PARTITION BY account_id, as_of ORDER BY event_date, event_id) AS upto_minor
 FROM pool;
 
--- What each bill still needs after directed credits is filled from the pool, in order of (due_date, number, event_id).
-CREATE OR REPLACE TABLE oracle.bill_state AS
+-- What each debit still needs after directed credits is filled from the pool, in order of (due_date, number, event_id), or
+-- by priority first.
+CREATE OR REPLACE TABLE oracle.debit_state AS
 WITH by_bill AS (
     SELECT
         account_id,
@@ -123,9 +137,9 @@ needy AS (
         b.amount_minor - coalesce(d.applied_minor, 0) AS need_minor,
         sum(need_minor) OVER (
             PARTITION BY b.account_id, b.as_of
-            ORDER BY b.due_date, b.bill_number, b.event_id
+            ORDER BY b.served, b.due_date, b.bill_number, b.event_id
         ) AS need_upto_minor
-    FROM oracle.bill b
+    FROM oracle.debit b
     LEFT JOIN by_bill d USING (account_id, as_of, event_id)
 ),
 pool AS (
@@ -141,6 +155,8 @@ filled AS (
 SELECT
     f.account_id,
     f.as_of,
+    f.event_id,
+    f.is_bill,
     f.issued_on,
     f.due_date,
     f.amount_minor,
@@ -159,7 +175,7 @@ ASOF LEFT JOIN oracle.pooled p
 CREATE OR REPLACE TABLE oracle.balance AS
 WITH billed AS (
     SELECT account_id, as_of, sum(amount_minor) AS billed_minor, sum(open_minor) AS open_minor
-    FROM oracle.bill_state
+    FROM oracle.debit_state
     GROUP BY ALL
 ),
 credited AS (

@@ -16,6 +16,7 @@ from schemas.marts import FEATURES
 from tests.kernels.test_ledger import (
     ACCOUNTS,
     LONG,
+    POLICIES,
     SHORT,
     START,
     STORY,
@@ -29,6 +30,7 @@ from tests.kernels.test_ledger import (
 )
 from tests.oracles.ledger import WEIGHTS, Event
 from transforms.kernels import credit as kernel
+from transforms.kernels.allocation import ALLOCATIONS
 from transforms.kernels.by_day import ByDay
 from transforms.kernels.credit import Credit, credit_features
 from transforms.kernels.ledger import Ledger
@@ -79,20 +81,20 @@ def test_a_dense_ledger_is_carried_on_through_its_edges(rows, data):
 
 
 @settings(max_examples=30, deadline=None)
-@given(worlds(LONG, max_size=12), st.data())
-def test_carried_over_between_processes_with_late_events(rows, data):
+@given(worlds(LONG, max_size=12), POLICIES, st.data())
+def test_carried_over_between_processes_with_late_events(rows, allocation, data):
     """Each process knows some more events, of any date, and walks some days from where the last one left off."""
     known, day, left = 0, -1, None
     for _ in range(6):
         known = data.draw(st.integers(known, len(rows)))
         events = table(rows[:known])
-        credit = Credit(Ledger(events, ACCOUNTS, left and left[0]), carried=left and left[1])
+        credit = Credit(Ledger(events, ACCOUNTS, left and left[0], allocation), carried=left and left[1])
         if left:
-            assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day))))
+            assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day)), allocation))
         for _ in range(data.draw(st.sampled_from([1, 2, 40]))):
             day += 1
             credit.advance(number(on(day)))
-        assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day))))
+        assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day)), allocation))
         left = dumped(credit, data.draw(st.booleans()))
 
 
@@ -106,12 +108,13 @@ def orderly(draw, days=14):
             if kind == "charge":
                 number = draw(st.sampled_from([None, f"b{day}", f"b{day}", f"b{day}", "b1"]))
                 due = day + draw(st.sampled_from([3, 3, 3, 0, 40]))
-                rows.append(
-                    (slot, Event(f"c{name}", "charge", on(day), draw(numbers), due_date=on(due), bill_id=number))
-                )
+                rank = draw(st.sampled_from([None, None, 0, 1, -1]))
+                charge = Event(f"c{name}", "charge", on(day), draw(numbers), on(due), number, priority=rank)
+                rows.append((slot, charge))
             if kind in ("payment", "pooled", "charge") and draw(st.integers(0, 2)):
                 bill = f"b{max(0, day - draw(st.integers(0, 4)))}" if kind == "payment" else None
-                rows.append((slot, Event(f"p{name}", "payment", on(day), draw(numbers), bill_id=bill)))
+                type_ = draw(st.sampled_from(["payment", "payment", "payment", "prepayment"]))
+                rows.append((slot, Event(f"p{name}", type_, on(day), draw(numbers), bill_id=bill)))
                 if draw(st.integers(0, 3)) == 0:
                     rows.append((slot, Event(f"q{name}", "write_off", on(day), draw(numbers))))
             if kind == "other" and draw(st.integers(0, 2)) == 0:
@@ -121,31 +124,34 @@ def orderly(draw, days=14):
                     Event(near, "payment", on(day), 2, revision=1),
                     Event(f"a{name}", "adjustment", on(day), 2),
                     Event(f"x{name}", "payment", on(day), 2, bill_id=f"b{day + 1}"),
+                    Event(f"f{name}", "refund", on(day), 2),
+                    Event(f"y{name}", "prepayment", on(day), (1 << 63) - 40),
                 ]))))  # fmt: skip
     return rows
 
 
 @settings(max_examples=80, deadline=None)
-@given(orderly())
-def test_plain_days_are_allocated_further_as_from_scratch(rows):
+@given(orderly(), POLICIES)
+def test_plain_days_are_allocated_further_as_from_scratch(rows, allocation):
     events = table(rows)
-    credit = Credit(Ledger(events, ACCOUNTS))
+    credit = Credit(Ledger(events, ACCOUNTS, allocation=allocation))
     for day in range(-1, 16):
         credit.advance(number(on(day)))
-        again = Ledger.at(events, ACCOUNTS, number(on(day)))
+        again = Ledger.at(events, ACCOUNTS, number(on(day)), allocation)
         assert state(credit.ledger) == state(again), day
-        for name in ("last_due", "last_paid_row", "odd"):
+        for name in ("last_due", "last_paid_row", "odd", "touched"):
             assert getattr(credit.ledger, name).tolist() == getattr(again, name).tolist(), (name, day)
         assert shown(credit) == columns(again), day
 
 
-def test_most_orderly_days_are_plain():
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+def test_most_orderly_days_are_plain(allocation):
     seen = {"anew": 0, "further": 0}
 
     @settings(max_examples=40, derandomize=True, deadline=None)
     @given(orderly())
     def count(rows):
-        ledger = Ledger(table(rows), ACCOUNTS)
+        ledger = Ledger(table(rows), ACCOUNTS, allocation=allocation)
         for day in range(-1, 14):
             ledger.advance(number(on(day)))
             seen["anew"] += len(ledger.step.slots)

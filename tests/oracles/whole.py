@@ -53,7 +53,7 @@ class World:
         for e in ledger_events:
             if e["account_id"] in self.events:
                 names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id")
-                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"]))
+                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"], e["priority"]))
         self.found = {a: [] for a in self.known}
         for e in conduct_events:
             if e["account_id"] in self.found:

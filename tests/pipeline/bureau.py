@@ -27,7 +27,8 @@ HEADERS = {
     "meter_readings": "meter_id,service_date,energy_kwh,quality,revision,peak_kwh,valley_kwh,reverse_kwh,demand_kw",
     "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw,"
     "multiplier",
-    "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
+    "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision,"
+    "priority,channel,period_from",
     "conduct_events": "account_id,event_id,event_type,event_date,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
@@ -71,6 +72,11 @@ PERIODS = """
       valley_wh: {column: valley_kwh, unit: kWh}
       reverse_wh: {column: reverse_kwh, unit: kWh}
       max_demand_w: {column: demand_kw, unit: kW}
+"""
+LEDGER = """
+      priority: priority
+      channel: channel
+      period_from: {column: period_from, format: "%Y-%m-%d"}
 """
 METERS = """
       role: role
@@ -151,6 +157,7 @@ class Bureau:
                 f"      energy_wh: {{column: energy_kwh, unit: kWh}}{PERIODS}",
             ),
             ("  ledger_events:", f"{REGISTERS}{TARIFFS}  ledger_events:"),
+            ("      ref_event_id: ref_event_id\n", f"      ref_event_id: ref_event_id{LEDGER}"),
             (
                 '      removed_on: {column: removed_on, format: "%Y-%m-%d"}\n',
                 f'      removed_on: {{column: removed_on, format: "%Y-%m-%d"}}{METERS}',

@@ -99,9 +99,11 @@ def price(tariff: str, valid_from: date, period: str, yuan_per_kwh: str, revisio
 
 def ledger(
     account_id: str, event_id: str, kind: str, day: date, fen: int, due: date | None = None, bill: str = "", ref: str = "",
-    revision: int = 1,
+    revision: int = 1, priority: int | str = "",
 ) -> Event:  # fmt: skip
-    return "ledger_events", (account_id, event_id, kind, f"{day}", f"{due or ''}", yuan(fen), bill, ref, str(revision))
+    about = ("counter", f"{day - timedelta(days=30)}") if kind == "charge" else ("", "")
+    named = (f"{due or ''}", yuan(fen), bill, ref, str(revision), str(priority), *about)
+    return "ledger_events", (account_id, event_id, kind, f"{day}", *named)
 
 
 def conduct(account_id: str, event_id: str, kind: str, day: date, revision: int = 1) -> Event:
@@ -152,7 +154,10 @@ class _Maker:
             day = self.somewhen()
             self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1", "", "", "", "")))
             self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1", "", "", "", "")))
-            self.add(day, ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1")))
+            self.add(
+                day,
+                ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1", "", "", "")),
+            )
         self.events.sort(key=lambda dated: dated[0])
         return [event for _, event in self.events]
 
@@ -374,16 +379,19 @@ class _Maker:
         for day in rng.sample(self.dates, k=min(len(self.dates), rng.randrange(1, 5))):
             bill = rng.choice(("", f"B{day:%m%d}", "B-same"))
             fen = rng.randrange(1, 10 ** rng.choice((3, 6, 10)))
-            charge = put("charge", day, fen, due=day + timedelta(days=rng.choice((0, 2, 5))), bill=bill)
+            due, first = day + timedelta(days=rng.choice((0, 2, 5))), rng.choice(("", "", -1, 5))
+            charge = put("charge", day, fen, due=due, bill=bill, priority=first)
             for _ in range(rng.choice((0, 1, 1, 2))):
                 paid_on = max(self.dates[0], min(self.dates[-1], day + timedelta(days=rng.randrange(-3, 20))))
                 amount = rng.choice((fen, max(1, fen // 2), fen + 100))
                 to = rng.choice(("", bill or charge, "B-none"))
-                payment = put(rng.choice(("payment", "payment", "write_off")), paid_on, amount, bill=to)
+                payment = put(rng.choice(("payment", "payment", "write_off", "prepayment")), paid_on, amount, bill=to)
                 if rng.random() < 0.25:
                     put("reversal", min(self.dates[-1], paid_on + timedelta(days=rng.randrange(0, 6))), 1, ref=payment)
         if rng.random() < 0.4:
             put("adjustment", self.somewhen(), rng.choice((-500, 777, 100_000)))
+        if rng.random() < 0.4:
+            put("refund", self.somewhen(), rng.choice((1, 100, 100_000)))
         if rng.random() < 0.2:
             put("reversal", self.somewhen(), 1, ref="E-none")
 

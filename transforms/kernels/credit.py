@@ -1,8 +1,8 @@
 """Rolling credit features of one account shard, carried on from day to day.
 
-What an account's figures are made of are sums over its bills and payments, and a few days. A day changes them where events are
-allocated (those accounts are summed up anew) and where a bill or a payment crosses an edge: it falls due, grows older than 30
-days, leaves a window, weighs less. Rows that cross an edge are found by their day; all others are not looked at.
+What an account's figures are made of are sums over its bills, refunds and payments, and a few days. A day changes them where
+events are allocated (those accounts are summed up anew) and where a bill, a refund or a payment crosses an edge: it falls due,
+grows older than 30 days, leaves a window, weighs less. Rows that cross an edge are found by their day; no others are looked at.
 
     day   D-366  D-360 .. D-91  D-90  D-61  D-60  D-31  D-30   D-1
            |leaves |weighs  |leaves |weighs |ages |weighs |ages |weighs |falls due, enters        by due date
@@ -22,8 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.credit import MONTHS_IN_ARREARS, RATIO_LIMIT
+from transforms.kernels.allocation import BOUNCE, NEVER, NO_BILL, NO_PAYMENT, SAME_DAY, UNSETTLED
 from transforms.kernels.exact import ratio
-from transforms.kernels.ledger import BOUNCE, NEVER, NO_BILL, NO_PAYMENT, SAME_DAY, UNSETTLED, Ledger
+from transforms.kernels.ledger import Ledger
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -65,11 +66,17 @@ class _Rows:
     open_minor: Int64
     settled_on: Int32
     next_paid_on: Int32
+    refund: Bool
+
+    @property
+    def is_debit(self) -> Bool:
+        debits: Bool = self.settled_on != NO_BILL
+        return debits
 
     @property
     def is_bill(self) -> Bool:
-        is_bill: Bool = self.settled_on != NO_BILL
-        return is_bill
+        bills: Bool = self.is_debit & ~self.refund
+        return bills
 
     @classmethod
     def of(cls, ledger: Ledger, rows: npt.NDArray[Any] | slice) -> _Rows:
@@ -136,11 +143,14 @@ class Credit:
     def _add(self, rows: _Rows, day: int) -> None:
         """Take all that accounts have into their sums, which are empty."""
         self._put(rows, day, 1)
-        late = np.flatnonzero(rows.is_bill & ((rows.settled_on == UNSETTLED) | (rows.settled_on > rows.due_on)))
+        late = np.flatnonzero(rows.is_debit & ((rows.settled_on == UNSETTLED) | (rows.settled_on > rows.due_on)))
         self._sums["months_before"] += _months_before(rows.at(late), day, self.ledger.n_slots)
 
     def _put(self, rows: _Rows, day: int, sign: int) -> None:
         """Add what rows come to as of a day, or take it away. `months_before` is not looked at."""
+        still = np.flatnonzero(rows.open_minor)
+        if len(still):
+            self._put_open(rows.at(still), day, sign)
         bills = np.flatnonzero(rows.is_bill)
         if len(bills):
             self._put_bills(rows.at(bills), day, sign)
@@ -148,19 +158,19 @@ class Credit:
         if len(paid):
             self._put_payments(rows.at(paid), day, sign)
 
+    def _put_open(self, debits: _Rows, day: int, sign: int) -> None:
+        slot, bucket = debits.slot.astype(np.intp), np.searchsorted(_AGES, day - debits.due_on)
+        for number, name in enumerate(_AGED):
+            mine = np.flatnonzero(bucket == number)
+            self._sum(name, slot[mine], sign * debits.open_minor[mine])
+        if sign > 0:
+            overdue = np.flatnonzero(bucket)
+            np.minimum.at(self._sums["oldest_due"], slot[overdue], debits.due_on[overdue])
+
     def _put_bills(self, bills: _Rows, day: int, sign: int) -> None:
-        sums, slot = self._sums, bills.slot.astype(np.intp)
+        slot = bills.slot.astype(np.intp)
         recent = np.flatnonzero(bills.issued_on > day - YEAR)
         self._sum("billed_365d_minor", slot[recent], sign * bills.amount_minor[recent])
-        still = np.flatnonzero(bills.open_minor)
-        bucket = np.searchsorted(_AGES, day - bills.due_on[still])
-        for number, name in enumerate(_AGED):
-            mine = still[bucket == number]
-            self._sum(name, slot[mine], sign * bills.open_minor[mine])
-        if sign > 0:
-            overdue = still[bucket > 0]
-            np.minimum.at(sums["oldest_due"], slot[overdue], bills.due_on[overdue])
-
         due = np.flatnonzero((bills.due_on < day) & (bills.due_on >= day - YEAR))
         bills, slot = bills.at(due), slot[due]
         unsettled = bills.settled_on == UNSETTLED
@@ -290,9 +300,9 @@ def _month(day: int) -> Any:
 
 
 def _months_before(late: _Rows, day: int, n: int) -> Int32:
-    """How many calendar months on end before that of `day` ended with a bill past due, at most `MONTHS_IN_ARREARS` - 1. (n,).
+    """How many calendar months on end before that of `day` ended with a debit past due, at most `MONTHS_IN_ARREARS` - 1. (n,).
 
-    late: bills that are not settled by their due date.
+    late: debits that are not settled by their due date.
     """
     count = np.zeros(n, np.int32)
     on = np.ones(n, np.bool_)

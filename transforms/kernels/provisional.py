@@ -21,7 +21,8 @@ from schemas.policy import Policy
 from schemas.scorecard import SCORE
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import credit_features
-from transforms.kernels.ledger import COLUMNS, Ledger
+from transforms.kernels.ledger import Ledger
+from transforms.kernels.ledger_events import COLUMNS
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import grades_of, rule_candidates
 from transforms.kernels.windows import date_of
@@ -133,7 +134,7 @@ def reclassify(base: Base, policy: Policy, events: pa.Table, slots: npt.NDArray[
         place[mine] = np.arange(len(mine), dtype=np.int32)
         rows = np.flatnonzero(place[owner] >= 0)
         some = events.take(pa.array(rows)).set_column(0, "slot", pa.array(place[owner[rows]]))
-        ledger = Ledger.at(some, len(mine), day)
+        ledger = Ledger.at(some, len(mine), day, policy.ledger.allocation)
         tier, grade, rule, version = _decide(base, policy, ledger, np.asarray(slots)[mine], day)
         out.tier[mine], out.grade[mine], out.rule[mine], out.version[mine] = tier, grade, rule, version
     return out

@@ -161,6 +161,13 @@ class Population:
         row = self._row_on(day, n)
         return np.where(row >= 0, self.capacity[row], -1)
 
+    def closed_on(self, day: int, n: int) -> Int32:
+        """The last day of each account by its row for `day`, NEVER while it is open or not known. (n,)."""
+        if len(self.slot) == 0:
+            return np.full(n, NEVER, np.int32)
+        row = self._row_on(day, n)
+        return np.where(row >= 0, self.closed[row], NEVER).astype(np.int32)
+
     def tariff_on(self, day: int, n: int) -> Int32:
         """The tariff of each account on `day`, -1 where none, or where it is not in the population. (n,)."""
         if len(self.slot) == 0:
