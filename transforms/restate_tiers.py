@@ -96,12 +96,12 @@ class Published:
             "valid_from": numpy(rows["valid_from"], np.int32), "since": numpy(rows["tier_since"], np.int32),
             "rule": named("rule", self.names), "version": named("policy_version", self.names),
         }  # fmt: skip
+        self._abuse = np.flatnonzero(self._columns["tier"] == ABUSE)
 
     def abusing(self, day: int) -> Int:
         """Those in the tier `abuse` on a day. (k,) slots."""
-        begins = self._columns["valid_from"]
-        mine = (self._columns["tier"] == ABUSE) & (begins <= day) & (day <= self._ends)
-        return np.unique(self._slot[mine])
+        rows = self._abuse
+        return np.unique(self._slot[rows[(self._columns["valid_from"][rows] <= day) & (day <= self._ends[rows])]])
 
     def on(self, day: int, slots: Int) -> TierState:
         """The tiers of some accounts on a day; the candidate is not told. slots: (k,)."""
