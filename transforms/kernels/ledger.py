@@ -375,7 +375,8 @@ class Ledger:
     Raises StateError when `carried` does not fit the events.
 
     Public, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on, next_paid_on (n,) arrays, the last
-    three as in `Allocation`; unallocated_minor (n_slots,); by_issue, by_due: the rows by either day; step: what was allocated last.
+    three as in `Allocation`; unallocated_minor, last_due, last_paid_row, odd (n_slots,), also as there; by_issue, by_due: the rows
+    by either day; step: what was allocated last.
     """
 
     def __init__(self, events: pa.Table, n_slots: int, carried: Carried | None = None) -> None:
@@ -421,9 +422,10 @@ class Ledger:
         return ledger
 
     def advance(self, day: int, touched: npt.ArrayLike = ()) -> int:
-        """Go on to `day`; returns how many accounts were allocated anew.
+        """Go on to `day`; returns how many accounts were allocated.
 
-        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`.
+        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`, which are
+        allocated anew; of the others, those with a plain day go on from what is open.
         Raises ValueError when `day` is before the present one, and what `allocate` raises.
         """
         if day < self.day:
