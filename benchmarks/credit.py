@@ -3,8 +3,8 @@
     python benchmarks/credit.py --accounts 100000 --months 24
 
 One shard in a temporary folder: every account is charged once a month and pays, two of a hundred payments bounce. Two days are
-measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what the day before left, goes
-on by the day, gives the columns, and writes what the next day needs. Their columns must be equal.
+measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what the day before left,
+goes on by the day, gives the columns, and writes what the next day needs. Times are processor seconds. The columns must be equal.
 """
 
 from __future__ import annotations

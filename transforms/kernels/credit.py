@@ -113,7 +113,7 @@ class Credit:
             self._add(_Rows.of(ledger, slice(None)), ledger.day)
 
     def advance(self, day: int) -> int:
-        """Go on to `day`, and the ledger with it; returns how many accounts were allocated anew, as `Ledger.advance` does."""
+        """Go on to `day`, and the ledger with it; returns how many accounts were allocated, as `Ledger.advance` does."""
         ledger, before = self.ledger, self.ledger.day
         moved = ledger.advance(day)
         if day == before:
@@ -214,10 +214,12 @@ class Credit:
         if _month(day) != _month(day - 1):
             before = np.minimum(sums["months_before"] + 1, MONTHS_IN_ARREARS - 1)
             sums["months_before"][:] = np.where(sums["oldest_due"] != NEVER, before, 0)
-        dated = ledger.by_issue.on((day - YEAR, day - QUARTER))
-        step = ledger.step
+        dated, step = ledger.by_issue.on((day - YEAR, day - QUARTER)), ledger.step
+        dated = dated[~np.isin(day - ledger.due_on[dated], _EDGES)]  # the others are found by their due date
         some = np.r_[ledger.by_due.on(day - age for age in _EDGES), dated]
-        some = np.r_[np.unique(some[~np.isin(some, step.changed)]), step.changed]
+        changed = np.zeros(len(ledger.slot), np.bool_)
+        changed[step.changed] = True
+        some = np.r_[some[~changed[some]], step.changed]
         rows = _Rows.of(ledger, some)
         gone = np.flatnonzero((rows.issued_on == day - YEAR) & (rows.next_paid_on > BOUNCE))
         left = len(some) - len(step.changed)

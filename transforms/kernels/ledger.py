@@ -100,8 +100,9 @@ class Ledger:
 
     Public, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on, next_paid_on (n,) arrays, the last
     three as in `Allocation`; refund (n,) bool, which rows are refunds, also where they do not count; is_bill, is_refund (n,) bool;
-    unallocated_minor (n_slots,); touched (n_slots,) bool, the accounts that were allocated since `carried`; by_issue, by_due: the
-    rows by either day; step: what was allocated last; events: the columns of COLUMNS but for slot, (n,).
+    unallocated_minor, last_due, last_paid_row, odd (n_slots,), as in `Allocation`; touched (n_slots,) bool, the accounts that were
+    allocated since `carried`; by_issue, by_due: the rows by either day; step: what was allocated last; events: the columns of
+    COLUMNS but for slot, (n,).
     """
 
     def __init__(
@@ -165,9 +166,10 @@ class Ledger:
         return refunds
 
     def advance(self, day: int, touched: npt.ArrayLike = ()) -> int:
-        """Go on to `day`; returns how many accounts were allocated, anew or further.
+        """Go on to `day`; returns how many accounts were allocated.
 
-        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`.
+        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`, which are
+        allocated anew; of the others, those with a plain day go on from what is open.
         Raises ValueError when `day` is before the present one, and what `allocate` raises.
         """
         if day < self.day:
@@ -179,7 +181,9 @@ class Ledger:
         mine[some] = True
         next_day, self.day, self.step = day == self.day + 1, day, self._no_step()
         if next_day and self._within_int64():
-            self._go_on(new[~np.isin(self.slot[new], some)])
+            asked = np.zeros(self.n_slots, np.bool_)
+            asked[some] = True
+            self._go_on(new[~asked[self.slot[new]]])
             mine[self.step.further] = False
         return len(self.step.further) + self._allocate(np.flatnonzero(mine))
 
@@ -260,10 +264,12 @@ class Ledger:
         (code,) = same_text(pa.concat_arrays(found))
         owner = np.concatenate(where)
         key = owner * (int(code.max(initial=0)) + 1) + code
-        known = np.isin(key[: len(names)], key[len(names) :])
+        known = (
+            np.isin(key[: len(names)], key[len(names) :]) if len(key) > len(names) else np.zeros(len(names), np.bool_)
+        )
         order = np.argsort(key[: len(names)], kind="stable")
         twice = order[1:][key[order[1:]] == key[order[:-1]]]
-        slots: Int64 = np.r_[owner[: len(names)][known], owner[twice]]
+        slots: Int64 = np.concatenate([owner[: len(names)][known], owner[twice]])
         return slots
 
     @staticmethod
