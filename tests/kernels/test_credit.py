@@ -30,7 +30,7 @@ from tests.kernels.test_ledger import (
 )
 from tests.oracles.ledger import WEIGHTS, Event
 from transforms.kernels import credit as kernel
-from transforms.kernels.allocation import ALLOCATIONS
+from transforms.kernels.allocation import ALLOCATIONS, FIFO, PRIORITY
 from transforms.kernels.by_day import ByDay
 from transforms.kernels.credit import Credit, credit_features
 from transforms.kernels.ledger import Ledger
@@ -142,6 +142,77 @@ def test_plain_days_are_allocated_further_as_from_scratch(rows, allocation):
         for name in ("last_due", "last_paid_row", "odd", "touched"):
             assert getattr(credit.ledger, name).tolist() == getattr(again, name).tolist(), (name, day)
         assert shown(credit) == columns(again), day
+
+
+def bill(name: str, day: int, amount: int, due: int) -> Event:
+    return Event(f"c{name}", "charge", on(day), amount, due_date=on(due), bill_id=f"b{name}")
+
+
+def paid(name: str, day: int, amount: int, to: str | None = None) -> Event:
+    return Event(name, "payment", on(day), amount, bill_id=to)
+
+
+ONE_BILL = [bill("1", 0, 10, 20)]
+PARTLY = [bill("1", 0, 10, 20), bill("2", 1, 2, 30), paid("p", 2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("events", "plain"),
+    [
+        pytest.param([*ONE_BILL, bill("2", 3, 5, 21)], True, id="a bill due later"),
+        pytest.param([*PARTLY, bill("3", 3, 5, 31), paid("q", 3, 6, "b1")], True, id="a bill, and what another needs"),
+        pytest.param([*PARTLY, paid("q", 3, 9)], True, id="more than is open"),
+        pytest.param([*PARTLY, Event("w", "write_off", on(3), 7)], True, id="a write-off"),
+        pytest.param([*PARTLY, bill("3", 3, 5, 31), paid("q", 3, 5, "b3")], True, id="a bill paid at once"),
+        pytest.param([*PARTLY, bill("3", 3, 5, 20)], False, id="due before a bill that was paid"),
+        pytest.param([*PARTLY, bill("3", 3, 5, 30)], False, id="due with another"),
+        pytest.param([*PARTLY, paid("q", 3, 8, "b1")], False, id="more than the bill needs: p moves on to b2, in time"),
+        pytest.param([*PARTLY, paid("q", 3, 1, "b9")], False, id="an unknown bill is named"),
+        pytest.param([*ONE_BILL, paid("p", 1, 5, "b2"), bill("2", 3, 5, 30)], False, id="a bill that was named before"),
+        pytest.param([*ONE_BILL, paid("p", 1, 12), bill("2", 3, 5, 30)], False, id="something is left"),
+        pytest.param([*PARTLY, paid("p", 3, 5)], False, id="another version"),
+        pytest.param(
+            [*PARTLY, Event("c9", "charge", on(3), 5, due_date=on(40), bill_id="b2")], False, id="a number again"
+        ),
+        pytest.param([*PARTLY, bill("3", 3, 5, 40), bill("3", 3, 4, 40)], False, id="twice on one day"),
+        pytest.param(
+            [*ONE_BILL, Event("r", "reversal", on(1), 5, ref_event_id="q"), paid("q", 3, 5)],
+            False,
+            id="reversed before",
+        ),
+        pytest.param([*PARTLY, Event("r", "reversal", on(3), 4, ref_event_id="p")], False, id="a reversal"),
+        pytest.param([*PARTLY, Event("a", "adjustment", on(3), 4)], False, id="an adjustment"),
+        pytest.param(
+            [*PARTLY, Event("q", "prepayment", on(3), 4, bill_id="b9")], True, id="a prepayment, which names none"
+        ),
+        pytest.param([*PARTLY, Event("f", "refund", on(1), 3), paid("q", 3, 4)], True, id="a refund is open"),
+        pytest.param([*PARTLY, Event("f", "refund", on(3), 3)], False, id="a refund"),
+        pytest.param([*PARTLY, paid("x", 5, 1 << 62), paid("y", 5, 1 << 62), paid("q", 3, 4)], False, id="near 2^63"),
+    ],
+)
+def test_what_a_plain_day_is(events, plain):
+    walk(events, plain, FIFO)
+
+
+@pytest.mark.parametrize(
+    ("events", "plain"),
+    [
+        pytest.param([*PARTLY, paid("q", 3, 6, "b1"), Event("r", "prepayment", on(3), 1)], True, id="payments"),
+        pytest.param([*PARTLY, bill("3", 3, 5, 31)], False, id="a bill, which may be served before others"),
+    ],
+)
+def test_what_a_plain_day_is_where_bills_are_served_by_priority(events, plain):
+    walk(events, plain, PRIORITY)
+
+
+def walk(events, plain, allocation):
+    rows = [(0, event) for event in events]
+    ledger = Ledger(table(rows), 1, allocation=allocation)
+    for day in range(-1, 6):
+        ledger.advance(number(on(day)))
+        assert state(ledger) == state(Ledger.at(table(rows), 1, number(on(day)), allocation)), day
+        if day == 3:
+            assert (len(ledger.step.further), len(ledger.step.slots)) == (int(plain), int(not plain))
 
 
 @pytest.mark.parametrize("allocation", ALLOCATIONS)

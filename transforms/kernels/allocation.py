@@ -124,9 +124,7 @@ def allocate(events: pa.Table, n_slots: int, allocation: str = FIFO) -> Allocati
     last_due = np.full(n_slots, NO_BILL, np.int32)
     np.maximum.at(last_due, debits.slot, debits.day.astype(np.int32))
     next_paid_on = _next_payments(counted)
-    last_paid_row = np.full(n_slots, -1, np.int64)
-    last = np.flatnonzero(next_paid_on == NEVER)
-    last_paid_row[counted.slot[last]] = last
+    last_paid_row = _last_payments(counted.slot, next_paid_on, n_slots)
     in_vain = funds.slot[(lengths(directed)[funds.row] > 0) & (target < 0)]
     odd = _some(
         np.r_[in_vain, _of_one_number(counted, number), _naming_nothing(counted), counted.slot[counted.beyond]], n_slots
@@ -236,6 +234,14 @@ def _next_payments(counted: Counted) -> Int32:
     out[rows] = SAME_DAY
     out[heads] = np.where(slot[heads] == np.r_[slot[heads[1:]], -1], np.r_[day[heads[1:]], NEVER], NEVER)
     out[_bounces(counted, np.flatnonzero(counted.reversed & pays))] = BOUNCE
+    return out
+
+
+def _last_payments(slot: Int64, next_paid_on: Int32, n_slots: int) -> Int64:
+    """The row of each account's latest payment that stands, the first of its day, -1 where there is none. (n_slots,)."""
+    out = np.full(n_slots, -1, np.int64)
+    rows = np.flatnonzero(next_paid_on == NEVER)
+    out[slot[rows]] = rows
     return out
 
 

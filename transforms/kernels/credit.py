@@ -113,7 +113,7 @@ class Credit:
             self._add(_Rows.of(ledger, slice(None)), ledger.day)
 
     def advance(self, day: int) -> int:
-        """Go on to `day`, and the ledger with it; returns how many accounts were allocated anew, as `Ledger.advance` does."""
+        """Go on to `day`, and the ledger with it; returns how many accounts were allocated, as `Ledger.advance` does."""
         ledger, before = self.ledger, self.ledger.day
         moved = ledger.advance(day)
         if day == before:

@@ -100,8 +100,9 @@ class Ledger:
 
     Public, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on, next_paid_on (n,) arrays, the last
     three as in `Allocation`; refund (n,) bool, which rows are refunds, also where they do not count; is_bill, is_refund (n,) bool;
-    unallocated_minor (n_slots,); touched (n_slots,) bool, the accounts that were allocated since `carried`; by_issue, by_due: the
-    rows by either day; step: what was allocated last; events: the columns of COLUMNS but for slot, (n,).
+    unallocated_minor, last_due, last_paid_row, odd (n_slots,), as in `Allocation`; touched (n_slots,) bool, the accounts that were
+    allocated since `carried`; by_issue, by_due: the rows by either day; step: what was allocated last; events: the columns of
+    COLUMNS but for slot, (n,).
     """
 
     def __init__(
@@ -165,9 +166,10 @@ class Ledger:
         return refunds
 
     def advance(self, day: int, touched: npt.ArrayLike = ()) -> int:
-        """Go on to `day`; returns how many accounts were allocated, anew or further.
+        """Go on to `day`; returns how many accounts were allocated.
 
-        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`.
+        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`, which are
+        allocated anew; of the others, those with a plain day go on from what is open.
         Raises ValueError when `day` is before the present one, and what `allocate` raises.
         """
         if day < self.day:
