@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import calendar as months
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.calendar import Calendar
-from schemas.policy import Policy
+from schemas.policy import Policy, PolicyVersion
 from transforms.kernels.windows import date_of, day_of
 
 
@@ -92,7 +93,15 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
 def policy_state(policy: Policy) -> list[list[Any]]:
     """The versions as they can be compared: effective from (day number), content. What holds on all days is in each."""
     always = policy.ledger.model_dump_json()
-    return [[day_of(v.effective_from), v.model_dump_json() + always] for v in policy.versions]
+    return [
+        [day_of(v.effective_from), f'{{"always":{always},"version":{v.model_dump_json()}}}'] for v in policy.versions
+    ]
+
+
+def versions_of(state: list[list[Any]]) -> list[PolicyVersion]:
+    """The versions of a policy from its state."""
+    found = (json.loads(content)["version"] for _, content in state)
+    return [PolicyVersion.model_validate_json(json.dumps(content)) for content in found]
 
 
 def made_under(policy: Policy) -> dict[str, Any]:

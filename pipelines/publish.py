@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from pipelines.audit import MEND, WAIT, Facts, audit
 from pipelines.config import Config
 from pipelines.marts import Patch, Publication, derive, migration_matrix
+from pipelines.plan import versions_of
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
 from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, TIER_RESTATEMENTS
-from schemas.policy import PolicyVersion
 from schemas.rule_sql import parts_sql
 from transforms.kernels.windows import date_of, day_of
 from transforms.parts import is_partition
@@ -182,7 +182,7 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text in header.get("policy") or ())
+        parts = parts_sql(versions_of(header.get("policy") or []))
         derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
 
 
