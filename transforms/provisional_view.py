@@ -51,12 +51,12 @@ def load_view(
     place: Place, policy: Policy, base: pa.RecordBatch, later: Iterable[pa.RecordBatch], told: Iterable[pa.RecordBatch],
     made: Made,
 ) -> View | None:  # fmt: skip
-    """Decode a base, and what came since; None where no service day has been made yet. made: what may be used again.
+    """Decode a base, and what came since; None where it has no account or no service day yet. made: what may be used again.
 
     later: events, in any order; told: changes, in the order in which they were told.
     """
     state = State(place.store(), entries_of([base]))
-    if "windows" not in state.entries or "tiers" not in state.entries:
+    if not {"account_slots", "windows", "tiers"} <= state.entries.keys():
         return None
     used: Made = {}
 

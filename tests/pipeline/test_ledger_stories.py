@@ -10,7 +10,7 @@ import pytest
 import pipelines.restate
 from tests.pipeline.bureau import POLICY, Bureau, assert_balanced
 from tests.pipeline.streams import Epochs
-from tests.pipeline.test_stories import LONG_AGO, day, opened, used
+from tests.pipeline.test_stories import LONG_AGO, day, opened, reference, used
 from tests.pipeline.worlds import account, ledger
 
 pytestmark = pytest.mark.slow
@@ -102,6 +102,16 @@ def test_an_account_that_becomes_known_is_told_of_then(tmp_path):
     bureau.land_all([ledger("new", "q", "payment", day(5), 50), *used(5, 5)])
     bureau.run()
     assert_told(bureau, None, [])
+
+
+def test_events_come_to_shards_that_have_no_account_yet(tmp_path):
+    bureau = Bureau(tmp_path / "bureau")
+    bureau.land_all([*reference(["big"]), *used(0, 3, ["big"])])
+    bureau.run()
+    epochs = Epochs(bureau)
+    events = [ledger(f"new-{n}", "f", "refund", day(2), 70) for n in range(20)]
+    epochs.take_all([events, [account(f"new-{n}", LONG_AGO) for n in range(20)]], each=True)
+    assert_told(bureau, None, [("f", "refund_beyond_credit", None)] * 20)
 
 
 def test_another_allocation_makes_every_day_again(tmp_path):
