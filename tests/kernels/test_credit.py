@@ -53,6 +53,14 @@ def telling_days(rows: list[tuple[int, Event]]) -> set[date]:
     return days | {day - timedelta(days=1) for day in days}
 
 
+def bill(name: str, day: int, amount: int, due: int) -> Event:
+    return Event(f"c{name}", "charge", on(day), amount, due_date=on(due), bill_id=f"b{name}")
+
+
+def paid(name: str, day: int, amount: int, to: str | None = None) -> Event:
+    return Event(name, "payment", on(day), amount, bill_id=to)
+
+
 def dumped(credit: Credit, rebase: bool) -> tuple:
     return credit.ledger.dump(rebase=rebase), credit.to_batch()
 
@@ -68,6 +76,25 @@ def test_every_day_carried_on_equals_from_scratch_equals_the_oracle(rows):
         assert shown(credit) == columns(credit.ledger), day
         if day in told:
             assert_as_oracle(credit.ledger, rows, day)
+
+
+def test_quiet_days_pass_every_edge():
+    """A fortnight of events, then thirteen months without any: every window closes, every month ends, one bill stays open."""
+    rows = [
+        *(
+            (0, event)
+            for event in (bill("1", 0, 10, 3), paid("p", 2, 10), bill("2", 4, 7, 6), paid("q", 5, 2), paid("r", 9, 5))
+        ),
+        *((0, event) for event in (bill("3", 10, 4, 13), paid("s", 11, 4), bill("4", 12, 6, 20), paid("t", 13, 1))),
+        *((1, event) for event in (bill("1", 0, 10, 3), bill("2", 2, 5, 4), paid("p", 5, 12), bill("3", 6, 9, 9))),
+        (1, Event("b", "reversal", on(8), 12, ref_event_id="p")),
+        (1, paid("q", 9, 24)),
+    ]
+    events = table(rows)
+    credit = Credit(Ledger(events, ACCOUNTS))
+    for day in range(-1, 420):
+        credit.advance(number(on(day)))
+        assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day)))), day
 
 
 @settings(max_examples=20, deadline=None)
@@ -142,14 +169,6 @@ def test_plain_days_are_allocated_further_as_from_scratch(rows, allocation):
         for name in ("last_due", "last_paid_row", "odd", "touched"):
             assert getattr(credit.ledger, name).tolist() == getattr(again, name).tolist(), (name, day)
         assert shown(credit) == columns(again), day
-
-
-def bill(name: str, day: int, amount: int, due: int) -> Event:
-    return Event(f"c{name}", "charge", on(day), amount, due_date=on(due), bill_id=f"b{name}")
-
-
-def paid(name: str, day: int, amount: int, to: str | None = None) -> Event:
-    return Event(name, "payment", on(day), amount, bill_id=to)
 
 
 ONE_BILL = [bill("1", 0, 10, 20)]
