@@ -181,7 +181,7 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text in header.get("policy") or ())
+        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ())
         derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
 
 
