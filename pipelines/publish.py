@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from pipelines.audit import MEND, WAIT, Facts, audit
 from pipelines.config import Config
 from pipelines.marts import Patch, Publication, derive, migration_matrix
-from pipelines.plan import versions_of
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
 from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, TIER_RESTATEMENTS
+from schemas.policy import PolicyVersion
 from schemas.rule_sql import parts_sql
 from transforms.kernels.windows import date_of, day_of
 from transforms.parts import is_partition
@@ -42,15 +42,14 @@ SMALL = (
 
 ACCEPTED = {
     "accepted_readings": "log:meter_readings", "accepted_registers": "log:register_readings",
-    "accepted_ledger_events": "log:ledger_events", "accepted_conduct_events": "log:conduct_events",
-    "accepted_accounts": "log:accounts", "accepted_meters": "log:meters", "accepted_tariffs": "log:tariffs",
+    "accepted_ledger_events": "log:ledger_events", "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
+    "accepted_tariffs": "log:tariffs",
 }  # fmt: skip
 """Views over the accepted-event log."""
 
 AUDITED = {
     "meter_readings": "log:meter_readings", "register_readings": "log:register_readings",
-    "ledger_events": "log:ledger_events", "conduct_events": "log:conduct_events",
-    "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
+    "ledger_events": "log:ledger_events", "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "cutoffs": "mart:cutoffs",
@@ -182,7 +181,7 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        parts = parts_sql(versions_of(header.get("policy") or []))
+        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ())
         derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
 
 
@@ -218,9 +217,8 @@ def reject_summary(files: list[str]) -> str:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
-    from transforms.account_events import EVENT_SOURCES
     from transforms.fold_meters import WAITING, pending_reasons
-    from transforms.fold_reference import METERS_SCHEMA
+    from transforms.fold_reference import EVENTS_SCHEMA, METERS_SCHEMA
     from transforms.meter_assignments import HELD_SCHEMA
 
     parts = []
@@ -239,7 +237,7 @@ def pending_table(store: Store, generation: Generation) -> pa.Table:
             name, reason = pending_reasons(source, table, known)
             add(source, table, name, "service_date", reason)
     for kind, source, schema, day in (
-        *((events.pending, events.source, events.landed, "event_date") for events in EVENT_SOURCES),
+        ("pending_ledger", "ledger_events", EVENTS_SCHEMA, "event_date"),
         ("waiting_meters", "meters", METERS_SCHEMA, "installed_on"),
     ):
         for entry in generation.of(kind):
