@@ -42,14 +42,15 @@ SMALL = (
 
 ACCEPTED = {
     "accepted_readings": "log:meter_readings", "accepted_registers": "log:register_readings",
-    "accepted_ledger_events": "log:ledger_events", "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
-    "accepted_tariffs": "log:tariffs",
+    "accepted_ledger_events": "log:ledger_events", "accepted_conduct_events": "log:conduct_events",
+    "accepted_accounts": "log:accounts", "accepted_meters": "log:meters", "accepted_tariffs": "log:tariffs",
 }  # fmt: skip
 """Views over the accepted-event log."""
 
 AUDITED = {
     "meter_readings": "log:meter_readings", "register_readings": "log:register_readings",
-    "ledger_events": "log:ledger_events", "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
+    "ledger_events": "log:ledger_events", "conduct_events": "log:conduct_events",
+    "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "cutoffs": "mart:cutoffs",
@@ -217,8 +218,9 @@ def reject_summary(files: list[str]) -> str:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
+    from transforms.account_events import EVENT_SOURCES
     from transforms.fold_meters import WAITING, pending_reasons
-    from transforms.fold_reference import EVENTS_SCHEMA, METERS_SCHEMA
+    from transforms.fold_reference import METERS_SCHEMA
     from transforms.meter_assignments import HELD_SCHEMA
 
     parts = []
@@ -237,7 +239,7 @@ def pending_table(store: Store, generation: Generation) -> pa.Table:
             name, reason = pending_reasons(source, table, known)
             add(source, table, name, "service_date", reason)
     for kind, source, schema, day in (
-        ("pending_ledger", "ledger_events", EVENTS_SCHEMA, "event_date"),
+        *((events.pending, events.source, events.landed, "event_date") for events in EVENT_SOURCES),
         ("waiting_meters", "meters", METERS_SCHEMA, "installed_on"),
     ):
         for entry in generation.of(kind):
