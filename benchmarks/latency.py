@@ -41,7 +41,14 @@ from schemas.marts import PROVISIONAL_TIERS  # noqa: E402
 from tests.clusters import BROKER, CLUSTER, call, command, eventually  # noqa: E402
 from tests.feeding import FOLDERS, message, streaming_config  # noqa: E402
 
-PARTITIONS = {"accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2, "tier-changes": 1}
+PARTITIONS = {
+    "accounts": 1,
+    "meters": 1,
+    "ledger-events": 2,
+    "conduct-events": 1,
+    "meter-readings": 2,
+    "tier-changes": 1,
+}
 BOUNCED_SECONDS = 10
 """So long after a payment was taken back the account pays again."""
 

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import duckdb
 from world import World, say
 
-from pipelines.oracle import condition_sql, literal
 from schemas import ddl
+from schemas.conditions import Condition
 from schemas.inbound import CATEGORIES
 from schemas.marts import MARTS
-from schemas.policy import Condition, Policy, PolicyVersion
+from schemas.policy import Policy, PolicyVersion
+from schemas.rule_sql import condition_sql, literal, score_sql
 
 Kind = Literal["full", "incremental"]
 LABELS: dict[Kind, str] = {"full": "(a) full recompute", "incremental": "(b) incremental update"}
@@ -67,7 +68,7 @@ def policy_texts(version: PolicyVersion) -> dict[str, str]:
     return {
         "metric": version.abc.metric, "rule": literal(version.abc.rule), "policy_version": literal(version.version),
         "scope": "'all'" if everyone else "'category=' || f.category", "scopes": f"[{', '.join(map(literal, scopes))}]",
-        "grade": first((grade.grade, grade.when) for grade in version.credit_grades),
+        "score": score_sql(version.credit_score), "grade": first((grade.grade, grade.when) for grade in version.credit_grades),
         "candidate_rule": first((rule.rule, rule.when) for rule in version.tiers),
         "tier": by_rule(lambda rule: literal(rule.tier)), "immediate": by_rule(lambda rule: str(rule.immediate).lower()),
         "min_stay_days": str(version.min_stay_days),
@@ -129,7 +130,7 @@ def make_store(world: World, policy: Policy, threads: int, memory: str) -> None:
 def _full_ledger(con: duckdb.DuckDBPyConnection, kind: str) -> None:
     con.execute(sql("4_ledger_full"))
     con.execute(sql("4_allocate"))
-    con.execute(sql("4_age", bills="some_state"))
+    con.execute(sql("4_age", bills="some_state", credits="credit"))
     con.execute(sql("4_ledger_row_full", kind=kind))
 
 
@@ -137,7 +138,7 @@ def _incremental_ledger(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(sql("4_ledger_incremental"))
     con.execute(sql("4_allocate"))
     con.execute(sql("4_ledger_row_incremental"))
-    con.execute(sql("4_age", bills="changed_bill"))
+    con.execute(sql("4_age", bills="changed_bill", credits="changed_credit"))
     con.execute(sql("4_ledger_row_merge"))
 
 
@@ -178,7 +179,7 @@ def tick(
     else:
         _incremental_ledger(con)
     stage("ledger")
-    con.execute(sql("5_features"))
+    con.execute(sql("5_features", **texts))
     stage("features")
     con.execute(sql("6_cutoffs", **texts))
     stage("cutoffs")

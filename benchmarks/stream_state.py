@@ -277,7 +277,7 @@ def _feed_day(made: World, number: int, address: str, prefix: str) -> int:
 def _create_topics(address: str, prefix: str) -> None:
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    counts = {"accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2}
+    counts = {"accounts": 1, "meters": 1, "ledger-events": 2, "conduct-events": 1, "meter-readings": 2}
     admin = AdminClient({"bootstrap.servers": address})
     made = admin.create_topics([NewTopic(prefix + n, c, 1) for n, c in counts.items()])
     for topic in made.values():

@@ -53,6 +53,11 @@ class Config:
     sources: dict[str, SourceMapping]
 
     @property
+    def currency(self) -> str | None:
+        """The currency of all amounts, where the mapping of the ledger names it."""
+        return self.sources["ledger_events"].currency if "ledger_events" in self.sources else None
+
+    @property
     def of_topics(self) -> list[str]:
         """Sources that have topics and no files: `wattier stream` alone takes them in."""
         return [name for name, mapping in self.sources.items() if mapping.topics and not mapping.files]

@@ -88,6 +88,7 @@ def make_generation(
     header = {
         "shards": config.settings.shards,
         **made_under(config.policy),
+        "currency": config.currency or standing.header.get("currency"),
         "held": held,
         "last_delivery": last_delivery,
         "through": end,

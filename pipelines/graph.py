@@ -68,7 +68,8 @@ def take_in(
     meters = p | "MeterStates" >> _create(meter_states)
 
     reference = group(
-        [accounts, landed.accounts, landed.meters, landed.ledger_events, landed.tariffs], "ByAccount"
+        [accounts, landed.accounts, landed.meters, landed.ledger_events, landed.conduct_events, landed.tariffs],
+        "ByAccount",
     ) | "FoldReference" >> FoldReference(place)
     read = [landed.meter_readings, landed.register_readings]
     changes = group([meters, reference.meters, *read], "ByMeter") | "FoldMeters" >> FoldMeters(place)
@@ -159,7 +160,9 @@ def stream(
     )
     resolved = run("Resolve", fold, brackets.to_resolve, located.to_resolve)
     run("WriteCutoffs", stage("write_cutoffs", n, WriteCutoffsOf, ticks=True), resolved.to_write)
-    tiering = Stage("tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", CUTOFFS_BEFORE), ticks=True)
+    tiering = Stage(
+        "tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", "abuse_ladder", CUTOFFS_BEFORE), ticks=True
+    )
     fold = TiersStage(tiering, place, snapshot, policy)
     after = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
     events = [rows | f"LedgerEvents{at}" >> beam.ParDo(LedgerEvents()) for at, rows in enumerate(inputs.rows)]

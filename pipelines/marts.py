@@ -15,8 +15,17 @@ import pyarrow as pa
 
 from schemas import ddl
 from schemas.fields import COUNT, DAY, TEXT, Column, Relation
-from schemas.inbound import ACCOUNTS, LEDGER_EVENTS, METER_READINGS, METERS, REGISTER_READINGS, STAMP, TARIFFS
-from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX
+from schemas.inbound import (
+    ACCOUNTS,
+    CONDUCT_EVENTS,
+    LEDGER_EVENTS,
+    METER_READINGS,
+    METERS,
+    REGISTER_READINGS,
+    STAMP,
+    TARIFFS,
+)
+from schemas.marts import CREDIT_SCORE_PARTS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX
 
 ACCEPTED: dict[str, Relation] = {
     name: Relation(name, f"Accepted rows, every revision. {source.meaning}", (*source.columns, *STAMP))
@@ -24,6 +33,7 @@ ACCEPTED: dict[str, Relation] = {
         ("accepted_readings", METER_READINGS),
         ("accepted_registers", REGISTER_READINGS),
         ("accepted_ledger_events", LEDGER_EVENTS),
+        ("accepted_conduct_events", CONDUCT_EVENTS),
         ("accepted_accounts", ACCOUNTS),
         ("accepted_meters", METERS),
         ("accepted_tariffs", TARIFFS),
@@ -69,6 +79,7 @@ def derive(
     extra_views: Mapping[str, Sequence[str]] | None = None,
     since: Mapping[str, date] | None = None,
     patches: Mapping[str, Patch] | None = None,
+    score_parts: str = "",
 ) -> None:
     """Writes marts.duckdb beside `path` under a temporary name and renames it over `path`.
 
@@ -76,7 +87,7 @@ def derive(
     closed intervals, those that go on are taken from `customer_tiers_current`. tables: mart -> its rows, stored
     inside; names and types as in the schema. extra_views: name in `ACCEPTED` -> Parquet files.
     since: mart -> first service day its view shows, where retention has passed part of a file. patches: mart -> what is put
-    right in its files.
+    right in its files. score_parts: the query of `credit_score_parts` on `features`.
     Every mart exists afterwards; one given neither way is an empty table. Readers of the old file keep it while they
     hold it open. Raises ValueError for a name that is no mart or is given twice, and DuckDB's own errors for files
     that are missing or lack a column.
@@ -89,8 +100,11 @@ def derive(
     base = path.parent.absolute()
     with duckdb.connect(str(temporary)) as con:
         con.begin()
-        for relation in sorted(MARTS.values(), key=lambda mart: mart is CUSTOMER_TIERS):  # reads another: comes last
-            if relation.name in files:
+        read_others = CUSTOMER_TIERS, CREDIT_SCORE_PARTS  # and come last
+        for relation in sorted(MARTS.values(), key=lambda mart: mart in read_others):
+            if relation is CREDIT_SCORE_PARTS and score_parts:
+                _create_view(con, relation, score_parts)
+            elif relation.name in files:
                 query = _mart_query(
                     relation, files, base, (since or {}).get(relation.name), (patches or {}).get(relation.name)
                 )

@@ -90,8 +90,9 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
 
 
 def policy_state(policy: Policy) -> list[list[Any]]:
-    """The versions as they can be compared: effective from (day number), content."""
-    return [[day_of(v.effective_from), v.model_dump_json()] for v in policy.versions]
+    """The versions as they can be compared: effective from (day number), content, and what holds on all days."""
+    always = policy.ledger.model_dump_json()
+    return [[day_of(v.effective_from), v.model_dump_json(), always] for v in policy.versions]
 
 
 def made_under(policy: Policy) -> dict[str, Any]:
@@ -105,11 +106,11 @@ def policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
         return None
     new = policy_state(policy)
 
-    def on(versions: list[list[Any]], day: int) -> str:
-        fit = [content for start, content in versions if start <= day]
-        return str(fit[-1] if fit else versions[0][1])
+    def on(versions: list[list[Any]], day: int) -> list[Any]:
+        fit = [content for start, *content in versions if start <= day]
+        return fit[-1] if fit else versions[0][1:]
 
-    edges: list[int] = sorted({start for start, _ in [*held, *new]})
+    edges: list[int] = sorted({start for start, *_ in [*held, *new]})
     if on(held, edges[0] - 1) != on(new, edges[0] - 1):
         return edges[0] - 1_000_000  # the first version also rules every day before it
     return next((day for day in edges if on(held, day) != on(new, day)), None)

@@ -22,7 +22,9 @@ from pipelines.marts import Patch, Publication, derive, migration_matrix
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from schemas.errors import AuditFailed
-from schemas.marts import MARTS, PENDING, TIER_RESTATEMENTS
+from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, TIER_RESTATEMENTS
+from schemas.policy import PolicyVersion
+from schemas.rule_sql import parts_sql
 from transforms.kernels.windows import date_of, day_of
 from transforms.parts import is_partition
 from transforms.storage import Entry, Store
@@ -40,14 +42,15 @@ SMALL = (
 
 ACCEPTED = {
     "accepted_readings": "log:meter_readings", "accepted_registers": "log:register_readings",
-    "accepted_ledger_events": "log:ledger_events", "accepted_accounts": "log:accounts", "accepted_meters": "log:meters",
-    "accepted_tariffs": "log:tariffs",
+    "accepted_ledger_events": "log:ledger_events", "accepted_conduct_events": "log:conduct_events",
+    "accepted_accounts": "log:accounts", "accepted_meters": "log:meters", "accepted_tariffs": "log:tariffs",
 }  # fmt: skip
 """Views over the accepted-event log."""
 
 AUDITED = {
     "meter_readings": "log:meter_readings", "register_readings": "log:register_readings",
-    "ledger_events": "log:ledger_events", "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
+    "ledger_events": "log:ledger_events", "conduct_events": "log:conduct_events",
+    "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "cutoffs": "mart:cutoffs",
@@ -169,7 +172,7 @@ class Publisher:
         def paths(kind: str) -> list[str]:
             return [e.path if path is None else self._full(e) for e in generation.of(kind)]
 
-        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL}
+        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL and name != CREDIT_SCORE_PARTS.name}
         extra = {view: paths(kind) for view, kind in ACCEPTED.items()}
         header = generation.header
         publication = Publication(
@@ -179,7 +182,8 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches)
+        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ())
+        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
 
 
 def generation_of(marts: Path) -> int | None:
@@ -214,8 +218,9 @@ def reject_summary(files: list[str]) -> str:
 
 def pending_table(store: Store, generation: Generation) -> pa.Table:
     """The `pending` mart, from the waiting rows of all shards."""
+    from transforms.account_events import EVENT_SOURCES
     from transforms.fold_meters import WAITING, pending_reasons
-    from transforms.fold_reference import EVENTS_SCHEMA, METERS_SCHEMA
+    from transforms.fold_reference import METERS_SCHEMA
     from transforms.meter_assignments import HELD_SCHEMA
 
     parts = []
@@ -234,7 +239,7 @@ def pending_table(store: Store, generation: Generation) -> pa.Table:
             name, reason = pending_reasons(source, table, known)
             add(source, table, name, "service_date", reason)
     for kind, source, schema, day in (
-        ("pending_ledger", "ledger_events", EVENTS_SCHEMA, "event_date"),
+        *((events.pending, events.source, events.landed, "event_date") for events in EVENT_SOURCES),
         ("waiting_meters", "meters", METERS_SCHEMA, "installed_on"),
     ):
         for entry in generation.of(kind):

@@ -124,11 +124,17 @@ class Restatement:
                     wanted = oldest <= e.first <= plan.last
                 case "windows":
                     wanted = e.first == plan.checkpoint
-                case "windows_patch" | "tiers":
+                case "windows_patch" | "tiers" | "abuse_ladder":
                     wanted = e.first == plan.checkpoint or (plan.first <= e.first <= plan.last and e.first in plan.ends)
                 case "tier_input" | "tier_input_patch":
                     wanted = plan.first - 1 <= e.first <= plan.last
-                case "concerns" | "carried_tiers" | "mart:customer_tiers_current":
+                case (
+                    "concerns"
+                    | "carried_tiers"
+                    | "mart:customer_tiers_current"
+                    | "mart:abuse_steps"
+                    | "mart:ledger_exceptions"
+                ):
                     wanted = True
                 case _:
                     mart = e.kind in marts or part in ("gone", "patch")

@@ -113,6 +113,7 @@ class _Run:
         self.restate: list[int] = []
         self.concerns = Concerns()
         warehouse.check_shards(self.standing, config.settings.shards)
+        warehouse.check_currency(self.standing, config.currency)
 
     def go(self, through: date | None, audit: bool, overrides: frozenset[str]) -> RunReport:
         last = self.standing.last_delivery

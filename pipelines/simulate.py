@@ -1,10 +1,11 @@
-"""Landed files of a simulated utility: readings, ledger events and reference data, day by day, repeatable by seed.
+"""Landed files of a simulated utility: readings, ledger and conduct events, and reference data, day by day, repeatable by seed.
 
 One service day, of which only arrays of the size of the utility and the deliveries still to come are kept:
 
     World ─► occupancy ─► reference rows ──────────────────┐
                  ├──────► readings_for_day ──────► deliver ├─► Pending ─► tables ─► files of the landing day
-                 └──────► ledger_for_day ────────► deliver ┘   (late, again, corrected, payments to come)
+                 ├──────► ledger_for_day ────────► deliver ┤   (late, again, corrected, payments to come)
+                 └──────► conduct_for_day ─────────────────┘
 
 A longer run begins with exactly the files of a shorter one.
 """
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,21 +36,24 @@ from pipelines.utility import (
     readings_for_day,
     reference_rows,
 )
+from pipelines.utility_conduct import FINDING, conduct_for_day, conduct_table
 from pipelines.utility_registers import Dials
-from pipelines.utility_tables import REGISTERS, code_names, readings_table, tables
+from pipelines.utility_tables import REGISTERS, Tables, code_names, readings_table, tables
 from schemas.errors import ConfigError
 
 __all__ = ["Settings", "Summary", "build_world", "readings_for_day", "readings_table", "simulate"]
 
-SOURCES = ("accounts", "meters", "readings", "ledger")
+SOURCES = ("accounts", "meters", "readings", "ledger", "conduct")
+EVENTS = ("ledger", "conduct")
 
 
 @dataclass(frozen=True)
 class Settings:
     """What to simulate. `accounts` counts premises: an account that leaves is followed by another under a new id.
 
-    `plain`: every row once, on the next day, without faults (for benchmarks). `registers`: meters show cumulative
-    registers, in all and by period, in place of interval energy. `faults`: a handful of rows that a reader has to reject.
+    `ledger`: events of accounts, of the ledger and of conduct. `plain`: every row once, on the next day, without faults (for
+    benchmarks). `registers`: meters show cumulative registers, in all and by period, in place of interval energy. `faults`: a
+    handful of rows that a reader has to reject.
     `skip_days`: the first days are simulated but not written, so that a simulation can be taken further in the folder of
     a shorter one. The shares are of all readings; of the late ones, most come within five days, `very_late_share`
     within 30. Of new accounts and meters `late_reference_share` are told within ten days. Raises ConfigError.
@@ -239,11 +244,16 @@ def landing_path(settings: Settings, source: str, day: int) -> Path:
     return settings.out / source / f"{source}-{lands:%Y%m%d}.{settings.format}"
 
 
+def all_tables(world: World, dials: Dials | None) -> Tables:
+    """Every source: what its rows are, and how they become a table."""
+    return {**tables(world, dials), "conduct": (FINDING, partial(conduct_table, world))}
+
+
 def deliveries(
     world: World, settings: Settings, summary: Summary, dials: Dials | None = None
 ) -> Iterator[dict[str, Rows]]:
     """For each service day, in order, the rows by source that land on the day after it. Fills the summary."""
-    pending = {source: Pending(dtype) for source, (dtype, _) in tables(world, dials).items()}
+    pending = {source: Pending(dtype) for source, (dtype, _) in all_tables(world, dials).items()}
     source = REGISTERS if dials else "readings"
     books = Books(np.zeros(world.slots, np.int64), np.zeros(world.slots, np.int64))
     ledger_shares = (0.0, *settings.shares[1:4], 0.0)
@@ -276,6 +286,11 @@ def deliveries(
                 events, events["day"] + 1, "amount_fen", ledger_shares, rng, pending["ledger"], settings.has_faults,
                 settings.very_late_share,
             )  # fmt: skip
+            findings = conduct_for_day(world, day, held)
+            lands = findings["day"] + 1
+            if not settings.plain:
+                lands += delays(len(findings), world.random("told", day), 2, 30, 0.2).astype(lands.dtype) - 1
+            pending["conduct"].add(lands, findings)
         lands = np.full(len(readings), day + 1)
         rng = world.random("readings", day)
         summary.fates += deliver(
@@ -296,8 +311,8 @@ def simulate(settings: Settings, on_day: Callable[[date], None] | None = None) -
     """
     world = build_world(settings.accounts, settings.seed, settings.start)
     dials = Dials(world) if settings.registers else None
-    made = tables(world, dials)
-    sources = [source for source in made if settings.ledger or source != "ledger"]
+    made = all_tables(world, dials)
+    sources = [source for source in made if settings.ledger or source not in EVENTS]
     for source in sources:
         there = set((settings.out / source).glob("*"))
         days = range(settings.skip_days, settings.days)

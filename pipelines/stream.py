@@ -61,6 +61,7 @@ def begin(config: Config, warehouse: Warehouse) -> Session:
     standing = warehouse.load()
     shards = config.settings.shards
     warehouse.check_shards(standing, shards)
+    warehouse.check_currency(standing, config.currency)
     offsets = standing.header.get("stream", {}).get("offsets", {})
     partitions = list_parts(config, offsets)
     landing = config.landing if any(mapping.files for mapping in config.sources.values()) else None

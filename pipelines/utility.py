@@ -82,7 +82,7 @@ WEEKDAYS = (
 HOLIDAYS = {(1, 1), (5, 1), (5, 2), (5, 3), (10, 1), (10, 2), (10, 3), (10, 4), (10, 5), (10, 6), (10, 7)}
 """Month and day of days that go like a Sunday."""
 
-STREAMS = ("world", "noise", "bills", "readings", "ledger", "accounts", "meters", "faults", "dials")
+STREAMS = ("world", "noise", "bills", "readings", "ledger", "accounts", "meters", "faults", "dials", "conduct", "told")
 """Purposes of random draws. The order is part of what a seed means."""
 
 

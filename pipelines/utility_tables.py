@@ -53,7 +53,7 @@ def code_names(names: tuple[str, ...], codes: npt.NDArray[Any]) -> pa.Array:
     return pa.array(names).take(pa.array(codes.astype(np.int32)))
 
 
-def _dates(world: World, days: npt.NDArray[Any]) -> pa.Array:
+def dates(world: World, days: npt.NDArray[Any]) -> pa.Array:
     """(n,) date32; null for NEVER."""
     epoch_days = days.astype(np.int64) + (world.start - _EPOCH).days
     return pa.array(epoch_days.astype(np.int32), mask=days == NEVER).cast(pa.date32())
@@ -63,7 +63,7 @@ def readings_table(world: World, rows: Rows) -> pa.Table:
     """READING rows as delivered: energy in kWh."""
     return pa.table({
         "meter_id": world.meter_ids.take(pa.array(rows["meter"])),
-        "service_date": _dates(world, rows["day"]),
+        "service_date": dates(world, rows["day"]),
         "energy_kwh": _decimal(rows["energy_wh"], 3),
         "quality": code_names(("A", "E"), rows["estimated"]),
         "revision": pa.array(rows["revision"].astype(np.int64)),
@@ -73,15 +73,15 @@ def readings_table(world: World, rows: Rows) -> pa.Table:
 def ledger_table(world: World, rows: Rows) -> pa.Table:
     """EVENT rows as delivered: amounts in yuan. An event's id is its letter, its bill's day and a part."""
     account_id = account_ids(rows["slot"], rows["tenancy"])
-    billed = pc.strftime(_dates(world, rows["bill_day"]), "%y%m%d")
+    billed = pc.strftime(dates(world, rows["bill_day"]), "%y%m%d")
     suffix = pc.binary_join_element_wise(billed, pa.array(rows["part"]).cast(pa.string()), "-")
     none = pa.scalar(None, pa.string())
     return pa.table({
         "account_id": account_id,
         "event_id": pc.binary_join_element_wise(code_names(EVENT_LETTERS, rows["kind"]), suffix, ""),
         "event_type": code_names(EVENT_TYPES, rows["kind"]),
-        "event_date": _dates(world, rows["day"]),
-        "due_date": _dates(world, np.where(rows["kind"] == CHARGE, rows["due_day"], NEVER)),
+        "event_date": dates(world, rows["day"]),
+        "due_date": dates(world, np.where(rows["kind"] == CHARGE, rows["due_day"], NEVER)),
         "amount_yuan": _decimal(rows["amount_fen"], 2),
         "bill_id": pc.if_else(
             pa.array(rows["directed"].astype(bool)), pc.binary_join_element_wise(account_id, billed, "-"), none
@@ -103,7 +103,7 @@ def accounts_table(world: World, rows: Rows) -> pa.Table:
     voltage = np.searchsorted(VOLTAGE_FROM_KVA, world.capacity_kva[slots], side="right")
     return pa.table({
         "account_id": account_ids(slots, tenancy),
-        "valid_from": _dates(world, valid_from),
+        "valid_from": dates(world, valid_from),
         "category": code_names(CATEGORIES, category),
         "region": code_names(REGIONS, world.region[slots]),
         "voltage": code_names(VOLTAGES, voltage),
@@ -111,8 +111,8 @@ def accounts_table(world: World, rows: Rows) -> pa.Table:
         "preferential": pa.array(world.preferential[slots]),
         "capacity_kva": pa.array(world.capacity_kva[slots]),
         "prepaid": pa.array(world.payer[slots] == PREPAYING),
-        "opened_on": _dates(world, opened_on(world, slots, tenancy)),
-        "closed_on": _dates(world, rows["closed_on"]),
+        "opened_on": dates(world, opened_on(world, slots, tenancy)),
+        "closed_on": dates(world, rows["closed_on"]),
         "revision": pa.array(rows["revision"].astype(np.int64)),
     })  # fmt: skip
 
@@ -122,9 +122,9 @@ def meters_table(world: World, rows: Rows) -> pa.Table:
     slots, tenancy = world.meter_slot[rows["meter"]], rows["tenancy"].astype(np.int64)
     return pa.table({
         "meter_id": world.meter_ids.take(pa.array(rows["meter"])),
-        "installed_on": _dates(world, opened_on(world, slots, tenancy)),
+        "installed_on": dates(world, opened_on(world, slots, tenancy)),
         "account_id": account_ids(slots, tenancy),
-        "removed_on": _dates(world, rows["removed_on"]),
+        "removed_on": dates(world, rows["removed_on"]),
         "revision": pa.array(rows["revision"].astype(np.int64)),
     })  # fmt: skip
 
@@ -138,7 +138,7 @@ def registers_table(world: World, dials: Dials, rows: Rows) -> pa.Table:
     """REGISTER rows as delivered: indexes in kWh, dated by the midnight that closes the day."""
     columns = dict(zip(SHOWN, map(_index, dials.after(world, rows).T), strict=True))
     table = readings_table(world, rows).drop_columns(["service_date", "energy_kwh"])
-    parts = {"meter_id": table["meter_id"], "read_at": _dates(world, rows["day"] + 1)}
+    parts = {"meter_id": table["meter_id"], "read_at": dates(world, rows["day"] + 1)}
     parts |= {f"{name}_kwh": column for name, column in columns.items()}
     return pa.table(parts | {"quality": table["quality"], "revision": table["revision"]})
 

@@ -17,6 +17,7 @@ from schemas.errors import StateError
 from schemas.fields import Relation
 from schemas.marts import MARTS
 from schemas.policy import Policy
+from schemas.rule_sql import literal
 
 DEFAULT_SAMPLE = 200
 """Accounts compared where neither all nor a number is asked for."""
@@ -32,14 +33,14 @@ ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tie
 
 COMPARED = (
     "service_days", "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current",
-    "tier_migrations", "tier_migration_matrix", "accounts", "pending", "reading_exceptions",
-    "vee_results",
+    "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
+    "ledger_exceptions", "vee_results",
 )  # fmt: skip
 """Every mart the oracle knows. The others tell of runs and of rejected rows."""
 
 EVENTS = (
-    "accepted_readings", "accepted_registers", "accepted_ledger_events", "accepted_accounts", "accepted_meters",
-    "accepted_tariffs",
+    "accepted_readings", "accepted_registers", "accepted_ledger_events", "accepted_conduct_events", "accepted_accounts",
+    "accepted_meters", "accepted_tariffs",
 )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def verify(
         )
         listed = con.execute(f"SELECT * FROM mismatch ORDER BY ALL LIMIT {LISTED}").fetchall()
         if store is not None:
-            con.execute(f"COPY (FROM mismatch ORDER BY ALL) TO {oracle.literal(str(store))} (FORMAT parquet)")
+            con.execute(f"COPY (FROM mismatch ORDER BY ALL) TO {literal(str(store))} (FORMAT parquet)")
     return Report(
         first_day=first_day if first_day <= through else None,
         through=through if first_day <= through else None,
@@ -182,7 +183,7 @@ def _attached(marts_path: str) -> Iterator[duckdb.DuckDBPyConnection]:
             "preserve_insertion_order": "false",
         }
         with duckdb.connect(str(Path(folder) / "scratch.duckdb"), config=config) as con:
-            con.execute(f"ATTACH {oracle.literal(marts_path)} AS published (READ_ONLY)")
+            con.execute(f"ATTACH {literal(marts_path)} AS published (READ_ONLY)")
             held = {row[0] for row in con.execute(
                 "SELECT table_name FROM duckdb_tables() WHERE database_name = 'published'"
                 " UNION ALL SELECT view_name FROM duckdb_views() WHERE database_name = 'published'"
@@ -231,7 +232,7 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
             "SELECT held, (SELECT count(*) FROM oracle.service_day WHERE service_date >= held)"
             f" FROM (SELECT min(service_date) AS held FROM {published})"
         ).fetchall()[0]
-        conditions.append(f"service_date >= {oracle.literal(held)}" if held else "false")
+        conditions.append(f"service_date >= {literal(held)}" if held else "false")
     elif mart.name == "service_days":
         days = _count(con, expected)
     if sampled and mart.name not in ALL_ACCOUNTS:
@@ -244,7 +245,7 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
     columns = ", ".join(f'"{column.name}"' for column in mart.columns)
     key_columns = ", ".join(f'"{key}"' for key in keys)
     pairs = ", ".join(
-        f"{{'column': {oracle.literal(name)}, 'published': p.\"{name}\"::VARCHAR, 'expected': o.\"{name}\"::VARCHAR}}"
+        f"{{'column': {literal(name)}, 'published': p.\"{name}\"::VARCHAR, 'expected': o.\"{name}\"::VARCHAR}}"
         for name in values
     )
     # `copy` numbers rows of one key, so that a row published twice is found: its second copy is an extra row.

@@ -33,12 +33,12 @@ from schemas.errors import Locked, StateError
 from transforms.checkpoints import CHECKPOINT, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
-FORMAT = 5
+FORMAT = 6
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
 TICK_MARTS = (
-    "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:cutoffs",
-    "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
+    "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps",
+    "mart:cutoffs", "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 
@@ -128,7 +128,7 @@ class Draft:
 
     def unpublish(self) -> None:
         """Drop every service day that was published: none is left that counts."""
-        kinds = (*TICK_MADE, "mart:customer_tiers_current")
+        kinds = (*TICK_MADE, "mart:customer_tiers_current", "mart:ledger_exceptions")
         self.entries = [e for e in self.entries if e.kind not in kinds]
 
     def checkpoints(self) -> list[int]:
@@ -185,6 +185,15 @@ class Warehouse:
             )
             file.flush()
             yield
+
+    def check_currency(self, standing: Generation, asked: str | None) -> None:
+        """Hold the currency that a configuration names against that of the amounts kept. Raises StateError."""
+        held = standing.header.get("currency")
+        if held is not None and asked is not None and held != asked:
+            raise StateError(
+                f"{self.root} holds amounts in {held}, sources.ledger_events.currency says {asked}. A ledger is kept in one "
+                "currency: run into a new warehouse."
+            )
 
     def check_shards(self, standing: Generation, asked: int) -> None:
         """Hold the number of shards that a configuration asks for against what is kept. Raises StateError."""

@@ -18,6 +18,9 @@ PPM = pa.int64()
 FLAG = pa.bool_()
 TEXT = pa.string()
 
+PPM_LIMIT = 1_000_000
+"""All of it, in parts per million."""
+
 
 @dataclass(frozen=True)
 class Column:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, TEXT, WH, Column, Relation
+from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
 
 ENERGY_LIMIT_WH = 1 << 38
 """Largest accepted energy of one meter and day: 275 GWh, five times the largest smelter."""
@@ -16,10 +16,15 @@ PRICE_LIMIT_NANO = 10**12 - 1
 MONEY_LIMIT_MINOR = 1 << 48
 """Largest accepted amount: 2.8 trillion yuan in fen."""
 
+PRIORITY_LIMIT = 1_000_000
+"""Priorities of charges lie within this on both sides of 0."""
+
 QUALITIES = ("actual", "estimated", "edited")
 ROLES = ("main", "check")
-EVENT_TYPES = ("charge", "payment", "reversal", "write_off", "adjustment")
-CONDUCT_TYPES = ("theft_confirmed", "tampering", "usage_violation", "inspection_passed")
+EVENT_TYPES = ("charge", "payment", "reversal", "write_off", "adjustment", "refund", "prepayment")
+CONDUCT_TYPES = (
+    "theft_confirmed", "tampering", "usage_violation", "disconnection", "reconnection", "inspection_passed", "withdrawn",
+)  # fmt: skip
 CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
 
 REVISION = Column(
@@ -127,7 +132,7 @@ REGISTER_READINGS = Relation(
 
 LEDGER_EVENTS = Relation(
     "ledger_events",
-    "Charges, payments, reversals, write-offs and adjustments; what an account owes is derived from these.",
+    "Charges, payments, prepayments, refunds, reversals, write-offs and adjustments; what an account owes is derived from these.",
     (
         Column("account_id", ID, "Account", key=True, privacy="pseudonymous"),
         Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
@@ -139,21 +144,29 @@ LEDGER_EVENTS = Relation(
         Column("bill_id", ID, "Of a charge: its number; of a credit: the bill it is directed to", nullable=True,
                privacy="pseudonymous"),
         Column("ref_event_id", ID, "Of a reversal: the payment it takes back", nullable=True, privacy="pseudonymous"),
+        Column("priority", WH, "Of a charge: where credits serve by priority, smaller is served first; empty: 0", nullable=True,
+               minimum=-PRIORITY_LIMIT, maximum=PRIORITY_LIMIT),
+        Column("late_fee_ppm", PPM, "Of a charge: late fee a day, of the amount still open", "ppm a day", nullable=True, minimum=0,
+               maximum=1_000_000),
+        Column("period_from", DAY, "Of a charge: first day that it bills", nullable=True),
+        Column("period_to", DAY, "Of a charge: last day that it bills", nullable=True),
+        Column("channel", TEXT, "Of a payment: where it was made", nullable=True),
+        Column("tender", TEXT, "Of a payment: what it was made with", nullable=True),
         REVISION,
     ),
 )  # fmt: skip
 
 CONDUCT_EVENTS = Relation(
     "conduct_events",
-    "Theft, tampering, usage violations and inspections.",
+    "Thefts, tampering, usage violations, disconnections and inspections: what an account is known to have done, and what followed.",
     (
         Column("account_id", ID, "Account", key=True, privacy="pseudonymous"),
         Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
-        Column("event_type", TEXT, "Kind of event", values=CONDUCT_TYPES),
-        Column("event_date", DAY, "Day it was found"),
+        Column("event_type", TEXT, "Kind of event; withdrawn: a later revision that takes the event back", values=CONDUCT_TYPES),
+        Column("event_date", DAY, "Day it was found, or done; of a withdrawal: the first day on which the event counts no more"),
         REVISION,
     ),
-)
+)  # fmt: skip
 
 ACCOUNTS = Relation(
     "accounts",

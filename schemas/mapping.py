@@ -34,6 +34,7 @@ UNITS: dict[str, dict[str, int]] = {
     "W": {"W": 0, "kW": 3, "MW": 6, "GW": 9},
     "thousandths of a W": {"mW": 0, "W": 3, "kW": 6, "MW": 9},
     "times": {"times": 0},
+    "ppm a day": {"ppm": 0, "permille": 3, "percent": 4},
     "VA": {"VA": 0, "kVA": 3, "MVA": 6},
     "minor units": {"minor": 0, "fen": 0, "cent": 0, "jiao": 1, "yuan": 2, "euro": 2, "dollar": 2, "major": 2},
     "billionths of a major unit": {
@@ -68,6 +69,10 @@ LONG: dict[str, tuple[Column, Column]] = {
     ),
 }  # fmt: skip
 """Columns of sources that may be delivered one value a row: they stand for `index_total`, `index_peak` and so on."""
+
+CURRENCY = Column("currency", TEXT, "Currency of the amount; empty: the one that the mapping names", nullable=True)
+HELD_AGAINST: dict[str, tuple[Column, ...]] = {"ledger_events": (CURRENCY,)}
+"""Columns of sources that may be delivered for a row to be held against what the mapping says. They are not kept."""
 
 EVENT_DAYS = ("service_date", "event_date")
 REFERENCE_DAYS = ("valid_from", "opened_on", "closed_on", "installed_on", "removed_on")
@@ -247,6 +252,7 @@ class SourceMapping(_Model):
     topics: tuple[Topic, ...] = ()
     payload: Literal["json", "arrow"] = "json"
     version: Version | None = None
+    currency: str | None = Field(default=None, pattern="^[A-Z]{3}$")
 
     @field_validator("source")
     @classmethod
@@ -298,6 +304,7 @@ class SourceMapping(_Model):
 
     @model_validator(mode="after")
     def _columns_fit_the_schema(self) -> Self:
+        self._check_currency()
         delivered = {column.name: column for column in self.delivered}
         names = [name for name in delivered if name != "revision"]
         for name, mapped in self.columns.items():
@@ -319,6 +326,13 @@ class SourceMapping(_Model):
         if missing:
             raise Refused("columns", sorted(self.columns), f"{self.source} also needs {', '.join(missing)}")
         return self
+
+    def _check_currency(self) -> None:
+        """Amounts are of one currency: a column that tells theirs is held against it. Raises Refused."""
+        if self.currency is not None and CURRENCY not in HELD_AGAINST.get(self.source, ()):
+            raise Refused("currency", self.currency, f"{self.source} has no amounts")
+        if self.currency is None and CURRENCY.name in self.columns:
+            raise Refused("currency", MISSING, "is missing; name the one that amounts are in, such as CNY")
 
     @model_validator(mode="after")
     def _comes_from_somewhere(self) -> Self:
@@ -353,7 +367,7 @@ class SourceMapping(_Model):
         columns, long = SOURCES[self.source].columns, LONG.get(self.source, ())
         if any(column.name in self.columns for column in long):
             return (*(column for column in columns if column.name not in INDEX_COLUMNS.values()), *long)
-        return columns
+        return (*columns, *(column for column in HELD_AGAINST.get(self.source, ()) if column.name in self.columns))
 
     @property
     def sums_periods(self) -> bool:
@@ -399,10 +413,9 @@ def _check_column(column: Column, mapped: ColumnMapping) -> None:
         allowed = ", ".join(("column", "empty", *takes))
         raise Refused(f"{path}.{option}", getattr(mapped, option), f"{column.name} takes {allowed}")
     units = UNITS.get(column.unit, {})
-    if kind == "number" and mapped.unit not in units:
-        raise Refused(
-            f"{path}.unit", mapped.unit or MISSING, f"say the unit the source delivers: one of {', '.join(units)}"
-        )
+    if kind == "number" and (units or mapped.unit) and mapped.unit not in units:
+        allowed = f"say the unit the source delivers: one of {', '.join(units)}" if units else "it has no unit"
+        raise Refused(f"{path}.unit", mapped.unit or MISSING, allowed)
     targets = (True, False) if kind == "flag" else column.values
     for code, target in (mapped.map or {}).items():
         if target is None and column.nullable and kind == "code":

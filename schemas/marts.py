@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
+from schemas.credit import CREDIT, TENURE
+from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
-from schemas.inbound import BESIDE, CATEGORIES, DEMAND, KEPT, PERIODS
+from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, EVENT_TYPES, KEPT, PERIODS
+from schemas.ledger import LEDGER_FAULTS
 from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
@@ -13,6 +15,10 @@ RULES = ("cumulative_share", "top_fraction", "turnover_fraction")
 SIDES = ("cut", "entry", "exit")
 CAUSES = (
     "own_use", "payment", "window_decay", "correction", "cutoff_moved", "policy_changed", "conduct", "stay_ended",
+)  # fmt: skip
+ABUSE_STEPS_TAKEN = ("warn", "restrict", "release")
+ABUSE_REASONS = (
+    "tier_abuse", "warning_ended", "inspection_passed", "new_finding", "tier_left", "account_closed", "no_ladder",
 )  # fmt: skip
 WINDOWS = (7, 30, 90, 365)
 """Lengths of the rolling windows in days. The schema's version owns them; the policy picks among them."""
@@ -29,9 +35,11 @@ DEMAND_MONTHS = {"mtd": "the month up to the service day", "last_month": "the ca
 PROVISIONAL_WINDOWS = (30, 365)
 """Those over which provisional energy is summed."""
 
+THEFT_DAYS, VIOLATION_DAYS = 730, 365
+"""Days over which thefts and violations are counted."""
+
 ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
 DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
-PPM_LIMIT = 1_000_000
 
 
 def _window(name: str, label: str) -> tuple[Column, ...]:
@@ -73,6 +81,27 @@ def _demand(month: str, label: str) -> tuple[Column, ...]:
         Column(f"demand_days_{month}", COUNT, "Days of it that tell one of every meter received", "days", minimum=0, maximum=31),
         Column(f"load_factor_{month}_ppm", PPM, "Mean power of those days over the maximum demand; null where that is not known, or 0",
                "ppm", nullable=True, minimum=0),
+    )  # fmt: skip
+
+
+def _conduct() -> tuple[Column, ...]:
+    since = {
+        "theft": "theft confirmed",
+        "tampering": "tampering",
+        "violation": "usage violation",
+        "inspection": "inspection passed",
+    }
+    return (
+        *(
+            Column(f"days_since_{name}", COUNT, f"Days since the latest {what}, 0 on its day; null where there is none", "days",
+                   nullable=True, minimum=0)
+            for name, what in since.items()
+        ),
+        Column(f"thefts_{THEFT_DAYS}d", COUNT, f"Thefts confirmed in the {THEFT_DAYS} days up to the service day", "events", minimum=0),
+        Column(f"violations_{VIOLATION_DAYS}d", COUNT, f"Usage violations in the {VIOLATION_DAYS} days up to the service day",
+               "events", minimum=0),
+        Column("disconnected", COUNT, "1 while the latest disconnection has no reconnection on its day or later, else 0", minimum=0,
+               maximum=1),
     )  # fmt: skip
 
 
@@ -132,22 +161,27 @@ FEATURES = Relation(
         *(column for days in VALUED_WINDOWS for column in _valued(days)),
         *(column for month, label in DEMAND_MONTHS.items() for column in _demand(month, label)),
         *(_provisional(days) for days in PROVISIONAL_WINDOWS),
-        Column("billed_365d_minor", MINOR, "Bills issued in the 365 days", "minor units", minimum=0),
-        Column("balance_minor", MINOR, "Bills minus credits; negative: the account is in credit", "minor units"),
-        Column("current_minor", MINOR, "Open and not past due", "minor units", minimum=0),
-        Column("overdue_1_30_minor", MINOR, "Open, 1 to 30 days past due", "minor units", minimum=0),
-        Column("overdue_31_60_minor", MINOR, "Open, 31 to 60 days past due", "minor units", minimum=0),
-        Column("overdue_61_90_minor", MINOR, "Open, 61 to 90 days past due", "minor units", minimum=0),
-        Column("overdue_91_minor", MINOR, "Open, 91 days past due or more", "minor units", minimum=0),
-        Column("overdue_minor", MINOR, "All open amounts past due", "minor units", minimum=0),
-        Column("unallocated_minor", MINOR, "Credits left when all bills are paid", "minor units", minimum=0),
-        Column("bills_due_365d", COUNT, "Bills that fell due in the 365 days before the service day", "bills", minimum=0),
-        Column("bills_on_time_365d", COUNT, "Those settled on or before their due date", "bills", minimum=0),
-        Column("on_time_365d_ppm", PPM, "On-time ratio; null where no bill fell due", "ppm", nullable=True,
-               minimum=0, maximum=PPM_LIMIT),
-        Column("beyond_terms_365d_days", WH, "Days beyond terms, summed over those bills", "days", minimum=0),
-        Column("mean_beyond_terms_365d_milli", PPM, "Mean days beyond terms; null where no bill fell due",
-               "thousandths of a day", nullable=True, minimum=0),
+        *CREDIT,
+        TENURE,
+        *_conduct(),
+        Column("credit_score", COUNT, "Credit score by the scorecard of the policy; null where it has none", "points", nullable=True,
+               minimum=0, maximum=100),
+    ),
+)  # fmt: skip
+
+CREDIT_SCORE_PARTS = Relation(
+    "credit_score_parts",
+    "What each credit score in `features` is made of: the parts of the scorecard, and its demerits.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("part", TEXT, "The part of the scorecard, or the demerit", key=True),
+        Column("column", TEXT, "The column of features that it goes by; null where a demerit goes by conditions alone", nullable=True),
+        Column("value", WH, "Its value", "unit of the column", nullable=True),
+        Column("points", COUNT, "Points before the weight; negative: taken off", "points", minimum=-100, maximum=100),
+        Column("weight", COUNT, "Weight of the part; null: a demerit, which has none", nullable=True, minimum=1, maximum=100),
+        Column("hundredths", COUNT, "What it adds to the score; all parts together, rounded down and at least 0, are the score",
+               "hundredths of a point"),
     ),
 )  # fmt: skip
 
@@ -182,6 +216,7 @@ CUTOFFS = Relation(
 _TIER = (
     Column("tier", TEXT, "Value tier", values=TIERS),
     Column("abc", TEXT, "ABC class, with entry and exit thresholds applied", values=CLASSES),
+    Column("credit_grade", TEXT, "Credit grade", values=CLASSES),
     Column("tier_since", DAY, "First day of the present run of this tier"),
     Column("rule", TEXT, "The tier rule that decided on the first day of the row, or stay"),
     Column("policy_version", TEXT, "Policy version in force on the first day of the row"),
@@ -190,7 +225,7 @@ _VALID_FROM = Column("valid_from", DAY, "First service day of the row", key=True
 
 CUSTOMER_TIERS = Relation(
     "customer_tiers",
-    "Tier history: one row per account and run of days with the same tier and class (SCD2).",
+    "Tier history: one row per account and run of days with the same tier, class and credit grade (SCD2).",
     (
         ACCOUNT,
         _VALID_FROM,
@@ -204,10 +239,9 @@ CUSTOMER_TIERS_CURRENT = Relation(
     "The tier of every account in the population on the last published service day.",
     (
         ACCOUNT,
-        Column("valid_from", DAY, "First service day of the present tier and class"),
+        Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
         Column("category", TEXT, "Customer category", values=CATEGORIES),
         *_TIER,
-        Column("credit_grade", TEXT, "Credit grade on the day", values=CLASSES),
     ),
 )
 
@@ -226,6 +260,20 @@ TIER_MIGRATIONS = Relation(
         Column("policy_version", TEXT, "Policy version in force"),
     ),
 )
+
+ABUSE_STEPS = Relation(
+    "abuse_steps",
+    "Every step on the abuse ladder, and why it was taken.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("step", TEXT, "What applies from the day on: a warning, a restriction, or neither any more", values=ABUSE_STEPS_TAKEN),
+        Column("from_step", TEXT, "What applied the day before; null: the account was not on the ladder", nullable=True,
+               values=ABUSE_STEPS_TAKEN),
+        Column("abuse_reason", TEXT, "Why the step was taken", values=ABUSE_REASONS),
+        Column("policy_version", TEXT, "Policy version in force"),
+    ),
+)  # fmt: skip
 
 PROVISIONAL_TIERS = Relation(
     "provisional_tiers",
@@ -298,6 +346,17 @@ ACCOUNTS = Relation(
     (
         *(column for column in ACCOUNTS_IN.columns if column.name != "revision"),
         Column("valid_to", DAY, "Last day the row holds; null: open", nullable=True),
+    ),
+)
+
+CONDUCT_EVENTS = Relation(
+    "conduct_events",
+    "Conduct events that stand, as known now: of each the version with the highest revision, unless it was withdrawn.",
+    (
+        ACCOUNT,
+        Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
+        Column("event_type", TEXT, "Kind of event", values=CONDUCT_TYPES),
+        Column("event_date", DAY, "Day it was found, or done"),
     ),
 )
 
@@ -378,6 +437,22 @@ READING_EXCEPTIONS = Relation(
     ),
 )
 
+LEDGER_EXCEPTIONS = Relation(
+    "ledger_exceptions",
+    "Ledger events without an effect, or with an odd one, as of the last published service day.",
+    (
+        ACCOUNT,
+        Column("event_id", ID, "Event", key=True, privacy="pseudonymous"),
+        Column("reason", TEXT, "Reason code", key=True, values=tuple(LEDGER_FAULTS)),
+        Column("event_type", TEXT, "Kind of event", values=EVENT_TYPES),
+        Column("event_date", DAY, "Day of the event"),
+        Column("amount_minor", MINOR, "Its amount, of the version that counts", "minor units"),
+        Column("named_id", ID, "What it names: the event that a reversal takes back, the bill; null elsewhere", nullable=True,
+               privacy="pseudonymous"),
+        Column("closed_on", DAY, "The account's last day, of `closed_account_pays`; null elsewhere", nullable=True),
+    ),
+)  # fmt: skip
+
 DATA_QUALITY_RESULTS = Relation(
     "data_quality_results",
     "Every expectation checked before a publication, and its outcome.",
@@ -417,8 +492,10 @@ PIPELINE_RUNS = Relation(
 MARTS = {
     relation.name: relation
     for relation in (
-        DAILY_CONSUMPTION, FEATURES, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
-        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
+        ABUSE_STEPS,
+        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        LEDGER_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
+from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
-from schemas.fields import Column
+from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, FEATURES, PPM_LIMIT
+from schemas.marts import CLASSES, FEATURES
+from schemas.scorecard import SCORE, CreditScore, scorecard_faults
 from schemas.suites import expectations
 from schemas.vee import Vee
 
-Operator = Literal["at_least", "at_most", "above", "below", "equals", "one_of", "not_one_of"]
 Rule = Literal["cumulative_share", "top_fraction", "turnover_fraction"]
 Cls = Literal["A", "B"]
 Side = Literal["cut", "entry", "exit"]
@@ -36,33 +37,17 @@ Kind = Literal["share", "count"]
 Grade = Literal["A", "B", "C"]
 Tier = Literal["high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse"]
 
-OPERATORS: tuple[Operator, ...] = ("at_least", "at_most", "above", "below", "equals", "one_of", "not_one_of")
-ORDERED: tuple[Operator, ...] = ("at_least", "at_most", "above", "below")
-"""Operators that compare by size; text columns take the others."""
-
-STAY = "stay"
-"""What the marts give as rule where a minimum stay kept the tier; no rule may be called that."""
-
 METRICS = tuple(c.name for c in FEATURES.columns if c.type == pa.int64() and not c.nullable)
 """Features that accounts can be ranked by."""
 
-NUMBERS = {c.name: c for c in FEATURES.columns if pa.types.is_integer(c.type)}
-"""Features that a condition can compare."""
-
-GRADE_CODES: Mapping[str, tuple[str, ...]] = {"category": CATEGORIES}
-TIER_CODES: Mapping[str, tuple[str, ...]] = {**GRADE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
-"""Text columns that the conditions of credit grades, and of tier rules, can name; and their values."""
+SCORE_CODES: Codes = {"category": CATEGORIES}
+GRADE_CODES: Codes = {**SCORE_CODES, "credit_grade_before": CLASSES}
+TIER_CODES: Codes = {**SCORE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
+"""Text columns that the conditions of the scorecard, of credit grades, and of tier rules, can name; and their values."""
 
 DENOMINATOR_LIMIT = 1_000_000
 _PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", re.ASCII)
 _RATIO = re.compile(r"([0-9]{1,9}) ?/ ?([0-9]{1,9})", re.ASCII)
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
-
-Codes = Mapping[str, tuple[str, ...]]
-"""Text column -> its values."""
-
-Fault = tuple[tuple[str | int, ...], object, str]
-"""Path in the file, value there, what is allowed."""
 
 
 def parse_share(value: object) -> Fraction:
@@ -84,25 +69,8 @@ def parse_share(value: object) -> Fraction:
     return share
 
 
-def _rule_name(value: str) -> str:
-    if not _NAME.fullmatch(value) or value == STAY:
-        raise ValueError(f"write a name of small letters, digits and _, other than {STAY!r}")
-    return value
-
-
-def _scalar(value: object) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("must be a whole number or text")
-    return value
-
-
 Share = Annotated[Fraction, PlainValidator(parse_share), PlainSerializer(str)]
-Scalar = Annotated[int | str, PlainValidator(_scalar)]
 Ppm = Annotated[int, Field(ge=0, le=PPM_LIMIT)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True)
@@ -117,28 +85,28 @@ class Cut:
     den: int
 
 
-class Cuts(_Part):
+class Cuts(Part):
     """Where class A and class B end."""
 
     A: Share
     B: Share
 
 
-class Buffer(_Part):
+class Buffer(Part):
     """The threshold to come in by, at or before the cut, and the one to go out by, at or behind it."""
 
     entry: Share
     exit: Share
 
 
-class Buffers(_Part):
+class Buffers(Part):
     """The buffers around both cuts."""
 
     A: Buffer
     B: Buffer
 
 
-class Abc(_Part):
+class Abc(Part):
     """How accounts are ranked and cut into classes."""
 
     metric: str
@@ -146,37 +114,6 @@ class Abc(_Part):
     rule: Rule
     cuts: Cuts
     buffers: Buffers
-
-
-class Condition(_Part):
-    """One comparison of a column, with exactly one operator. On a null it holds only with `or_null`."""
-
-    column: str
-    at_least: int | None = None
-    at_most: int | None = None
-    above: int | None = None
-    below: int | None = None
-    equals: Scalar | None = None
-    one_of: tuple[Scalar, ...] | None = None
-    not_one_of: tuple[Scalar, ...] | None = None
-    or_null: bool = False
-
-    @property
-    def op(self) -> Operator:
-        """The operator."""
-        return next(op for op in OPERATORS if getattr(self, op) is not None)
-
-    @property
-    def values(self) -> tuple[int | str, ...]:
-        """What the column is compared with; one value, except for `one_of` and `not_one_of`."""
-        value: int | str | tuple[int | str, ...] = getattr(self, self.op)
-        return value if isinstance(value, tuple) else (value,)
-
-
-class Conditional(_Part):
-    """What applies where all its conditions hold. No conditions: otherwise."""
-
-    when: tuple[Condition, ...] = ()
 
 
 class CreditGrade(Conditional):
@@ -188,21 +125,38 @@ class CreditGrade(Conditional):
 class TierRule(Conditional):
     """A tier and its conditions. `immediate`: no minimum stay delays it."""
 
-    rule: Annotated[str, AfterValidator(_rule_name)]
+    rule: Annotated[str, AfterValidator(rule_name)]
     tier: Tier
     immediate: bool = False
 
 
-class PolicyVersion(_Part):
+class AbuseLadder(Part):
+    """Dwell times of accounts in the tier `abuse`, and what ends a restriction besides that the tier is left.
+
+    warn_days: a warning stands so long. restrict_days: an inspection ends a restriction after so long at the earliest.
+    """
+
+    warn_days: Annotated[int, Field(ge=1, le=3650)]
+    restrict_days: Annotated[int, Field(ge=0, le=3650)] = 0
+    release: Literal["inspection_passed", "tier_left"]
+
+
+class PolicyVersion(Part):
     """The rules in force from one service day on."""
 
     version: Annotated[str, Field(min_length=1, max_length=64)]
     effective_from: date
     abc: Abc
+    credit_score: CreditScore | None = None
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
+    abuse_ladder: AbuseLadder | None = None
     vee: Vee | None = None
+
+    def reads(self) -> frozenset[str]:
+        """The columns that the rules of grades and tiers name."""
+        return frozenset(c.column for rule in (*self.credit_grades, *self.tiers) for c in rule.when)
 
     def cuts(self) -> tuple[Cut, ...]:
         """The A and B cut of all three rules, and entry and exit beside those of this version's own rule.
@@ -222,26 +176,33 @@ class PolicyVersion(_Part):
         return tuple(cuts)
 
 
-class DayClose(_Part):
+class DayClose(Part):
     """When a service day counts as complete, and what becomes of one that is not."""
 
     coverage_floor_ppm: Ppm
     below_floor: Literal["hold", "provisional"]
 
 
-class Audit(_Part):
+class LedgerRules(Part):
+    """How credits are allocated. It is no part of a version: it re-allocates all that ever was."""
+
+    allocation: Literal["fifo", "priority"] = "fifo"
+
+
+class Audit(Part):
     """What stops a publication. `severities`: suite, suite.relation or suite.relation.column -> warn or block."""
 
     reject_share_limit_ppm: Ppm
     severities: dict[str, Literal["warn", "block"]] = Field(default_factory=dict)
 
 
-class Policy(_Part):
+class Policy(Part):
     """The whole policy file. `versions` ascends by `effective_from`."""
 
     versions: tuple[PolicyVersion, ...]
     day_close: DayClose
     audit: Audit
+    ledger: LedgerRules = LedgerRules()
 
     def on(self, day: date) -> PolicyVersion:
         """The version in force on a service day; days before the first version have the first."""
@@ -308,12 +269,37 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
             allowed = f"must be later than {before[-1].effective_from}, that of the version before"
             yield (*path, "effective_from"), str(version.effective_from), allowed
         yield from _abc_faults(version.abc, (*path, "abc"))
+        if version.credit_score is not None:
+            yield from scorecard_faults(version.credit_score, SCORE_CODES, (*path, "credit_score"))
+        yield from _without_score(version, path)
         yield from _rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
         yield from _rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
+        yield from _ladder_faults(version, (*path, "abuse_ladder"))
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
             if name in names[:j]:
                 yield (*path, "tiers", j, "rule"), name, "another rule of this version has that name; give each its own"
+
+
+def _without_score(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """A rule by the score needs a scorecard; else the column is always null."""
+    if version.credit_score is None:
+        for name in ("credit_grades", "tiers"):
+            for i, rule in enumerate(getattr(version, name)):
+                for j, condition in enumerate(rule.when):
+                    if condition.column == SCORE:
+                        yield (*path, name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
+
+
+def _ladder_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """A ladder that nobody is on, and a dwell that nothing ends."""
+    ladder = version.abuse_ladder
+    if ladder is None:
+        return
+    if all(rule.tier != "abuse" for rule in version.tiers):
+        yield path, "abuse_ladder", "no rule of this version yields the tier abuse; leave it out, or add one"
+    if ladder.release == "tier_left" and ladder.restrict_days:
+        yield (*path, "restrict_days"), ladder.restrict_days, "is only for release: inspection_passed; leave it out"
 
 
 def _abc_faults(abc: Abc, path: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -348,39 +334,4 @@ def _rules_faults(rules: Sequence[Conditional], codes: Codes, path: tuple[str | 
         if not last and not rule.when:
             yield (*path, i, "when"), [], "only the last rule may be without `when`; those after it are never reached"
         for j, condition in enumerate(rule.when):
-            yield from _condition_faults(condition, codes, (*path, i, "when", j))
-
-
-def _condition_faults(condition: Condition, codes: Codes, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    ops = [op for op in OPERATORS if getattr(condition, op) is not None]
-    name, number = condition.column, NUMBERS.get(condition.column)
-    if len(ops) != 1:
-        yield path, ops, f"write exactly one of {', '.join(OPERATORS)}"
-    elif number is None and name not in codes:
-        yield (*path, "column"), name, f"must be one of {', '.join((*codes, *NUMBERS))}"
-    elif number is None and condition.op in ORDERED:
-        yield (*path, condition.op), condition.values[0], f"{name} is text; use equals, one_of or not_one_of"
-    else:
-        yield from _value_faults(condition, number, codes.get(name, ()), (*path, condition.op))
-        if condition.or_null and not (number and number.nullable):
-            yield (*path, "or_null"), True, f"{name} is never null; leave it out"
-
-
-def _value_faults(
-    condition: Condition, number: Column | None, codes: Sequence[str], path: tuple[str | int, ...]
-) -> Iterator[Fault]:
-    """Values that the column can never have make a condition that always, or never, holds."""
-    if not condition.values:
-        yield path, [], "name at least one value"
-    for value in condition.values:
-        if number is None:
-            if value not in codes:
-                yield path, value, f"must be one of {', '.join(codes)}"
-            continue
-        unit = f"a whole number of {number.unit}"
-        low, high = number.minimum, number.maximum
-        low, high = -(1 << 63) if low is None else low, (1 << 63) - 1 if high is None else high
-        if not isinstance(value, int):
-            yield path, value, f"must be {unit}"
-        elif not low <= value <= high:
-            yield path, value, f"must be {unit} from {low} to {high}, as {number.name} is"
+            yield from condition_faults(condition, codes, (*path, i, "when", j))

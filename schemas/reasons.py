@@ -20,8 +20,10 @@ REASONS: dict[str, str] = {
     "and `dates` in the mapping, else deliver the right day.",
     "unknown_code": "A code that the mapping's `map` does not name. Add it there and deliver the file again under a "
     "new name.",
-    "not_positive": "A charge, payment or write-off of zero or less, or an adjustment of zero. Deliver credits as "
-    "payments or as negative adjustments.",
+    "not_positive": "A charge, payment, prepayment, refund or write-off of zero or less, or an adjustment of zero. Deliver "
+    "credits as payments or as negative adjustments.",
+    "wrong_currency": "An amount in another currency than `currency` of the mapping names: a ledger is kept in one. Deliver the "
+    "amount in it, or name in `map` what stands for it.",
     "due_before_issue": "A charge that is due before its event date. Deliver the right days.",
     "index_beyond_modulus": "A meter's index at installation or removal that is not below its modulus. Check `unit` of both in "
     "the mapping, else deliver the row again with the right index or modulus.",

@@ -12,7 +12,8 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 FOLDERS = {
-    "accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "readings": "meter-readings",
+    "accounts": "accounts", "meters": "meters", "ledger": "ledger-events", "conduct": "conduct-events",
+    "readings": "meter-readings",
     "registers": "register-readings", "tariffs": "tariffs",
 }  # fmt: skip
 NUMBERS = {

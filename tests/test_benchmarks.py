@@ -62,6 +62,15 @@ def test_one_changed_wh_of_a_peer_is_found(work):
     assert marts["features"]["differing"] == 2
 
 
+def test_credit_carried_on_equals_summed_up_anew():
+    code, printed, errors = run("credit.py", "--accounts=500", "--months=15", "--times=1", "--json")
+    assert code == 0, errors
+    said = json.loads(printed)
+    assert said["equal"]
+    for day in said["found"].values():
+        assert all(day[contender]["allocated"] > 0 for contender in ("summed up anew", "carried on"))
+
+
 def test_registers_give_the_marts_of_interval_energy_and_a_ratio(tmp_path):
     options = ["--accounts=500", "--days=12", "--shards=2", "--measured=2", f"--work={tmp_path}", "--json"]
     code, printed, errors = run("registers.py", *options)

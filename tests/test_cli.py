@@ -147,7 +147,7 @@ def test_files_of_a_source_that_comes_from_topics_are_no_fault(tmp_path: Path) -
     )
     (tmp_path / "landing" / "readings").mkdir()
     (tmp_path / "landing" / "readings" / "readings-20250102.csv").write_text("meter_id\n")
-    topics = "meter_readings, ledger_events, accounts"
+    topics = "meter_readings, ledger_events, conduct_events, accounts"
     assert CliRunner().invoke(app, ["run", "--config", str(config)]).output.splitlines() == [
         "1 files in the landing folder are of no source, and were left aside. From topics, by wattier stream, come "
         f"{topics}.",

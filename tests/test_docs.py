@@ -261,6 +261,8 @@ def test_the_producer_that_the_stream_page_shows_sends_what_its_mapping_reads(
     sources = parse_sources(yaml.safe_load(mapping)["sources"], "stream.md")
     landing = tmp_path / "mine" / "landing"
     simulate(Settings(20, 4, 1, date(2025, 1, 1), landing, "csv", plain=True), lambda day: None)
+    found = "account_id,event_id,event_type,event_date,revision\nA000000100,T1,theft_confirmed,2025-01-02,1\n"
+    (landing / "conduct" / "conduct-20250103.csv").write_text(found)
     sent: dict[str, list[bytes]] = {mapping.topics[0]: [] for mapping in sources.values()}
 
     class Broker:
@@ -277,7 +279,11 @@ def test_the_producer_that_the_stream_page_shows_sends_what_its_mapping_reads(
     monkeypatch.setattr(confluent_kafka, "Producer", Broker)
     monkeypatch.chdir(tmp_path)
     exec(compile(producer, "stream.md", "exec"), {})
-    for folder, source in {"readings": "meter_readings", "ledger": "ledger_events"}.items():
+    for folder, source in {
+        "readings": "meter_readings",
+        "ledger": "ledger_events",
+        "conduct": "conduct_events",
+    }.items():
         landed = sum(len(file.read_text().splitlines()) - 1 for file in (landing / folder).glob("*.csv"))
         messages, of = sent[sources[source].topics[0]], sources[source]
         decoded = decode_messages(messages, range(len(messages)), [AT] * len(messages), of, "t", 0, 10_000)

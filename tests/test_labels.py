@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.conditions import STAY
 from schemas.labels import KINDS, LANGS, label, labels
 from schemas.marts import CAUSES, CLASSES, MARTS, RULES, SIDES, TIERS
-from schemas.policy import STAY, default_policy_text, parse_policy
+from schemas.policy import default_policy_text, parse_policy
 
 CODED = sorted({(column.name, column.values) for mart in MARTS.values() for column in mart.columns if column.values})
 

@@ -138,7 +138,36 @@ def test_every_fault_of_a_configuration_is_told_at_once() -> None:
 
 def test_every_number_column_has_units() -> None:
     numbers = [c for relation in SOURCES.values() for c in relation.columns if kind_of(c) == "number"]
-    assert {column.unit for column in numbers if column.name != "revision"} == set(UNITS)
+    assert {column.unit for column in numbers if column.name not in ("revision", "priority")} == set(UNITS)
+
+
+LEDGER = {
+    "files": "*",
+    "columns": {
+        "account_id": "a", "event_id": "e", "event_type": "t", "event_date": "d",
+        "amount_minor": {"column": "m", "unit": "yuan"},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "message"),
+    [
+        ("ledger_events", {"columns": LEDGER["columns"] | {"currency": "c"}}, "currency: is missing; name the one"),
+        ("ledger_events", {"currency": "yuan"}, "currency"),
+        ("ledger_events", {"columns": LEDGER["columns"] | {"priority": {"column": "p", "unit": "kWh"}}}, "has no unit"),
+        ("ledger_events", {"columns": LEDGER["columns"] | {"late_fee_ppm": "p"}}, "one of ppm, permille, percent"),
+        ("accounts", {"currency": "CNY"}, "accounts has no amounts"),
+    ],
+)
+def test_what_a_mapping_of_money_must_say(source: str, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_sources({source: LEDGER | change}, "w.yaml")
+
+
+def test_a_currency_may_be_named_without_a_column() -> None:
+    how = parse_sources({"ledger_events": LEDGER | {"currency": "CNY"}}, "w.yaml")["ledger_events"]
+    assert (how.currency, how.column("currency")) == ("CNY", None)
 
 
 @pytest.mark.parametrize("wrong", ["", "%Y-%m", "%Y-%m-%d %d", "%Y-%m-%D", "%Y-%m-%d%"])

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from schemas.inbound import BESIDE
 from schemas.mapping import SourceMapping, parse_sources
 from schemas.marts import REJECTS
+from tests.kernels.test_files import OF_CURRENCIES, REJECTED_EVENTS
 from transforms.kernels import messages
 from transforms.kernels.files import read_delivery
 from transforms.kernels.messages import RECORD_STEP, decode_messages, local_days, message_offsets, read_texts
@@ -378,3 +379,17 @@ def test_a_binary_array_is_as_good_as_a_list(tmp_path: Path) -> None:
     values = [GOOD, None, b"x"]
     found = decode_messages(pa.array(values, pa.binary()), np.arange(3), np.full(3, SENT_MS), mapping(), "readings", 3)
     assert found == decode(values)
+
+
+@pytest.mark.parametrize(("row", "column", "reason"), REJECTED_EVENTS)
+def test_ledger_events_are_rejected_as_in_a_file(row: str, column: str, reason: str) -> None:
+    """The same rows as in tests/kernels/test_files.py, each as an object; a good one beside it is taken."""
+    names = ("account", "id", "type", "day", "due", "amount", "ref", "money")
+    how = parse_sources({"ledger_events": OF_CURRENCIES | {"topics": "readings"}}, "wattier.yaml")["ledger_events"]
+    good = dict(zip(names, ("a", "2", "F", "2015-01-01", "", 1.5, None, "CNY"), strict=True))
+    sent = [dict(zip(names, row.split(","), strict=False)), good]
+    found = decode([json.dumps(one).encode() for one in sent], how)
+    assert [(r["column"], r["reason"]) for r in found.rejects.to_pylist()] == [(column, reason)]
+    assert found.rows.select(["event_type", "amount_minor"]).to_pylist() == [
+        {"event_type": "refund", "amount_minor": 150}
+    ]

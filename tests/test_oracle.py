@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 
 from pipelines import oracle
 from schemas import inbound
+from schemas.conditions import Condition
 from schemas.marts import MARTS
-from schemas.policy import Condition, parse_policy
+from schemas.policy import parse_policy
 from tests.oracles import ledger as clerk
 from tests.oracles import whole
 from tests.oracles.worlds import (
     POLICY,
     account,
     complete,
+    conduct,
     day,
     event,
     fill,
@@ -337,11 +339,13 @@ def test_the_calendar_does_not_begin_at_an_installation_of_long_ago(con):
     ).fetchall() == [("m", 800, 800), ("n", 1, 1)]
 
 
-@pytest.mark.parametrize("metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "wh_mtd"])
+@pytest.mark.parametrize(
+    "metric", ["period_wh_30d", "reverse_wh_90d", "valued_wh_30d", "billed_365d_minor", "overdue_minor", "wh_mtd"]
+)
 def test_what_can_be_ranked_is_found(con, metric):
     fill(con, [account("a")], [meter("m", "a")], [reading("m", "2016-01-01", 5, peak_wh=5, reverse_wh=5)])
     recomputed(con, "2016-01-01", "2016-01-01", policy(("wh_7d", metric)))
-    total = 0 if metric in ("valued_wh_30d", "billed_365d_minor") else 5
+    total = 0 if metric in ("valued_wh_30d", "billed_365d_minor", "overdue_minor") else 5
     assert one(con, "SELECT max(total) FROM oracle.cutoffs") == (total,)
 
 
@@ -502,8 +506,8 @@ def test_the_pool_fills_the_bill_due_first(con):
 
 
 @settings(max_examples=4)
-@given(st.integers(0, 10**6))
-def test_random_ledgers_equal_a_clerk(seed):
+@given(st.integers(0, 10**6), st.sampled_from(["fifo", "priority"]))
+def test_random_ledgers_equal_a_clerk(seed, allocation):
     pick = random.Random(seed)
     start, names = day("2016-01-01"), "abcdefgh"
     events = []
@@ -515,10 +519,60 @@ def test_random_ledgers_equal_a_clerk(seed):
         events.append(event(
             pick.choice(names), f"e{pick.randint(1, 15)}", kind, str(when), amount, due, revision=pick.randint(1, 2),
             bill_id=pick.choice([None, "", "e1", "e2", "x", "y"]), ref_event_id=f"e{pick.randint(1, 15)}",
+            priority=pick.choice([None, 1, 2]),
+        ))  # fmt: skip
+    with duckdb.connect() as con:
+        last = {k: start + ONE * pick.randint(5, 30) for k in "abc"}
+        fill(con, [account(k, closed_on=last.get(k)) for k in names], [], [], events)
+        rules = policy(("versions:", f"ledger: {{allocation: {allocation}}}\nversions:"))
+        oracle.recompute(con, rules, start + ONE * 10, start + ONE * 25)
+        for row in table(con, "FROM oracle.features"):
+            own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
+            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"], allocation)
+            assert {name: row[name] for name in expected} == expected, (row["account_id"], row["service_date"])
+        found = con.execute(
+            "SELECT account_id, event_id, reason, named_id, closed_on FROM oracle.ledger_exceptions ORDER BY ALL"
+        ).fetchall()
+        expected = []
+        for k in names:
+            own = [as_clerk_reads(e) for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == k]
+            expected += [(k, *row) for row in clerk.exceptions(own, start + ONE * 25, last.get(k), allocation)]
+        assert found == expected
+
+
+def test_of_one_account_events_count_up_to_what_int64_holds(con):
+    """Two amounts of 2^62 reach 2^63: the second does not count, nor does what comes after it."""
+    events = [
+        event("a", "b1", "charge", "2016-01-01", 1 << 62, "2016-01-10"),
+        event("a", "p1", "payment", "2016-01-02", 1 << 62),
+        event("a", "p2", "payment", "2016-01-03", 1),
+        event("a", "r1", "reversal", "2016-01-04", 0, ref_event_id="p1"),
+    ]
+    row = ledger_on(con, "2016-01-15", *events)
+    assert (row["balance_minor"], row["overdue_minor"]) == (1 << 62, 1 << 62)
+    assert con.execute("SELECT event_id, reason FROM oracle.ledger_exceptions ORDER BY ALL").fetchall() == [
+        ("p1", "beyond_limit"), ("p2", "beyond_limit"),
+    ]  # fmt: skip
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 10**6))
+def test_windows_of_a_random_ledger_equal_a_clerk(seed):
+    """Few events over two years, looked at for seven weeks: what enters and leaves by 30, 90 and 365 days, and by month."""
+    pick = random.Random(seed)
+    start, names = day("2015-01-01"), "abcd"
+    events = []
+    for n in range(160):
+        kind = pick.choice(["charge", "charge", "payment", "payment", "reversal"])
+        when = start + ONE * pick.randint(0, 700)
+        due = str(when + ONE * pick.randint(5, 20)) if kind == "charge" else None
+        events.append(event(
+            pick.choice(names), f"e{n}", kind, str(when), pick.choice([5, 10, 15]), due, bill_id=pick.choice([None, "e1", "x"]),
+            ref_event_id=f"e{pick.randint(max(0, n - 30), n)}",
         ))  # fmt: skip
     with duckdb.connect() as con:
         fill(con, [account(k) for k in names], [], [], events)
-        oracle.recompute(con, policy(), start + ONE * 10, start + ONE * 25)
+        oracle.recompute(con, policy(), start + ONE * 500, start + ONE * 550)
         for row in table(con, "FROM oracle.features"):
             own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
             expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"])
@@ -527,6 +581,7 @@ def test_random_ledgers_equal_a_clerk(seed):
 
 def as_clerk_reads(e):
     names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id", "revision")
+    names = (*names, "priority")
     return clerk.Event(*(e[name] for name in names))
 
 
@@ -654,9 +709,10 @@ def paying_late(con, rules=None):
 def test_a_risk_is_immediate_and_the_way_back_takes_the_minimum_stay(con):
     paying_late(con)
     assert con.execute("SELECT * EXCLUDE (account_id) FROM oracle.customer_tiers ORDER BY valid_from").fetchall() == [
-        (day("2016-01-01"), day("2016-01-03"), "high", "A", day("2016-01-01"), "big", "1"),
-        (day("2016-01-04"), day("2016-01-06"), "low_risk", "A", day("2016-01-04"), "risky", "1"),
-        (day("2016-01-07"), None, "high", "A", day("2016-01-07"), "big", "1"),
+        (day("2016-01-01"), day("2016-01-03"), "high", "A", "B", day("2016-01-01"), "big", "1"),
+        (day("2016-01-04"), day("2016-01-05"), "low_risk", "A", "C", day("2016-01-04"), "risky", "1"),
+        (day("2016-01-06"), day("2016-01-06"), "low_risk", "A", "B", day("2016-01-04"), "stay", "1"),
+        (day("2016-01-07"), None, "high", "A", "B", day("2016-01-07"), "big", "1"),
     ]
     assert history(con, "a", "rule") == ["big"] * 3 + ["risky"] * 2 + ["stay"] + ["big"] * 3
     assert migrations(con, "a") == [
@@ -841,6 +897,17 @@ def random_world(seed):
     return accounts, meters, read, ledger
 
 
+def random_conduct(seed):
+    pick = random.Random(seed)
+    return [
+        conduct(
+            pick.choice(["a", "b", "c", "d", "Z", "nobody"]), f"c{pick.randint(1, 3)}", pick.choice(inbound.CONDUCT_TYPES),
+            str(day("2016-02-20") + ONE * pick.choice([0, 1, 4, 9, -360, -725, -900])), revision=pick.randint(1, 3),
+        )
+        for _ in range(pick.randint(0, 20))
+    ]  # fmt: skip
+
+
 def same_rows(con, mart, expected):
     """expected: key -> row. Compares every column that expected has."""
     names = MARTS[mart].keys
@@ -853,10 +920,10 @@ def same_rows(con, mart, expected):
 @settings(max_examples=6)
 @given(st.integers(0, 10**6), st.sampled_from(["all", "category"]), st.sampled_from(["wh_7d", "billed_365d_minor"]))
 def test_random_worlds_equal_plain_python(seed, scope, metric):
-    parts = random_world(seed)
+    parts, found = random_world(seed), random_conduct(seed)
     rules = policy(("scope: all", f"scope: {scope}"), ("wh_7d", metric))
     with duckdb.connect() as con:
-        fill(con, *parts)
+        fill(con, *parts, conduct=found)
         first, _ = oracle.calendar(con, rules, day("2020-01-01"))
         if first is None:
             return
@@ -865,7 +932,7 @@ def test_random_worlds_equal_plain_python(seed, scope, metric):
         oracle.recompute(con, rules, first, last)
         relations = (inbound.ACCOUNTS, inbound.METERS, inbound.METER_READINGS, inbound.LEDGER_EVENTS)
         rows = [complete(relation, part) for relation, part in zip(relations, parts, strict=True)]
-        world = whole.World(*rows, rules, first, last)
+        world = whole.World(*rows, rules, first, last, complete(inbound.CONDUCT_EVENTS, found))
         days, moves, cutoffs, every = world.tiers()
         same_rows(con, "daily_consumption", world.daily_consumption())
         same_rows(con, "features", every)

@@ -29,7 +29,7 @@ from schemas.policy import (
 
 TEXT = default_policy_text()
 DOCUMENT = yaml.safe_load(TEXT)
-RULE_PATH = "versions[0].tiers[3]"
+RULE_PATH = "versions[0].tiers[5]"
 
 
 def mutated(old: str, new: str) -> str:
@@ -69,19 +69,34 @@ def test_default_policy_is_the_one_that_the_issue_names():
     assert str(version.abc.cuts.A) == "4/5"
     assert str(version.abc.cuts.B) == "19/20"
     assert version.min_stay_days == 30
-    assert [grade.grade for grade in version.credit_grades] == ["A", "C", "C", "B"]
-    assert {rule.tier for rule in version.tiers} == set(TIERS) - {"abuse"}
-    assert [rule.rule for rule in version.tiers if rule.immediate] == ["large_bad_credit"]
+    assert [rule.when[0].values for rule in version.credit_grades if rule.when] == [
+        (730,),
+        (730,),
+        (365,),
+        (365,),
+        (90,),
+        (70,),
+    ]
+    assert [grade.grade for grade in version.credit_grades] == ["C", "C", "C", "B", "A", "B", "C"]
+    assert {rule.tier for rule in version.tiers} == set(TIERS)
+    assert [rule.rule for rule in version.tiers if rule.immediate] == ["abuse", "tampering", "large_bad_credit"]
 
 
 def test_a_condition_has_one_operator_and_its_values():
     (version,) = parse_policy(TEXT, "policy.yaml").versions
-    first = version.tiers[0].when[0]
+    first = version.tiers[2].when[0]
     assert (first.column, first.op, first.values, first.or_null) == ("abc", "one_of", ("A", "B"), False)
-    growth = version.tiers[1].when[3]
+    growth = version.tiers[3].when[3]
     assert (growth.column, growth.op, growth.values, growth.or_null) == ("growth_90d_ppm", "at_least", (-300000,), True)
-    zero = version.credit_grades[0].when[1]
+    zero = version.credit_grades[4].when[1]
     assert (zero.op, zero.values) == ("equals", (0,))
+
+
+def test_a_ladder_wants_a_rule_that_yields_abuse():
+    with pytest.raises(
+        ConfigError, match=r"versions\[0\]\.abuse_ladder: .*no rule of this version yields the tier abuse"
+    ):
+        parse_policy(TEXT.replace("tier: abuse", "tier: low_risk"), "policy.yaml")
 
 
 def test_cuts_of_the_default_policy():
@@ -179,6 +194,7 @@ def test_policy_survives_pickling():
     assert again.digest() == policy.digest()
 
 
+CARD = "versions[0].credit_score"
 FAULTS = [
     ("{A: 80 %, B: 95 %}", "{A: 0.8, B: 95 %}", "versions[0].abc.cuts.A: 0.8: write a share"),
     ("{A: 80 %, B: 95 %}", "{A: 80 %, B: 195 %}", "versions[0].abc.cuts.B: '195 %': write a share"),
@@ -203,11 +219,22 @@ FAULTS = [
     ("severities: {}", "severities: {tierz: warn}", "audit.severities: 'tierz' names no expectation"),
     ("severities: {}", "severities: {tiers: wan}", "audit.severities.tiers: 'wan': must be 'warn' or 'block'"),
     ("day_close:", "day_clse:", "day_close: is missing"),
-    ("tier: mid_large", "tier: large", "versions[0].tiers[2].tier: 'large': must be 'high', "),
-    ("grade: C", "grade: D", "versions[0].credit_grades[1].grade: 'D': must be 'A', 'B' or 'C'"),
+    ("tier: mid_large", "tier: large", "versions[0].tiers[4].tier: 'large': must be 'high', "),
+    ("grade: C", "grade: D", "versions[0].credit_grades[0].grade: 'D': must be 'A', 'B' or 'C'"),
     ("rule: average", "rule: stay", f"{RULE_PATH}.rule: 'stay': write a name"),
     ("rule: average", "rule: Average", f"{RULE_PATH}.rule: 'Average': write a name"),
     ("rule: average", "rule: large", f"{RULE_PATH}.rule: 'large': another rule"),
+    ("warn_days: 15", "warn_days: 0", "versions[0].abuse_ladder.warn_days: 0: must be"),
+    (
+        "release: inspection_passed",
+        "release: soon",
+        "versions[0].abuse_ladder.release: 'soon': must be 'inspection_passed' or",
+    ),
+    (
+        "release: inspection_passed",
+        "release: tier_left",
+        "versions[0].abuse_ladder.restrict_days: 30: is only for release",
+    ),
     ("immediate: true", "immediate: 1", "versions[0].tiers[0].immediate: 1: must be true or false"),
     ("abc, equals: B", "abd, equals: B", f"{RULE_PATH}.when[0].column: 'abd': must be one of category, abc, "),
     ("abc, equals: B", "abc", f"{RULE_PATH}.when[0]: []: write exactly one of at_least, "),
@@ -224,10 +251,70 @@ FAULTS = [
     ("abc, equals: B", "wh_30d, above: 1, or_null: true", f"{RULE_PATH}.when[0].or_null: true: wh_30d is never null"),
     ("abc, equals: B", "account_id, equals: B", f"{RULE_PATH}.when[0].column: 'account_id': must be one of category"),
     ("- {column: abc, equals: B}", "- abc", f"{RULE_PATH}.when[0]: 'abc': must be a mapping with the keys column, "),
-    ("overdue_91_minor, at_least: 1", "abc, equals: A", "versions[0].credit_grades[1].when[0].column: 'abc': must be"),
-    ("      - grade: B\n", "", 'versions[0].credit_grades[2].when: ["on_time_365d_ppm"]: the last rule must have no'),
-    ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[0].when: []: only the"),
+    (
+        "overdue_91_minor, at_least: 1",
+        "abc, equals: A",
+        "versions[0].credit_score.demerits[1].when[0].column: 'abc': must be",
+    ),
+    ("overdue_minor, equals: 0", "abc, equals: A", "versions[0].credit_grades[4].when[1].column: 'abc': must be"),
+    (
+        "at_least: 70}\n      - grade: C\n",
+        "at_least: 70}\n",
+        'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no',
+    ),
+    ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[4].when: []: only the"),
+    ("weight: 50", "weight: 49", f"{CARD}.parts: [49, 20, 15, 15]: the weights must add up to 100, not 99"),
+    ("weight: 50", "weight: 0", f"{CARD}.parts[0].weight: 0: must be greater than or equal to 1"),
+    ("part: delay", "part: punctuality", f"{CARD}.parts[1].part: 'punctuality': another part or demerit has that name"),
+    ("demerit: bad_debt", "demerit: delay", f"{CARD}.demerits[1].demerit: 'delay': another part or demerit"),
+    (
+        "column: overdue_minor\n",
+        "column: credit_score\n",
+        f"{CARD}.parts[2].column: 'credit_score': must be one of wh_7d",
+    ),
+    (
+        "points: 40, when",
+        "points: 40, per: category, when",
+        f"{CARD}.demerits[1].per: 'category': must be one of wh_7d",
+    ),
+    (
+        "overdue_91_minor, at_least: 1",
+        "credit_score, at_least: 1",
+        f"{CARD}.demerits[1].when[0].column: 'credit_score': must",
+    ),
+    ("          if_null: 75\n", "", f"{CARD}.parts[0].if_null: null: on_time_decayed_ppm may be null: say how many"),
+    (
+        "weight: 15\n          bins",
+        "weight: 15\n          if_null: 1\n          bins",
+        f"{CARD}.parts[2].if_null: 1: overdue_minor is",
+    ),
+    ("            - {points: 20}\n", "", f'{CARD}.parts[0].bins[3]: {{"at_least": 700000}}: the last bin must have no'),
+    ("{at_least: 900000, points: 90}", "{points: 90}", f"{CARD}.parts[0].bins[1]: {{}}: write exactly one of at_least"),
+    (
+        "{at_least: 900000, points: 90}",
+        "{at_least: 950000, points: 90}",
+        f"{CARD}.parts[0].bins[1].at_least: 950000: is never",
+    ),
+    (
+        "{at_most: 5000, points: 85}",
+        "{at_most: 999, points: 85}",
+        f"{CARD}.parts[1].bins[1].at_most: 999: is never reached",
+    ),
+    (
+        "{at_least: 900000, points: 90}",
+        "{at_most: 5, points: 90}",
+        f"{CARD}.parts[0].bins[1].at_most: 5: all bins of a part",
+    ),
+    ("points: 100}", "points: 101}", f"{CARD}.parts[0].bins[0].points: 101: must be less than or equal to 100"),
 ]
+
+
+def test_a_rule_by_the_score_needs_a_scorecard():
+    start, end = TEXT.index("    credit_score:\n"), TEXT.index("    # 3. Credit:")
+    with pytest.raises(ConfigError) as raised:
+        parse_policy(TEXT[:start] + TEXT[end:], "policy.yaml")
+    path = "versions[0].credit_grades[4].when[0].column: 'credit_score'"
+    assert f"{path}: needs a scorecard: add `credit_score:`" in str(raised.value)
 
 
 @pytest.mark.parametrize(("old", "new", "message"), FAULTS)

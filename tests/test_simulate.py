@@ -18,7 +18,7 @@ import pytest
 from pipelines.simulate import MALFORMED, SOURCES, Pending, Settings, simulate
 from pipelines.utility import PRICES, READING, World, build_world, readings_for_day
 from schemas.errors import ConfigError
-from schemas.inbound import CATEGORIES, EVENT_TYPES
+from schemas.inbound import CATEGORIES, CONDUCT_TYPES, EVENT_TYPES
 
 START = date(2026, 1, 1)
 Record = dict[str, Any]
@@ -198,7 +198,7 @@ def test_a_meter_belongs_to_one_account_at_a_time(year: Path) -> None:
 
 def test_ledger_events_name_known_accounts_bills_and_payments(year: Path) -> None:
     ledger = landed(year, "ledger")
-    assert {row["event_type"] for row in ledger} == set(EVENT_TYPES)
+    assert {row["event_type"] for row in ledger} == set(EVENT_TYPES) - {"refund", "prepayment"}
     accounts = {row["account_id"] for row in landed(year, "accounts")}
     assert {row["account_id"] for row in ledger} <= accounts
 
@@ -218,6 +218,20 @@ def test_ledger_events_name_known_accounts_bills_and_payments(year: Path) -> Non
     assert 0 < sum(row["bill_id"] is None for row in paid) < len(paid) // 2
     adjustments = {Decimal(row["amount_yuan"]) > 0 for row in ledger if row["event_type"] == "adjustment"}
     assert adjustments == {True, False}
+
+
+def test_few_are_found_to_do_wrong_and_some_findings_are_withdrawn(year: Path) -> None:
+    events = landed(year, "conduct")
+    accounts = {row["account_id"] for row in landed(year, "accounts")}
+    assert {row["event_type"] for row in events} == set(CONDUCT_TYPES)
+    assert {row["account_id"] for row in events} <= accounts
+    assert 10 < len({row["account_id"] for row in events}) < len(accounts) // 5
+    first = {(row["account_id"], row["event_id"]): row for row in events if row["revision"] == "1"}
+    for row in events:
+        assert row["lands"] > date.fromisoformat(row["event_date"])
+        assert (row["event_type"] == "withdrawn") == (row["revision"] == "2")
+        if (row["account_id"], row["event_id"]) in first:  # a finding may be told after its withdrawal
+            assert first[row["account_id"], row["event_id"]]["event_date"] <= row["event_date"]
 
 
 def test_an_event_id_means_one_event(year: Path) -> None:

@@ -17,15 +17,21 @@ TIER_INPUT_PATCH = "tier_input_patch"
 
 BY_DAY = (
     "day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", TIER_INPUT_PATCH,
-    "windows_patch", "tiers", *TICK_DAYS,
+    "windows_patch", "tiers", "abuse_ladder", *TICK_DAYS,
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
-CHECKPOINT = ("windows", "windows_patch", "carried_base", "carried_changes", "carried_accounts", "tiers")
+CARRIED_EXCEPTIONS = "carried_exceptions"
+"""Ledger exceptions of a shard, as of a checkpoint."""
+
+CHECKPOINT = (
+    "windows", "windows_patch", "carried_base", "carried_index", "carried_changes", "carried_accounts", "carried_credit",
+    CARRIED_EXCEPTIONS, "tiers", "abuse_ladder",
+)  # fmt: skip
 """State as of a day, from which a run can roll forward."""
 
 REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")
-DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "day_block")
+DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "conduct", "pending_conduct", "day_block")
 """What an account shard goes on from: reference data, and what happened day by day."""
 
 METER_STATE = (

@@ -1,4 +1,4 @@
-"""The first half of fold 1, by account shard: differences become day blocks, ledger events join the ledger.
+"""The first half of fold 1, by account shard: differences become day blocks, events join those of their account.
 
 Every service day of a shard is one immutable block; a day that gets late or corrected readings gets a new block. What
 follows from a block is the business of `fold_features`.
@@ -16,9 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import LEDGER_EVENTS, MEASURES, REGISTERS
+from schemas.inbound import MEASURES, REGISTERS
+from schemas.marts import CONDUCT_EVENTS
+from transforms.account_events import CONDUCT, EVENT_SOURCES, LEDGER, NO_CONTENT, EventSource
 from transforms.blocks import Grouped, by_kind, concat, one_batch
-from transforms.fold_reference import EVENTS_SCHEMA, load_population, touched
+from transforms.fold_reference import load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
@@ -27,9 +29,7 @@ from transforms.patches import concerns
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
-LEDGER_FIELDS = [pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema]
-LEDGER_SCHEMA = pa.schema([pa.field("slot", pa.int32()), *LEDGER_FIELDS])
-ARRIVED_SCHEMA = pa.schema([LEDGER_SCHEMA.field("slot"), *EVENTS_SCHEMA])
+LEDGER_SCHEMA = LEDGER.kept
 CALENDAR_SCHEMA = pa.schema(
     [("day", pa.int32()), ("received", pa.int64()), ("told", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
 )
@@ -39,8 +39,8 @@ ledger events."""
 CALENDAR_FILES = 16
 """Calendar files of a shard before they are added up into one."""
 
-LEDGER_FILES = 32
-"""Ledger files of a shard before they are put together into one; the order of rows stays."""
+EVENT_FILES = 32
+"""Files of a source of events of a shard before they are put together into one; the order of rows stays."""
 
 
 def update_expected(held: pa.Table, changes: pa.Table) -> pa.Table:
@@ -96,8 +96,8 @@ def sum_calendar(rows: pa.Table) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class LedgerUpdate:
-    """What new ledger rows did: rows accepted and superseded, and the first day whose figures may change.
+class EventsUpdate:
+    """What new rows of events did: rows accepted and superseded, and the first day whose figures may change.
 
     slots, dates: (k,) accounts, and dates of the versions of the events that changed.
     """
@@ -109,13 +109,10 @@ class LedgerUpdate:
     dates: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
-VERSION_CONTENT = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
-
-
-def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
+def settle_versions(held: pa.Table, new: pa.Table) -> EventsUpdate:
     """Sort new rows into accepted and superseded, and find the first day on which another version is in force.
 
-    held: rows of the same accounts; both of `LEDGER_SCHEMA`. On a day the version in force is, of those dated up to it, the
+    held: rows of the same accounts; both as they are kept. On a day the version in force is, of those dated up to it, the
     one with the highest revision: a version that loses in the end may count until the winner's own date.
     """
     same = held.filter(pc.is_in(held["event_id"], value_set=pc.unique(new["event_id"])))
@@ -141,14 +138,29 @@ def settle_versions(held: pa.Table, new: pa.Table) -> LedgerUpdate:
         )
     dates += [day for some in versions.values() if (day := _first_change(some)) is not None]
     slots = numpy(both["slot"], np.int32)[rows]
-    return LedgerUpdate(accepted, new.num_rows - accepted, min(dates, default=None), slots, date[rows])
+    return EventsUpdate(accepted, new.num_rows - accepted, min(dates, default=None), slots, date[rows])
 
 
 def _content_rank(rows: pa.Table) -> npt.NDArray[np.int64]:
     """A number for each row's content, ascending as its columns are written as text. (n,) int64."""
-    text = [pc.fill_null(pc.cast(rows[name], pa.string()), "") for name in VERSION_CONTENT]
+    content = [name for name in rows.column_names if name not in NO_CONTENT]
+    text = [pc.fill_null(pc.cast(rows[name], pa.string()), "") for name in content]
     joined = pc.binary_join_element_wise(*text, "\x01").combine_chunks()
     return Slots(pc.unique(joined)).ranks(joined)
+
+
+def standing(conduct: pa.Table) -> pa.Table:
+    """Of the conduct events of some accounts the version that stands: the highest revision, unless it withdraws the event.
+
+    conduct: rows as they are kept; the result is in order of account and event.
+    """
+    slot, event = (
+        numpy(conduct["slot"], np.int64),
+        Slots(pc.unique(conduct["event_id"])).ranks(conduct["event_id"].combine_chunks()),
+    )
+    order = np.lexsort((_content_rank(conduct), -numpy(conduct["revision"]), event, slot))
+    rows = conduct.take(pa.array(order[_heads((slot << 32 | event)[order])]))
+    return rows.filter(pc.not_equal(rows["event_type"], "withdrawn"))
 
 
 def _heads(key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -176,13 +188,13 @@ def _rows_by_day(rows: pa.Table) -> dict[int, npt.NDArray[np.int64]]:
 
 
 class FoldDaysShard(beam.DoFn):
-    """One account shard: writes its changed day blocks, its expected stretches, its ledger and its calendar."""
+    """One account shard: writes its changed day blocks, its expected stretches, its events and its calendar."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
 
     def process(self, element: Grouped) -> Iterator[int]:
-        """element: (shard, blocks of kind state, difference, period_difference, expected, ledger_events).
+        """element: (shard, blocks of kind state, difference, period_difference, expected, and of events).
 
         Emits the shard when done.
         """
@@ -214,8 +226,10 @@ class _DaysOfShard:
             )
         )
         restate.append(self._expected(concat(kinds.get("expected", []), EXPECTED_SCHEMA)))
-        counts, first = self._ledger(concat(kinds.get("ledger_events", []), ARRIVED_SCHEMA))
-        restate.append(first)
+        counts: dict[str, dict[str, int]] = {}
+        for source in EVENT_SOURCES:
+            counts[source.source], first = self._events(source, concat(kinds.get(source.source, []), source.arrived))
+            restate.append(first)
         self._calendar()
         known = [day for day in restate if day is not None]
         self.place.report(
@@ -282,9 +296,10 @@ class _DaysOfShard:
         self.concerned.append((slot, installed, removed - 1))
         return first_difference(slot.astype(np.int64), installed, removed, meters.astype(np.int64))
 
-    def _ledger(self, arrived: pa.Table) -> tuple[dict[str, dict[str, int]], int | None]:
+    def _events(self, source: EventSource, arrived: pa.Table) -> tuple[dict[str, int], int | None]:
+        """Take up events. Returns the counts of their rows, and the first day that differs."""
         store, path = self.state.store, self.place.path
-        waited = self.state.table("pending_ledger", EVENTS_SCHEMA).combine_chunks()
+        waited = self.state.table(source.pending, source.landed).combine_chunks()
         if arrived.num_rows == 0 and waited.num_rows == 0:
             return {}, None
         if waited.num_rows:
@@ -293,39 +308,54 @@ class _DaysOfShard:
         rows = pa.concat_tables([waited, arrived]).combine_chunks() if waited.num_rows else arrived
         slot = numpy(rows["slot"])
         known = load_population(self.state).known(self.accounts)[slot]
-        files = self.state.entries.get("ledger", [])
-        held = self._events_of(files, np.unique(slot[known]))
-        now = rows.filter(pa.array(known)).select(LEDGER_SCHEMA.names)
+        files = self.state.entries.get(source.kind, [])
+        held = self._events_of(source, files, np.unique(slot[known]))
+        now = rows.filter(pa.array(known)).select(source.kept.names)
         if waited.num_rows:  # accounts that were unknown: what is held of them are the waiting rows themselves
             held = held.filter(
                 pc.invert(pc.is_in(held["slot"], value_set=pa.array(np.unique(slot[: waited.num_rows]))))
             )
-        update = settle_versions(held, now) if now.num_rows else LedgerUpdate(0, 0, None)
-        self.calendar.append(calendar_rows(events=now))
+        update = settle_versions(held, now) if now.num_rows else EventsUpdate(0, 0, None)
+        if source.opens:
+            self.calendar.append(calendar_rows(events=now))
         self.concerned.append((update.slots, update.dates, update.dates))
 
         fresh = rows.slice(waited.num_rows).combine_chunks()
         if fresh.num_rows:
-            table, replace = fresh.select(LEDGER_SCHEMA.names), len(files) >= LEDGER_FILES
+            table, replace = fresh.select(source.kept.names), len(files) >= EVENT_FILES
             if replace:
                 table = pa.concat_tables([*(store.read_table(entry) for entry in files), table]).combine_chunks()
             blocks = [(-1, one_batch(table))]
-            new = store.write_blocks(path("ledger", self.shard, "arrow"), "ledger", self.shard, blocks, compress=False)
-            self._put("ledger", new, replace=replace)
+            file = path(source.kind, self.shard, "arrow")
+            self._put(
+                source.kind, store.write_blocks(file, source.kind, self.shard, blocks, compress=False), replace=replace
+            )
             log, dates = fresh.drop_columns(["slot"]), numpy(fresh["event_date"])
-            kind = "log:ledger_events"
+            kind = f"log:{source.source}"
             entry = store.write_parquet(path(kind, self.shard, "parquet"), kind, self.shard, log,
                                         (int(dates.min()), int(dates.max())))  # fmt: skip
             self._put(kind, [entry])
         pending = rows.filter(pa.array(~known)).drop_columns(["slot"])
         blocks = [(-1, one_batch(pending))] if pending.num_rows else []
-        new = store.write_blocks(path("pending_ledger", self.shard, "arrow"), "pending_ledger", self.shard, blocks)
-        self._put("pending_ledger", new, replace=True)
+        new = store.write_blocks(path(source.pending, self.shard, "arrow"), source.pending, self.shard, blocks)
+        self._put(source.pending, new, replace=True)
+        if source is CONDUCT and now.num_rows:
+            self._conduct_mart(now)
         counts = {"accepted": update.accepted, "superseded": update.superseded, "pending": pending.num_rows,
                   "redriven": waited.num_rows}  # fmt: skip
-        return {"ledger_events": counts}, update.restate_from
+        return counts, update.restate_from
 
-    def _events_of(self, files: list[Entry], slots: npt.NDArray[np.int32]) -> pa.Table:
+    def _conduct_mart(self, now: pa.Table) -> None:
+        """Write the events that stand, of all known accounts. now: rows of such accounts that came, or waited."""
+        known = np.flatnonzero(load_population(self.state).known(self.accounts)).astype(np.int32)
+        held = self._events_of(CONDUCT, self.state.entries.get(CONDUCT.kind, []), known)
+        stands = standing(pa.concat_tables([held, now]).combine_chunks())
+        kind = "mart:conduct_events"
+        rows = stands.select(CONDUCT_EVENTS.schema.names).cast(CONDUCT_EVENTS.schema)
+        entry = self.state.store.write_parquet(self.place.path(kind, self.shard, "parquet"), kind, self.shard, rows)
+        self._put(kind, [entry], replace=True)
+
+    def _events_of(self, source: EventSource, files: list[Entry], slots: npt.NDArray[np.int32]) -> pa.Table:
         """All stored events of some accounts; only their rows are read from the mapped files."""
         mine = np.zeros(self.accounts, np.bool_)
         mine[slots] = True
@@ -333,11 +363,11 @@ class _DaysOfShard:
         for entry in files:
             table = self.state.store.read_table(entry)
             parts.append(table.take(pa.array(np.flatnonzero(mine[numpy(table["slot"])]))))
-        return pa.concat_tables(parts).combine_chunks() if parts else LEDGER_SCHEMA.empty_table()
+        return pa.concat_tables(parts).combine_chunks() if parts else source.kept.empty_table()
 
 
 class FoldDays(beam.PTransform):
-    """(account shard, state | difference | expected | ledger_events blocks) -> shard numbers, when their state is written."""
+    """(account shard, state | difference | expected | events blocks) -> shard numbers, when their state is written."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()

@@ -19,19 +19,27 @@ import pyarrow.parquet as pq
 from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
+from schemas.scorecard import SCORE
 from schemas.vee import SEVERITIES, VEE_RULES
+from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.checkpoints import TIER_INPUT
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
+from transforms.kernels.abuse import LADDER_COLUMNS
+from transforms.kernels.conduct import Conduct
+from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
-from transforms.kernels.ledger import Carried, Ledger, credit_features
+from transforms.kernels.ledger import Carried, Ledger
 from transforms.kernels.order_statistics import ladder
-from transforms.kernels.reference import Expected
+from transforms.kernels.reference import Expected, Population
+from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
 from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
+from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
+from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
@@ -68,10 +76,10 @@ def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
-    """The feature columns that the policy in force on a day reads, its metric first."""
+    """The feature columns that fold 2 needs by the policy in force on a day, its metric first."""
     version = policy.on(day)
-    rules = [*version.credit_grades, *version.tiers]
-    used = {c.column for rule in rules for c in rule.when if c.column not in CODES}
+    used = {name for name in version.reads() if name not in CODES}
+    used |= set(LADDER_COLUMNS) if version.abuse_ladder else set()
     return (version.abc.metric, *sorted(used - {version.abc.metric}))
 
 
@@ -114,7 +122,9 @@ class FoldFeaturesShard(beam.DoFn):
         worth = valuer(state, people, n)
         windows = load_windows(state, plan.first)
         windows.grow(n)
-        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state))
+        allocation = self.policy.ledger.allocation
+        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state), allocation)
+        credit, conduct = Credit(ledger, carried=_load_credit(state)), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
@@ -125,9 +135,9 @@ class FoldFeaturesShard(beam.DoFn):
             accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
             counted = days.count(day, version.vee, accounts)
             windows.roll(days.load, worth)
-            ledger.advance(day)
+            credit.advance(day)
             rows = np.flatnonzero(inside)
-            values = day_values(windows, ledger, expected, rows)
+            values = day_values(windows, credit, conduct, expected, people, rows, version)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -142,10 +152,17 @@ class FoldFeaturesShard(beam.DoFn):
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
         entries += _dump_carried(self.place, state, ledger, shard, plan.last)
+        path = self.place.path("carried_credit", shard, "arrow")
+        entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
+        entries += renewed(self.place, state, ledger, people, slots, shard)
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
-        self.place.report(Commit("features", shard, tuple(entries)))
-        kept = [e for kind in ("account_slots", "tiers", "cutoffs_before") for e in state.entries.get(kind, [])]
+        self.place.report(Commit("features", shard, tuple(entries), (LEDGER_EXCEPTIONS,)))
+        kept = [
+            e
+            for kind in ("account_slots", "tiers", "abuse_ladder", "cutoffs_before")
+            for e in state.entries.get(kind, [])
+        ]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 
 
@@ -159,10 +176,25 @@ def _dated(entry: Entry, day: int) -> Entry:
     return replace(entry, first=day, last=day) if entry.first < 0 else entry
 
 
-def day_values(windows: Windows, ledger: Ledger, expected: Expected, rows: Any) -> dict[str, Any]:
-    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and ledger stand at."""
+def day_values(
+    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, people: Population, rows: Any,
+    version: PolicyVersion,
+) -> dict[str, Any]:  # fmt: skip
+    """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and credit stand at.
+
+    version: of the policy, in force on that day.
+    """
+    day, n = credit.ledger.day, credit.ledger.n_slots
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
-    return values | {name: feature_column(v)[rows] for name, v in credit_features(ledger).items()}
+    values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
+    values |= {"tenure_days": tenure_days(people, day, n)[rows], **conduct.features(day, rows)}
+    scored = values | {"category": people.on(day, n)[1][rows]}
+    return values | {SCORE: credit_score(version.credit_score, scored, len(rows))}
+
+
+def tenure_days(people: Population, day: int, n: int) -> Any:
+    """Days since each account was opened. (n,) int32, of no meaning where it is not in the population."""
+    return np.int32(day) - people.opened_on(day, n)
 
 
 def load_windows(state: State, first: int) -> Windows:
@@ -179,28 +211,34 @@ def load_windows(state: State, first: int) -> Windows:
 
 def _load_carried(state: State) -> Carried | None:
     head = state.entries.get("carried_accounts", [])
-    if not head:
+    if not head or "carried_index" not in state.entries:
         return None
-    base = state.store.read_block(state.entries["carried_base"][0])
+    base, index = (state.store.read_block(state.entries[kind][0]) for kind in ("carried_base", "carried_index"))
     changes = tuple(state.store.read_block(entry) for entry in state.entries.get("carried_changes", []))
     accounts = state.store.read_block(head[0])
     rows = int(accounts.schema.metadata[b"rows"])
-    return Carried(head[0].first, rows, base, changes, accounts.replace_schema_metadata(None))
+    return Carried(head[0].first, rows, base, index, changes, accounts.replace_schema_metadata(None))
+
+
+def _load_credit(state: State) -> pa.RecordBatch | None:
+    held = state.entries.get("carried_credit", [])
+    return state.store.read_block(held[0]) if held else None
 
 
 def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: int) -> list[Entry]:
     """The ledger's carry-over as entries of this checkpoint: a base that is seldom rewritten, and what changed since."""
     store = place.store()
-    had = "carried_base" in state.entries
+    had = "carried_index" in state.entries
     carried = ledger.dump()
     rebase = not had or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
     if rebase:
         carried = ledger.dump(rebase=True)
-        entries = store.write_blocks(
-            place.path("carried_base", shard, "arrow"), "carried_base", shard, [(day, carried.base)]
-        )
+        entries = []
+        for kind, batch in (("carried_base", carried.base), ("carried_index", carried.index)):
+            path = place.path(kind, shard, "arrow")
+            entries += store.write_blocks(path, kind, shard, [(day, batch)], compress=kind == "carried_base")
     else:
-        entries = [replace(state.entries["carried_base"][0], first=day, last=day)]
+        entries = [replace(state.entries[kind][0], first=day, last=day) for kind in ("carried_base", "carried_index")]
         if carried.changes:
             merged = pa.Table.from_batches(carried.changes).combine_chunks()
             path = place.path("carried_changes", shard, "arrow")

@@ -1,6 +1,6 @@
 """Accounts, meter assignments and tariffs, by account shard: which accounts are known, and since when.
 
-Every account that anything names gets its slot here; ledger events pass on with theirs. Meter rows pass on to their
+Every account that anything names gets its slot here; events of accounts pass on with theirs. Meter rows pass on to their
 meter's shard with their account's shard and slot and whether the account is known; those whose account is not are kept
 and sent again when it is. Tariffs go to every shard, and the first of them answers for their rows.
 """
@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.inbound import ACCOUNTS, CATEGORIES, LEDGER_EVENTS, METERS, STAMP
+from schemas.inbound import ACCOUNTS, CATEGORIES, METERS
 from schemas.marts import ACCOUNTS as ACCOUNTS_MART
+from transforms.account_events import EVENT_SOURCES, STAMP_FIELDS
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split_by_id, tag
 from transforms.kernels.keys import answers
 from transforms.kernels.reference import NEVER, Population, days, latest, marked, order_by
@@ -27,13 +28,11 @@ from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
 from transforms.tariffs import TARIFFS_SCHEMA, TARIFFS_STATE, numbered, update_tariffs
 
-STAMP_FIELDS = [pa.field(column.name, column.type) for column in STAMP]
 ACCOUNTS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in ACCOUNTS.schema] + STAMP_FIELDS)
 ACCOUNTS_STATE = pa.schema([*ACCOUNTS_SCHEMA, pa.field("slot", pa.int32()), pa.field("number", pa.int32())])
 """The rows that hold, with the account's slot, and the number that its tariff has in the shard, -1 where it has none."""
 
 METERS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in METERS.schema] + STAMP_FIELDS)
-EVENTS_SCHEMA = pa.schema([pa.field(f.name, f.type) for f in LEDGER_EVENTS.schema] + STAMP_FIELDS)
 TO_METER_SHARD = pa.schema([*METERS_SCHEMA, pa.field("known", pa.bool_()), pa.field("account", pa.int64())])
 """A meter row with whether its account is known, and the account's shard and slot as one number (see `pack`)."""
 
@@ -184,20 +183,20 @@ def with_accounts(meters: pa.Table, shard: int, slots: Slots, people: Population
 
 @beam.typehints.with_output_types(Keyed, state=Keyed)
 class FoldReferenceShard(beam.DoFn):
-    """One account shard's reference data. Emits meter rows by meter shard; to `state`, the state and ledger events."""
+    """One account shard's reference data. Emits meter rows by meter shard; to `state`, the state and events of accounts."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
 
     def process(self, element: Grouped) -> Iterator[Keyed | beam.pvalue.TaggedOutput]:
-        """element: (shard, blocks of kind state, accounts, meters, ledger_events, tariffs)."""
+        """element: (shard, blocks of kind state, accounts, meters, tariffs, and events of accounts)."""
         shard, blocks = element
         kinds = by_kind(blocks)
         came = {
             kind: concat(kinds.get(kind, []), schema)
             for kind, schema in (
                 ("accounts", ACCOUNTS_SCHEMA), ("meters", METERS_SCHEMA), ("tariffs", TARIFFS_SCHEMA),
-                ("ledger_events", EVENTS_SCHEMA),
+                *((events.source, events.landed) for events in EVENT_SOURCES),
             )
         }  # fmt: skip
         state = State.from_blocks(self.place.store(), kinds["state"])
@@ -227,10 +226,10 @@ class _ReferenceOfShard:
         if priced.accepted:
             self._put("tariffs", priced.tariffs)
         update = self._accounts(came["accounts"], numpy(priced.tariffs["number"], np.int32))
-        if (ledger := came["ledger_events"]).num_rows:
-            slot = pa.array(self.accounts.add(ledger["account_id"].combine_chunks()))
-            rows = one_batch(ledger.add_column(0, "slot", slot))
-            yield beam.pvalue.TaggedOutput("state", (shard, tag(rows, "ledger_events")))
+        for source in (events.source for events in EVENT_SOURCES if came[events.source].num_rows):
+            slot = pa.array(self.accounts.add(came[source]["account_id"].combine_chunks()))
+            rows = one_batch(came[source].add_column(0, "slot", slot))
+            yield beam.pvalue.TaggedOutput("state", (shard, tag(rows, source)))
         for kind, ids in (("account_slots", self.accounts), ("tariff_slots", self.tariffs)):
             self.entries += ids.save(self.place, kind, shard)
             self.replaces += [kind] if ids.grown else []
@@ -294,7 +293,9 @@ class _ReferenceOfShard:
 
 
 class FoldReference(beam.PTransform):
-    """(account shard, state | accounts | meters | ledger_events | tariffs) -> meter rows by meter shard, state by account shard."""
+    """(account shard, state | accounts | meters | tariffs | events of accounts) -> meter rows by meter shard, state by account
+    shard.
+    """
 
     def __init__(self, place: Place) -> None:
         super().__init__()

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from schemas.inbound import DEMAND, KEPT, KEPT_COLUMNS, MEASURES, MULTIPLIER, QUALITIES, REGISTER_READINGS
 from schemas.marts import READING_EXCEPTIONS
 from schemas.vee import READING_FAULTS
+from transforms.account_events import STAMP_FIELDS
 from transforms.blocks import Keyed, split, tag
-from transforms.fold_reference import STAMP_FIELDS
 from transforms.kernels.readings import MeterDay, merge, reduce_rows
 from transforms.kernels.reference import NEVER
 from transforms.kernels.registers import (

@@ -1,4 +1,4 @@
-"""Fold 2, by account shard: features and cut-offs become tiers, tier history and migrations."""
+"""Fold 2, by account shard: features and cut-offs become tiers, tier history and migrations, and the abuse ladder follows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pyarrow as pa
 from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
+from transforms.abuse_ladder import MART, Ladder
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_features import Plan
 from transforms.kernels.order_statistics import inside
-from transforms.kernels.tiers import Closed, Day, Inside, Migrations, TierState, assign_tiers
+from transforms.kernels.tiers import ABUSE, Closed, Day, Inside, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import plain
 from transforms.shards import Place, Slots, State, numpy
@@ -108,6 +109,7 @@ class FoldTiersShard(beam.DoFn):
         found = boundaries(pa.concat_tables([*before, table]), self.policy)
         tiers = _load(state)
         tiers.grow(len(slots))
+        ladder = Ladder.load(state, self.policy)
         closed: list[Closed] = []
         moved: list[tuple[int, Migrations, str]] = []
         features = None
@@ -117,10 +119,15 @@ class FoldTiersShard(beam.DoFn):
             ids = slots.ids.take(pa.array(rows))
             day = tier_day(number, self.policy, rows, ids, tier_columns(features), found)
             ended, migrations = assign_tiers(tiers, day)
+            ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), features)
             closed.append(ended)
             moved.append((number, migrations, day.policy.version))
         assert features is not None
         entries = self._write(shard, slots, tiers, features, closed, moved)
+        entries += ladder.checkpoint(state, self.place, shard, self.plan.last)
+        if (steps := ladder.table(slots)).num_rows:
+            days = (self.plan.first, self.plan.last)
+            entries.append(store.write_parquet(self.place.path(MART, shard, "parquet"), MART, shard, steps, days))
         self.place.report(Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)))
         yield shard
 
@@ -189,8 +196,8 @@ def closed_table(closed: list[Closed], slots: Slots, names: pa.Array) -> pa.Tabl
     c = Closed(**{f: np.concatenate([getattr(part, f) for part in closed]) for f in fields})
     columns = {
         "account_id": slots.ids.take(pa.array(c.slot)), "valid_from": _dates(c.valid_from), "valid_to": _dates(c.valid_to),
-        "tier": _codes(c.tier, TIERS), "abc": _codes(c.abc, CLASSES), "tier_since": _dates(c.since),
-        "rule": names.take(pa.array(c.rule)), "policy_version": names.take(pa.array(c.version)),
+        "tier": _codes(c.tier, TIERS), "abc": _codes(c.abc, CLASSES), "credit_grade": _codes(c.grade, CLASSES),
+        "tier_since": _dates(c.since), "rule": names.take(pa.array(c.rule)), "policy_version": names.take(pa.array(c.version)),
     }  # fmt: skip
     return pa.table([columns[name] for name in CUSTOMER_TIERS.schema.names], schema=CUSTOMER_TIERS.schema)
 

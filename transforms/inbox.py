@@ -40,7 +40,8 @@ from transforms.shards import Place, numpy
 from transforms.storage import Commit, Store, commit_path, digest
 
 PORTS = {
-    "accounts": "reference", "meters": "reference", "ledger_events": "reference", "tariffs": "reference",
+    "accounts": "reference", "meters": "reference", "ledger_events": "reference",
+    "conduct_events": "reference", "tariffs": "reference",
     "meter_readings": "meters", "register_readings": "meters",
 }  # fmt: skip
 """Source -> the stage that takes its rows first."""

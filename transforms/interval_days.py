@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import BESIDE, MEASURES, METER_READINGS, QUALITIES
+from transforms.account_events import STAMP_FIELDS
 from transforms.blocks import Keyed, split, tag
-from transforms.fold_reference import STAMP_FIELDS
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA, RegisterDay
 from transforms.kernels.readings import MeterDay, count_accepted, merge, reduce_rows
 from transforms.kernels.reference import Assignments

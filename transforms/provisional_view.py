@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
+from transforms.account_events import CONDUCT
 from transforms.blocks import fact, one_batch
 from transforms.epochs import entries_of
-from transforms.fold_features import feature_column, load_expected, load_windows
+from transforms.fold_features import feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import NONE
@@ -51,12 +53,12 @@ def load_view(
     place: Place, policy: Policy, base: pa.RecordBatch, later: Iterable[pa.RecordBatch], told: Iterable[pa.RecordBatch],
     made: Made,
 ) -> View | None:  # fmt: skip
-    """Decode a base, and what came since; None where no service day has been made yet. made: what may be used again.
+    """Decode a base, and what came since; None where it has no account or no service day yet. made: what may be used again.
 
     later: events, in any order; told: changes, in the order in which they were told.
     """
     state = State(place.store(), entries_of([base]))
-    if "windows" not in state.entries or "tiers" not in state.entries:
+    if not {"account_slots", "windows", "tiers"} <= state.entries.keys():
         return None
     used: Made = {}
 
@@ -88,16 +90,19 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     windows = load_windows(state, entry.first + 1)
     windows.grow(n)
     columns = consumption_features(windows, load_expected(state), np.arange(n))
-    _, category = load_population(state).on(entry.first, n)
+    people = load_population(state)
+    _, category = people.on(entry.first, n)
     tiers = state.store.read_block(state.entries["tiers"][0])
-    tier, abc, since = (
+    tier, abc, grade, since = (
         np.r_[numpy(tiers.column(name)), np.full(n - tiers.num_rows, NONE, np.int32)]
-        for name in ("tier", "abc", "since")
+        for name in ("tier", "abc", "grade", "since")
     )
-    rules = [rule for version in policy.versions for rule in (*version.credit_grades, *version.tiers)]
-    read = {condition.column for rule in rules for condition in rule.when}
-    dense = {name: feature_column(column) for name, column in columns.items() if name in read} | {"category": category}
-    return Base(entry.first, tier.astype(np.int8), abc.astype(np.int8), since.astype(np.int32), dense)
+    read = {name for version in policy.versions for name in version.reads()}
+    read |= {name for version in policy.versions if version.credit_score for name in version.credit_score.columns()}
+    dense = {name: feature_column(column) for name, column in columns.items() if name in read}
+    dense |= {"category": category, "tenure_days": tenure_days(people, entry.first, n)}
+    codes = tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32)
+    return Base(entry.first, *codes, dense, Conduct(state.table(CONDUCT.kind, CONDUCT.kept)))
 
 
 def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:

@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy
+from transforms.account_events import CONDUCT, LEDGER, EventSource
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch
 from transforms.checkpoints import TIER_INPUT, TIER_INPUT_PATCH
 from transforms.counted_days import Counted, CountedOfSome
-from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_features import (
     consumption_table,
     day_values,
@@ -34,10 +34,14 @@ from transforms.fold_features import (
     write_tier_inputs,
 )
 from transforms.fold_reference import load_population
+from transforms.kernels.conduct import Conduct
+from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.reference import Expected, Population
 from transforms.kernels.windows import DayBlock, Windows, date_of
+from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
+from transforms.ledger_exceptions import put_right
 from transforms.patches import OUT, RANKED, Concerned, merged, patched, plain, rewritten, stretches, tier_inputs
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
@@ -80,11 +84,16 @@ class _Some:
         place[some] = np.arange(self.n)
         self.people = _of(load_population(state), place, Population)
         self.expected = _of(load_expected(state), place, Expected)
-        table = state.table("ledger", LEDGER_SCHEMA)
-        at = place[numpy(table["slot"])]
-        mine = np.flatnonzero(at >= 0)
-        events = table.take(pa.array(mine)).drop_columns(["slot"])
-        self.events = events.add_column(0, "slot", pa.array(at[mine].astype(np.int32))).combine_chunks()
+        self.ledger_events, self.conduct_events = (_events(state, of, place) for of in (LEDGER, CONDUCT))
+
+
+def _events(state: State, source: EventSource, place: Any) -> pa.Table:
+    """Events of some accounts, by their places."""
+    table = state.table(source.kind, source.kept)
+    at = place[numpy(table["slot"])]
+    mine = np.flatnonzero(at >= 0)
+    events = table.take(pa.array(mine)).drop_columns(["slot"])
+    return events.add_column(0, "slot", pa.array(at[mine].astype(np.int32))).combine_chunks()
 
 
 def _of(rows: Any, place: Any, kind: type[Any]) -> Any:
@@ -125,24 +134,28 @@ class _Shard:
         self.consumption: dict[int, tuple[pa.Table, pa.Table]] = {}
         self.judged: dict[int, pa.Table] = {}
         self.patches: list[Entry] = []
+        self.exceptions: list[Entry] = []
 
     def restate(self) -> Iterator[Named]:
         """Roll the concerned accounts forward, and rank everybody anew."""
         plan, some = self.plan, self.some
         worth = valuer(self.state, some.people, some.n)
         windows = load_windows(self.state, plan.checkpoint + 1).take(some.slots) if some.n else None
-        ledger = Ledger(some.events, some.n)
-        ledger.advance(plan.checkpoint)
+        ledger = Ledger(some.ledger_events, some.n, allocation=self.policy.ledger.allocation)
+        credit, conduct = Credit(ledger), Conduct(some.conduct_events)
+        credit.advance(plan.checkpoint)
         for day in range(plan.checkpoint + 1, plan.last + 1):
             counted = self._count(day) if windows and day >= plan.first else None
             if windows:
                 windows.roll(self.days.load, worth)
-                ledger.advance(day)
+                credit.advance(day)
             if day >= plan.first:
-                patch = self._day(day, windows, ledger, counted) if windows and counted else None
+                patch = self._day(day, windows, credit, conduct, counted) if windows and counted else None
                 yield from self._ladders(day, patch)
                 if windows and day in plan.ends:
                     self.sums.append((day, self._sums(day, windows)))
+        if some.n:
+            self.exceptions = put_right(self.place, self.state, ledger, some.people, some.ids, self.shard)
         self._report()
 
     def _count(self, day: int) -> Counted:
@@ -150,12 +163,12 @@ class _Shard:
         accounts = Account(people.on(day, n)[0], people.known(n), people.capacity_on(day, n), self.some.expected)
         return self.days.count(day, self.policy.on(date_of(day)).vee, accounts)
 
-    def _day(self, day: int, windows: Windows, ledger: Ledger, counted: Counted) -> pa.RecordBatch:
+    def _day(self, day: int, windows: Windows, credit: Credit, conduct: Conduct, counted: Counted) -> pa.RecordBatch:
         """One day of the concerned accounts. Returns what their tiers are made of, by slot of the shard."""
         some, plan, version = self.some, self.plan, self.policy.on(date_of(day))
         inside, category = some.people.on(day, some.n)
         rows = np.flatnonzero(inside)
-        values = day_values(windows, ledger, some.expected, rows)
+        values = day_values(windows, credit, conduct, some.expected, some.people, rows, version)
         if day >= plan.features_from:
             self.features[day] = features_table(some.ids, rows, day, category[rows], values)
         differ: list[Any] = [self.who.read_on(day), self.days.was(day), counted.edits.slot, counted.estimates.slot]
@@ -228,7 +241,9 @@ class _Shard:
                 place, shard, "mart:vee_results", self.state, stretch, VEE_RESULTS.schema, self._mine(days), rows
             )
             entries, drops = entries + new, drops + old
-        self.place.report(Commit("features", shard, (*entries, *self.patches), drops=tuple(drops)))
+        entries += [*self.patches, *self.exceptions]
+        replaces = (LEDGER_EXCEPTIONS,) if self.some.n else ()
+        self.place.report(Commit("features", shard, tuple(entries), replaces, drops=tuple(drops)))
 
     def _mine(self, days: list[int]) -> Any:
         """Which rows of a mart are of concerned accounts on some days."""
@@ -241,8 +256,17 @@ class _Shard:
 
     def handed_on(self) -> list[Entry]:
         """What cut-offs and tiers go on from: the state, with the tier inputs put right."""
-        kinds = ("account_slots", "concerns", "tiers", TIER_INPUT, "was:cutoffs", "cutoffs_before", "carried_tiers")
-        marts = ("mart:customer_tiers", "mart:tier_migrations", "mart:customer_tiers_current")
+        kinds = (
+            "account_slots",
+            "concerns",
+            "tiers",
+            "abuse_ladder",
+            TIER_INPUT,
+            "was:cutoffs",
+            "cutoffs_before",
+            "carried_tiers",
+        )
+        marts = ("mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps", "mart:customer_tiers_current")
         new = {entry.first for entry in self.patches}
         held = [e for e in self.state.entries.get(TIER_INPUT_PATCH, []) if e.first not in new]
         return [e for kind in (*kinds, *marts) for e in self.state.entries.get(kind, [])] + held + self.patches

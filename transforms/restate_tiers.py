@@ -4,6 +4,8 @@
            + those that were otherwise the day before
            + those between the old and the new cut-offs of D, or of the day before D (which only the cause asks for)
 
+The abuse ladder is gone through again for every account in the tier `abuse`: they are few.
+
 What W(D) was on D-1 is known: from the day before, or from what is published. Whoever is again as published leaves W.
 """
 
@@ -20,8 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.marts import ABUSE_STEPS, CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
+from transforms.abuse_ladder import MART, Ladder
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_tiers import (
@@ -39,12 +42,12 @@ from transforms.fold_tiers import (
 )
 from transforms.kernels.reference import NEVER
 from transforms.kernels.tiers import (
+    ABUSE,
     NONE,
     Closed,
     Migrations,
     TierState,
     assign_tiers,
-    grades_of,
     rule_candidates,
 )
 from transforms.kernels.windows import date_of
@@ -89,12 +92,19 @@ class Published:
         self._ends = numpy(pc.fill_null(rows["valid_to"].cast(pa.int32()), NEVER), np.int32)
         self._columns = {
             "tier": named("tier", TIERS).astype(np.int8), "abc": named("abc", CLASSES).astype(np.int8),
+            "grade": named("credit_grade", CLASSES).astype(np.int8),
             "valid_from": numpy(rows["valid_from"], np.int32), "since": numpy(rows["tier_since"], np.int32),
             "rule": named("rule", self.names), "version": named("policy_version", self.names),
         }  # fmt: skip
+        self._abuse = np.flatnonzero(self._columns["tier"] == ABUSE)
+
+    def abusing(self, day: int) -> Int:
+        """Those in the tier `abuse` on a day. (k,) slots."""
+        rows = self._abuse
+        return np.unique(self._slot[rows[(self._columns["valid_from"][rows] <= day) & (day <= self._ends[rows])]])
 
     def on(self, day: int, slots: Int) -> TierState:
-        """The tiers of some accounts on a day; grade and candidate are not told. slots: (k,)."""
+        """The tiers of some accounts on a day; the candidate is not told. slots: (k,)."""
         at = np.searchsorted(self._key, slots << 32 | day, side="right") - 1
         found = np.zeros(len(slots), np.bool_)
         if len(self._key):
@@ -150,18 +160,23 @@ class _Shard:
         """Day by day; reports what was written."""
         plan = self.plan
         carried, held = self._carried()
+        ladder = Ladder.published(
+            self.state, self.policy, self.slots, plan.first - 1, self._abusing(plan.first - 1, held, carried)
+        )
         inputs = tier_inputs(self.state, plan.first - 1) if plan.first - 1 in self.state.by_day(TIER_INPUT) else None
         for day in range(plan.first, plan.last + 1):
             before, inputs = inputs, tier_inputs(self.state, day)
             who = self._who(day, inputs, held)
             tiers = self._tiers_before(day - 1, who, held, carried, before)
             self._assign(day, who, tiers, inputs)
+            ladder.on(day, self._abusing(day, who, tiers), inputs)
             held, carried = self._otherwise(day, who, tiers)
             if day in plan.ends:
                 self._checkpoint(day, held, carried)
+                self.entries += ladder.checkpoint(self.state, self.place, self.shard, day)
         assert inputs is not None
         self._carry_on(held, carried)
-        self._write(inputs)
+        self._write(inputs, ladder.table(self.slots))
         replaces = ("mart:customer_tiers_current",) if plan.last == plan.through else ()
         self.place.report(Commit("tiers", self.shard, tuple(self.entries), replaces, drops=tuple(self.drops)))
 
@@ -197,13 +212,12 @@ class _Shard:
         return tiers
 
     def _complete(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch, some: Any) -> None:
-        """Grade and candidate follow from a day's columns and class; they are not published. some: (k,) whose."""
+        """The candidate follows from a day's columns, class and grade; it is not published. some: (k,) whose."""
         policy = self.policy.on(date_of(day))
         slot = numpy(inputs.column("slot"), np.int64)
         at = np.minimum(np.searchsorted(slot, who), len(slot) - 1)
         mine = np.flatnonzero(some & (slot[at] == who) & (tiers.tier != NONE)) if len(slot) else np.zeros(0, np.int64)
         columns = tier_columns(inputs, at[mine])
-        tiers.grade[mine] = grades_of(policy, columns, len(mine))
         tiers.candidate[mine] = rule_candidates(policy, columns, tiers.abc[mine], tiers.grade[mine])[1]
 
     # --- a day -------------------------------------------------------------------------------------------------------
@@ -219,12 +233,17 @@ class _Shard:
         self.moved.append((day, replace(moved, slot=who[moved.slot]), known.policy.version))
         self.seen.append(who << 32 | day)
 
+    def _abusing(self, day: int, who: Int, tiers: TierState) -> Int:
+        """All accounts in the tier `abuse` on a day. who, tiers: those that may be otherwise than published."""
+        others = np.setdiff1d(self.published.abusing(day), who)
+        return np.union1d(others, who[tiers.tier == ABUSE]).astype(np.int64)
+
     def _otherwise(self, day: int, who: Int, tiers: TierState) -> tuple[Int, TierState]:
         """Of the accounts looked at, those to look at on the next day: concerned, or otherwise than published."""
         published = self.published.on(day, who)
         differs = np.isin(who, self.concerned)
         for name in FIELDS:
-            if name not in ("grade", "candidate"):  # they follow from the day's columns, which are as they were
+            if name != "candidate":  # it follows from the day's columns, which are as they were, and the others
                 differs |= getattr(tiers, name) != getattr(published, name)
         out = TierState(**{name: getattr(tiers, name)[differs] for name in FIELDS}, names=tiers.names)
         return who[differs], out
@@ -247,7 +266,7 @@ class _Shard:
         path = self.place.path("carried_tiers", self.shard, "arrow")
         self.entries += self.state.store.write_blocks(path, "carried_tiers", self.shard, [(self.plan.last, batch)])
 
-    def _write(self, inputs: pa.RecordBatch) -> None:
+    def _write(self, inputs: pa.RecordBatch, steps: pa.Table) -> None:
         plan, none = self.plan, np.zeros(0, np.int64)
         seen = np.concatenate([none, *self.seen])
 
@@ -258,19 +277,21 @@ class _Shard:
 
             return rows
 
+        def again(table: pa.Table) -> Any:
+            return numpy(table["service_date"]) >= plan.first
+
         names = pa.array(self.published.names, pa.string())  # those of every day's tiers
         history = closed_table(self.closed, self.slots, names)
         migrations = migrations_table(self.moved, self.slots, names)
-        for kind, relation, table, column, later in (
-            ("mart:customer_tiers", CUSTOMER_TIERS, history, "valid_to", 1),
-            ("mart:tier_migrations", TIER_MIGRATIONS, migrations, "service_date", 0),
+        for kind, relation, table, column, later, goes in (
+            ("mart:customer_tiers", CUSTOMER_TIERS, history, "valid_to", 1, gone("valid_to", 1)),
+            ("mart:tier_migrations", TIER_MIGRATIONS, migrations, "service_date", 0, gone("service_date", 0)),
+            (MART, ABUSE_STEPS, steps, "service_date", 0, again),
         ):
             days = numpy(table[column], np.int64) + later
             for stretch in stretches(plan.ends, plan.first, plan.last):
                 mine = table.filter(pa.array((stretch[0] <= days) & (days <= stretch[1])))
-                new, old = rewritten(
-                    self.place, self.shard, kind, self.state, stretch, relation.schema, gone(column, later), mine
-                )
+                new, old = rewritten(self.place, self.shard, kind, self.state, stretch, relation.schema, goes, mine)
                 self.entries, self.drops = self.entries + new, self.drops + old
         if plan.last == plan.through:
             kind = "mart:customer_tiers_current"

@@ -21,10 +21,10 @@ from transforms.kernels.windows import BASE, YEAR
 from transforms.shards import Place, state_block
 from transforms.storage import Entry, entries_from_batch, entries_to_batch
 
-TICK_STATE = ("account_slots", "population", "tariffs", "expected", "ledger", "day_block")
+TICK_STATE = ("account_slots", "population", "tariffs", "expected", "ledger", "conduct", "day_block")
 """What features are made of, beside the checkpoint."""
 
-BASE_STATE = ("account_slots", "population", "expected", "ledger", "windows", "windows_patch", "tiers")
+BASE_STATE = ("account_slots", "population", "expected", "ledger", "conduct", "windows", "windows_patch", "tiers")
 """What provisional tiers are made of: the state after a tick."""
 
 CUTOFFS_BEFORE = "cutoffs_before"
@@ -133,13 +133,13 @@ class TiersStage(TickStage):
         fold = FoldTiersShard(place, self.policy, plan)
         list(fold.process((bucket, [held, *kinds.get("cutoffs", [])])))
         last = self._cutoffs_of(place, bucket, kinds.get("cutoffs", []), plan.last)
-        made = [e for commit in place.reported for e in commit.entries if e.kind == "tiers"]
+        made = [e for commit in place.reported for e in commit.entries if e.kind in ("tiers", "abuse_ladder")]
         out = Outbox(self.stage.routes, bucket, self.place.shards)
         for base in kinds.get("base", []):
             after = state_block([*entries_from_batch(base), *made])
             out.take([(bucket, with_facts(after, tick=tick.to_json()))])
         yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
-        return state_block(prune([*before, *made, *last], ("tiers", CUTOFFS_BEFORE), "tiers"))
+        return state_block(prune([*before, *made, *last], ("tiers", "abuse_ladder", CUTOFFS_BEFORE), "tiers"))
 
     def _cutoffs_of(self, place: Place, bucket: int, blocks: Sequence[pa.RecordBatch], day: int) -> list[Entry]:
         """The last day's cut-offs, kept for the day after it."""

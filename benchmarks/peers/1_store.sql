@@ -26,9 +26,9 @@ CREATE TABLE daily (slot INTEGER, service_date DATE, energy_wh BIGINT, received 
 
 CREATE TABLE bill (slot INTEGER, bill_key INTEGER, issued_on DATE, due_date DATE, amount BIGINT);
 CREATE TABLE bill_name (slot INTEGER, bill_number VARCHAR, bill_key INTEGER);
-CREATE TABLE credit (slot INTEGER, credit_key INTEGER, event_date DATE, amount BIGINT, bill_key INTEGER);
+CREATE TABLE credit (slot INTEGER, credit_key INTEGER, event_date DATE, amount BIGINT, bill_key INTEGER, pays BOOLEAN);
 CREATE TABLE credit_name (slot INTEGER, event_id VARCHAR, credit_key INTEGER);
-CREATE TABLE reversal (credit_key INTEGER);
+CREATE TABLE reversal (credit_key INTEGER, taken_on DATE);
 
 CREATE TEMP TABLE event AS
 SELECT k.slot, e.* EXCLUDE (account_id, delivery, "row")

@@ -20,7 +20,7 @@ FROM near;
 -- Features of every account in the population.
 CREATE OR REPLACE TEMP TABLE feature AS
 WITH population AS (
-    SELECT slot, category FROM account_row
+    SELECT slot, category, opened_on FROM account_row
     WHERE (is_earliest OR valid_from <= today()) AND (valid_to IS NULL OR today() <= valid_to)
         AND opened_on <= today() AND (closed_on IS NULL OR today() <= closed_on)
 )
@@ -50,21 +50,44 @@ SELECT
     NULL::BIGINT AS max_demand_w_mtd, 0::INTEGER AS demand_days_mtd, NULL::BIGINT AS load_factor_mtd_ppm,
     NULL::BIGINT AS max_demand_w_last_month, 0::INTEGER AS demand_days_last_month, NULL::BIGINT AS load_factor_last_month_ppm,
     0::BIGINT AS provisional_wh_30d, 0::BIGINT AS provisional_wh_365d,
-    coalesce(billed_365d_minor, 0) AS billed_365d_minor,
+    coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(billed - credited, 0) AS balance_minor,
     coalesce(current_minor, 0) AS current_minor,
     coalesce(overdue_1_30_minor, 0) AS overdue_1_30_minor, coalesce(overdue_31_60_minor, 0) AS overdue_31_60_minor,
     coalesce(overdue_61_90_minor, 0) AS overdue_61_90_minor, coalesce(overdue_91_minor, 0) AS overdue_91_minor,
     coalesce(overdue_1_30_minor + overdue_31_60_minor + overdue_61_90_minor + overdue_91_minor, 0) AS overdue_minor,
     coalesce(credited - (billed - opened), 0) AS unallocated_minor,
-    coalesce(bills_due_365d, 0) AS bills_due_365d, coalesce(bills_on_time_365d, 0) AS bills_on_time_365d,
-    ppm(bills_on_time_365d, bills_due_365d) AS on_time_365d_ppm,
+    coalesce(l.bills_due_365d, 0) AS bills_due_365d, coalesce(l.bills_on_time_365d, 0) AS bills_on_time_365d,
+    ppm(l.bills_on_time_365d, l.bills_due_365d) AS on_time_365d_ppm,
     coalesce(beyond_settled + unsettled * (today() - DATE '1970-01-01') - unsettled_due, 0)::BIGINT AS beyond_terms_365d_days,
-    beyond_terms_365d_days * 1000 // nullif(bills_due_365d, 0) AS mean_beyond_terms_365d_milli,
-    p.slot
+    beyond_terms_365d_days * 1000 // nullif(l.bills_due_365d, 0) AS mean_beyond_terms_365d_milli,
+    coalesce(today() - oldest_due, 0)::INTEGER AS oldest_overdue_days,
+    coalesce(l.bills_due_365d - l.bills_on_time_365d, 0) AS late_bills_365d,
+    beyond_terms_365d_days * 1000 // nullif(late_bills_365d, 0) AS mean_late_365d_milli,
+    coalesce(l.bills_due_90d, 0) AS bills_due_90d, coalesce(l.bills_on_time_90d, 0) AS bills_on_time_90d,
+    ppm(l.bills_on_time_90d, l.bills_due_90d) AS on_time_90d_ppm,
+    capped_ppm(on_time_90d_minor, due_90d_minor, 1000000) AS on_time_amount_90d_ppm,
+    capped_ppm(on_time_365d_minor, due_365d_minor, 1000000) AS on_time_amount_365d_ppm,
+    ppm(weight_on_time, weight_due) AS on_time_decayed_ppm,
+    coalesce(l.bounced_90d, 0) AS bounced_90d, coalesce(l.bounced_365d, 0) AS bounced_365d,
+    coalesce(l.payments_365d, 0) AS payments_365d,
+    today() - last_paid AS days_since_payment,
+    CASE WHEN paid_days > 1 THEN (last_paid - first_paid) * 1000::BIGINT // (paid_days - 1) END AS payment_interval_365d_milli,
+    CASE WHEN l.billed_365d_minor > 0 THEN least(
+        coalesce(credited - (billed - opened), 0)::HUGEINT * 365 // l.billed_365d_minor, 1000000000000
+    )::BIGINT END AS prepayment_cover_days,
+    CASE WHEN l.billed_365d_minor > 0 THEN least(overdue_minor::HUGEINT * 12000 // l.billed_365d_minor, 1000000000000)::BIGINT END
+        AS arrears_months_milli,
+    CASE WHEN oldest_due IS NULL THEN 0 ELSE months_before + 1 END::INTEGER AS months_in_arrears,
+    (today() - p.opened_on)::INTEGER AS tenure_days,
+    -- Nothing of conduct lands.
+    NULL::INTEGER AS days_since_theft, NULL::INTEGER AS days_since_tampering, NULL::INTEGER AS days_since_violation,
+    NULL::INTEGER AS days_since_inspection, 0::INTEGER AS thefts_730d, 0::INTEGER AS violations_365d, 0::INTEGER AS disconnected,
+    NULL::INTEGER AS credit_score, p.slot
 FROM population p
 JOIN account_key k USING (slot)
 LEFT JOIN sums USING (slot)
 LEFT JOIN variation USING (slot)
 LEFT JOIN expected USING (slot)
-LEFT JOIN ledger_row USING (slot);
+LEFT JOIN ledger_row l USING (slot);
+UPDATE feature SET credit_score = {{score}};

@@ -4,7 +4,7 @@ CREATE OR REPLACE TEMP TABLE threshold_today AS {{threshold}};
 CREATE OR REPLACE TEMP TABLE tier_day AS
 WITH classed AS (
     SELECT f.*, abc_class(y.abc, f.{{metric}}, f.account_id, t.cuts) AS abc,
-        y.tier AS tier_before, y.abc AS abc_before, y.credit_grade AS grade_before, y.candidate AS candidate_before,
+        y.tier AS tier_before, y.abc AS abc_before, y.credit_grade AS credit_grade_before, y.candidate AS candidate_before,
         y.policy_version AS version_before, y.valid_from AS from_before, y.tier_since AS since_before, y.rule AS rule_before
     FROM feature f
     JOIN threshold_today t ON t.scope = {{scope}}
@@ -20,16 +20,16 @@ settled AS (
     END AS tier
     FROM chosen
 )
-SELECT slot, account_id, category, abc, credit_grade, candidate, tier, tier_before, abc_before, grade_before, candidate_before,
-    CASE WHEN tier = tier_before AND abc = abc_before THEN from_before ELSE today() END AS valid_from,
+SELECT slot, account_id, category, abc, credit_grade, candidate, tier, tier_before, abc_before, credit_grade_before, candidate_before,
+    CASE WHEN tier = tier_before AND abc = abc_before AND credit_grade = credit_grade_before THEN from_before ELSE today() END AS valid_from,
     CASE WHEN tier = tier_before THEN since_before ELSE today() END AS tier_since,
     CASE WHEN tier = candidate THEN candidate_rule ELSE 'stay' END AS rule_today,
-    CASE WHEN tier = tier_before AND abc = abc_before THEN rule_before ELSE rule_today END AS rule,
-    CASE WHEN tier = tier_before AND abc = abc_before THEN version_before ELSE {{policy_version}} END AS policy_version
+    CASE WHEN tier = tier_before AND abc = abc_before AND credit_grade = credit_grade_before THEN rule_before ELSE rule_today END AS rule,
+    CASE WHEN tier = tier_before AND abc = abc_before AND credit_grade = credit_grade_before THEN version_before ELSE {{policy_version}} END AS policy_version
 FROM settled;
 
 CREATE OR REPLACE TEMP TABLE ended AS
-SELECT k.account_id, y.valid_from, today() - 1 AS valid_to, y.tier, y.abc, y.tier_since, y.rule, y.policy_version
+SELECT k.account_id, y.valid_from, today() - 1 AS valid_to, y.tier, y.abc, y.credit_grade, y.tier_since, y.rule, y.policy_version
 FROM tier_state y
 JOIN account_key k USING (slot)
 LEFT JOIN tier_day t USING (slot)
@@ -43,7 +43,7 @@ WITH moved AS (
 ),
 by_grade AS (
     SELECT slot, {{tier}} AS candidate_by_grade
-    FROM (SELECT *, {{candidate_rule}} AS candidate_rule FROM (SELECT * REPLACE (grade_before AS credit_grade) FROM moved))
+    FROM (SELECT *, {{candidate_rule}} AS candidate_rule FROM (SELECT * REPLACE (credit_grade_before AS credit_grade) FROM moved))
 ),
 with_class AS (
     SELECT f.* REPLACE (abc_before AS abc),
@@ -58,6 +58,7 @@ by_class AS (
 SELECT account_id, today() AS service_date, tier_before AS from_tier, tier AS to_tier, abc_before AS from_abc, abc AS to_abc,
     CASE
         WHEN candidate = candidate_before THEN 'stay_ended'
+        WHEN 'abuse' IN (tier, tier_before) THEN 'conduct'
         WHEN candidate_by_grade = candidate_before THEN 'payment'
         WHEN class_by_cutoffs = abc_before AND candidate_by_class = candidate_before THEN 'cutoff_moved'
         ELSE 'own_use'

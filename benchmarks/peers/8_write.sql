@@ -12,7 +12,7 @@ COPY cut_row TO {{cutoffs}} {{options}};
 COPY ended TO {{customer_tiers}} {{options}};
 COPY migration TO {{tier_migrations}} {{options}};
 COPY (
-    SELECT account_id, valid_from, category, tier, abc, tier_since, rule, policy_version, credit_grade FROM tier_day
+    SELECT account_id, valid_from, category, tier, abc, credit_grade, tier_since, rule, policy_version FROM tier_day
 ) TO {{customer_tiers_current}} {{options}};
 COPY (
     SELECT k.account_id, a.* EXCLUDE (slot, revision, valid_to, is_earliest), a.valid_to

@@ -13,15 +13,14 @@ from importlib import resources
 
 import duckdb
 
+from schemas.conditions import Condition
+from schemas.credit import CREDIT
 from schemas.inbound import CATEGORIES
-from schemas.policy import Condition, Policy, PolicyVersion
+from schemas.policy import Policy, PolicyVersion
+from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.vee import VEE_RULES
 
-LEDGER_COLUMNS = frozenset({
-    "billed_365d_minor", "balance_minor", "current_minor", "overdue_1_30_minor", "overdue_31_60_minor",
-    "overdue_61_90_minor", "overdue_91_minor", "overdue_minor", "unallocated_minor", "bills_due_365d",
-    "bills_on_time_365d", "on_time_365d_ppm", "beyond_terms_365d_days", "mean_beyond_terms_365d_milli",
-})  # fmt: skip
+LEDGER_COLUMNS = frozenset(column.name for column in CREDIT)
 """Features that come from the ledger."""
 
 OTHER_TABLES = {
@@ -35,10 +34,6 @@ EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
 
 _ALL_DELIVERIES = (1 << 31) - 1
-_OPERATORS = {
-    "at_least": ">=", "at_most": "<=", "above": ">", "below": "<",
-    "equals": "=", "one_of": "IN", "not_one_of": "NOT IN",
-}  # fmt: skip
 
 
 def calendar(
@@ -61,14 +56,15 @@ def recompute(
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
-    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events, accepted_accounts,
-    accepted_meters and accepted_tariffs.
+    `con` must see the events as accepted_readings, accepted_registers, accepted_ledger_events,
+    accepted_conduct_events, accepted_accounts, accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
     events of deliveries up to that number count.
     """
     _known_events(con, as_known)
     _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
+    _set(con, allocation=policy.ledger.allocation)
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
     if accounts is not None:
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
@@ -91,12 +87,20 @@ def recompute(
     con.execute(_sql("s4_valued"))
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
-    con.execute(_sql("s4_features"))
+    con.execute(_sql("s3_ledger_exceptions"))
+    con.execute(_sql("s3_credit"))
+    con.execute(_sql("s4_conduct"))
+    con.execute(_sql("s4_features", credit=_credit()))
+    for policy_version in policy.versions:
+        con.execute(_sql("s4_score", **_texts(policy_version)))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
     con.execute(_sql("s5_cutoffs"))
     con.execute(_sql("s8_calendar"))
     con.execute(_sql("s6_thresholds"))
-    tier_day = {version.version: _sql("s6_tier_day", **_texts(version)) for version in policy.versions}
+    tier_day = {
+        version.version: _sql("s6_tier_day", **_texts(version)) + _sql("s6_abuse_day", **_texts(version))
+        for version in policy.versions
+    }
     for day, version in con.execute("SELECT * FROM oracle.policy_day ORDER BY service_date").fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
@@ -104,18 +108,10 @@ def recompute(
         con.execute(_sql("s7_migrations", **_texts(policy_version)))
 
 
-def condition_sql(condition: Condition) -> str:
-    """A policy condition as SQL, on the columns of features and on `abc`, `credit_grade`. Null does not hold."""
-    values = ", ".join(map(literal, condition.values))
-    text = f"{condition.column} {_OPERATORS[condition.op]} ({values})"
-    return f"({condition.column} IS NULL OR {text})" if condition.or_null else text
-
-
-def literal(value: str | int | date) -> str:
-    """A value as an SQL literal."""
-    if isinstance(value, date):
-        return f"DATE '{value.isoformat()}'"
-    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+def _credit() -> str:
+    """SQL of the credit columns, zeros and nulls where an account has no ledger event yet."""
+    names = ((column.name, column.nullable) for column in CREDIT)
+    return ",\n    ".join(f"l.{name}" if null else f"coalesce(l.{name}, 0) AS {name}" for name, null in names)
 
 
 def _sql(name: str, **texts: str) -> str:
@@ -126,7 +122,7 @@ def _sql(name: str, **texts: str) -> str:
     return sql
 
 
-def _set(con: duckdb.DuckDBPyConnection, **variables: date | int) -> None:
+def _set(con: duckdb.DuckDBPyConnection, **variables: date | int | str) -> None:
     for name, value in variables.items():
         con.execute(f"SET VARIABLE {name} = {literal(value)}")
 
@@ -188,16 +184,21 @@ def _measured(metric: str) -> str:
 
 def _texts(version: PolicyVersion) -> dict[str, str]:
     """What a policy version says, as SQL, for the gaps in the tier statements."""
-    tiers = version.tiers
+    tiers, ladder = version.tiers, version.abuse_ladder
     return {
         "policy_version": literal(version.version),
         "metric": version.abc.metric,
         "scope": "'all'" if version.abc.scope == "all" else "'category=' || f.category",
+        "score": score_sql(version.credit_score),
         "grade": _first_that_holds((grade.grade, grade.when) for grade in version.credit_grades),
         "candidate_rule": _first_that_holds((rule.rule, rule.when) for rule in tiers),
         "tier": _case("candidate_rule", ((rule.rule, literal(rule.tier)) for rule in tiers)),
         "immediate": _case("candidate_rule", ((rule.rule, str(rule.immediate).lower()) for rule in tiers)),
         "min_stay_days": str(version.min_stay_days),
+        "has_ladder": str(ladder is not None).lower(),
+        "warn_days": str(ladder.warn_days if ladder else 0),
+        "restrict_days": str(ladder.restrict_days if ladder else 0),
+        "inspection_releases": str(ladder is not None and ladder.release == "inspection_passed").lower(),
     }
 
 

@@ -49,6 +49,23 @@ FROM accepted_ledger_events e
 SEMI JOIN oracle.known_account k ON k.account_id = e.account_id
 WHERE delivery <= getvariable('as_known');
 
+-- The same of conduct events, and those that stand.
+CREATE OR REPLACE TABLE oracle.conduct_event AS
+SELECT * EXCLUDE (delivery, "row")
+FROM accepted_conduct_events e
+SEMI JOIN oracle.known_account k ON k.account_id = e.account_id
+WHERE delivery <= getvariable('as_known');
+
+CREATE OR REPLACE TABLE oracle.conduct_events AS
+SELECT account_id, event_id, event_type, event_date
+FROM (
+    FROM oracle.conduct_event
+    QUALIFY row_number() OVER (
+        PARTITION BY account_id, event_id ORDER BY revision DESC, [event_type, event_date::VARCHAR]
+    ) = 1
+)
+WHERE event_type <> 'withdrawn';
+
 -- Pending: every accepted row that names a meter or an account not known.
 CREATE OR REPLACE TABLE oracle.pending AS
 SELECT
@@ -96,6 +113,11 @@ WHERE r.delivery <= getvariable('as_known')
 UNION ALL
 SELECT 'ledger_events', delivery, "row", account_id, event_date, 'unknown_account'
 FROM accepted_ledger_events
+WHERE delivery <= getvariable('as_known')
+    AND account_id NOT IN (SELECT account_id FROM oracle.known_account)
+UNION ALL
+SELECT 'conduct_events', delivery, "row", account_id, event_date, 'unknown_account'
+FROM accepted_conduct_events
 WHERE delivery <= getvariable('as_known')
     AND account_id NOT IN (SELECT account_id FROM oracle.known_account)
 UNION ALL

@@ -54,7 +54,7 @@ GROUP BY account_id, service_date, register;
 
 -- The account's row on each service day, and whether the account is in the population.
 CREATE OR REPLACE TABLE oracle.population AS
-SELECT d.service_date, a.account_id, a.category
+SELECT d.service_date, a.account_id, a.category, a.opened_on
 FROM oracle.service_day d
 JOIN oracle.account a
     ON (a.is_earliest OR a.valid_from <= d.service_date)

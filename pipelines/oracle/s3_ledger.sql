@@ -18,12 +18,21 @@ QUALIFY row_number() OVER (
     PARTITION BY e.account_id, a.as_of, e.event_id
     ORDER BY e.revision DESC, [
         e.event_type, e.event_date::VARCHAR, coalesce(e.due_date::VARCHAR, ''), e.amount_minor::VARCHAR,
-        coalesce(e.bill_id, ''), coalesce(e.ref_event_id, '')
+        coalesce(e.bill_id, ''), coalesce(e.ref_event_id, ''), coalesce(e.priority::VARCHAR, '')
     ]
 ) = 1;
 
--- Bills. Credits that name a number go to the bill that is first in (due_date, event_id) among those of that number.
-CREATE OR REPLACE TABLE oracle.bill AS
+-- Of an account whose amounts pass int64, those events count up to which they do not. Reversals take nothing up.
+CREATE OR REPLACE TABLE oracle.within_limit AS
+SELECT *
+FROM oracle.existing_event
+QUALIFY event_type = 'reversal' OR coalesce(sum(abs(amount_minor)) FILTER (event_type <> 'reversal') OVER (
+    PARTITION BY account_id, as_of ORDER BY event_date, event_id
+), 0) < 9223372036854775808;
+
+-- Debits: bills and refunds. Credits that name a number go to the bill that is first in (due_date, event_id) among those
+-- of that number.
+CREATE OR REPLACE TABLE oracle.debit AS
 WITH issued AS (
     SELECT
         account_id,
@@ -32,13 +41,17 @@ WITH issued AS (
         CASE WHEN event_type = 'charge' THEN coalesce(nullif(bill_id, ''), event_id) ELSE event_id END AS bill_number,
         event_date AS issued_on,
         CASE WHEN event_type = 'charge' THEN due_date ELSE event_date END AS due_date,
-        amount_minor
-    FROM oracle.existing_event
-    WHERE event_type = 'charge' OR (event_type = 'adjustment' AND amount_minor > 0)
+        amount_minor,
+        event_type <> 'refund' AS is_bill,
+        CASE WHEN getvariable('allocation') = 'priority' THEN coalesce(priority, 0) ELSE 0 END AS served
+    FROM oracle.within_limit
+    WHERE event_type IN ('charge', 'refund') OR (event_type = 'adjustment' AND amount_minor > 0)
 )
 SELECT
     *,
-    row_number() OVER (PARTITION BY account_id, as_of, bill_number ORDER BY due_date, event_id) = 1 AS takes_directed
+    is_bill AND row_number() OVER (
+        PARTITION BY account_id, as_of, is_bill, bill_number ORDER BY due_date, event_id
+    ) = 1 AS takes_directed
 FROM issued;
 
 -- Credits that no existing reversal names.
@@ -48,10 +61,10 @@ SELECT
     as_of,
     event_id,
     event_date,
-    nullif(bill_id, '') AS bill_number,
+    CASE WHEN event_type <> 'prepayment' THEN nullif(bill_id, '') END AS bill_number,
     abs(amount_minor) AS amount_minor
-FROM oracle.existing_event c
-WHERE (event_type IN ('payment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0))
+FROM oracle.within_limit c
+WHERE (event_type IN ('payment', 'prepayment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0))
     AND NOT EXISTS (
         FROM oracle.existing_event r
         WHERE r.account_id = c.account_id
@@ -73,7 +86,7 @@ WITH queued AS (
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ), 0) AS before_minor
     FROM oracle.credit c
-    JOIN oracle.bill b
+    JOIN oracle.debit b
         ON b.account_id = c.account_id
         AND b.as_of = c.as_of
         AND b.bill_number = c.bill_number
@@ -104,8 +117,9 @@ SELECT
     sum(amount_minor) OVER (PARTITION BY account_id, as_of ORDER BY event_date, event_id) AS upto_minor
 FROM pool;
 
--- What each bill still needs after directed credits is filled from the pool, in order of (due_date, number, event_id).
-CREATE OR REPLACE TABLE oracle.bill_state AS
+-- What each debit still needs after directed credits is filled from the pool, in order of (due_date, number, event_id), or
+-- by priority first.
+CREATE OR REPLACE TABLE oracle.debit_state AS
 WITH by_bill AS (
     SELECT
         account_id,
@@ -123,9 +137,9 @@ needy AS (
         b.amount_minor - coalesce(d.applied_minor, 0) AS need_minor,
         sum(need_minor) OVER (
             PARTITION BY b.account_id, b.as_of
-            ORDER BY b.due_date, b.bill_number, b.event_id
+            ORDER BY b.served, b.due_date, b.bill_number, b.event_id
         ) AS need_upto_minor
-    FROM oracle.bill b
+    FROM oracle.debit b
     LEFT JOIN by_bill d USING (account_id, as_of, event_id)
 ),
 pool AS (
@@ -141,6 +155,8 @@ filled AS (
 SELECT
     f.account_id,
     f.as_of,
+    f.event_id,
+    f.is_bill,
     f.issued_on,
     f.due_date,
     f.amount_minor,
@@ -159,7 +175,7 @@ ASOF LEFT JOIN oracle.pooled p
 CREATE OR REPLACE TABLE oracle.balance AS
 WITH billed AS (
     SELECT account_id, as_of, sum(amount_minor) AS billed_minor, sum(open_minor) AS open_minor
-    FROM oracle.bill_state
+    FROM oracle.debit_state
     GROUP BY ALL
 ),
 credited AS (
@@ -174,44 +190,3 @@ SELECT
 FROM oracle.ledger_as_of a
 LEFT JOIN billed USING (account_id, as_of)
 LEFT JOIN credited USING (account_id, as_of);
-
--- Ageing and payment behaviour move with D also between events.
-CREATE OR REPLACE TABLE oracle.ledger AS
-WITH day AS (
-    SELECT p.service_date AS d, p.account_id, b.as_of, b.balance_minor, b.unallocated_minor
-    FROM oracle.population p
-    ASOF JOIN oracle.balance b ON b.account_id = p.account_id AND b.as_of <= p.service_date
-),
-aged AS (
-    SELECT
-        day.d,
-        day.account_id,
-        day.balance_minor,
-        day.unallocated_minor,
-        b.*,
-        day.d - b.due_date AS overdue_days,
-        b.issued_on BETWEEN day.d - 364 AND day.d AS billed_365d,
-        b.due_date BETWEEN day.d - 365 AND day.d - 1 AS due_365d
-    FROM day
-    LEFT JOIN oracle.bill_state b
-        ON b.account_id = day.account_id
-        AND b.as_of = day.as_of
-        AND (b.open_minor > 0 OR b.issued_on >= day.d - 364 OR b.due_date >= day.d - 365)
-)
-SELECT
-    account_id,
-    d AS service_date,
-    coalesce(sum(amount_minor) FILTER (billed_365d), 0) AS billed_365d_minor,
-    any_value(balance_minor) AS balance_minor,
-    coalesce(sum(open_minor) FILTER (overdue_days <= 0), 0) AS current_minor,
-    coalesce(sum(open_minor) FILTER (overdue_days BETWEEN 1 AND 30), 0) AS overdue_1_30_minor,
-    coalesce(sum(open_minor) FILTER (overdue_days BETWEEN 31 AND 60), 0) AS overdue_31_60_minor,
-    coalesce(sum(open_minor) FILTER (overdue_days BETWEEN 61 AND 90), 0) AS overdue_61_90_minor,
-    coalesce(sum(open_minor) FILTER (overdue_days >= 91), 0) AS overdue_91_minor,
-    coalesce(sum(open_minor) FILTER (overdue_days >= 1), 0) AS overdue_minor,
-    any_value(unallocated_minor) AS unallocated_minor,
-    count(*) FILTER (due_365d) AS bills_due_365d,
-    count(*) FILTER (due_365d AND settled_on <= due_date) AS bills_on_time_365d,
-    coalesce(sum(greatest(0, coalesce(settled_on, d) - due_date)) FILTER (due_365d), 0) AS beyond_terms_365d_days
-FROM aged
-GROUP BY account_id, d;

@@ -39,6 +39,23 @@ FROM cut
 GROUP BY service_date, scope
 ORDER BY service_date;
 
+-- Who is on the abuse ladder on a day (step null: no longer), and the step taken on it, if any.
+CREATE OR REPLACE TABLE oracle.abuse_day (
+    service_date DATE,
+    account_id VARCHAR,
+    step VARCHAR,
+    since DATE,
+    step_taken VARCHAR,
+    from_step VARCHAR,
+    abuse_reason VARCHAR,
+    policy_version VARCHAR
+);
+
+CREATE OR REPLACE VIEW oracle.abuse_steps AS
+SELECT account_id, service_date, step_taken AS step, from_step, abuse_reason, policy_version
+FROM oracle.abuse_day
+WHERE abuse_reason IS NOT NULL;
+
 CREATE OR REPLACE TABLE oracle.tier_day (
     service_date DATE,
     account_id VARCHAR,

@@ -10,6 +10,7 @@ classed AS (
         f.*,
         oracle.abc_class(y.abc, f.{{metric}}, f.account_id, t.cuts) AS abc,
         y.tier AS tier_yesterday,
+        y.credit_grade AS credit_grade_before,
         y.tier_since AS since_yesterday
     FROM oracle.features f
     JOIN oracle.threshold t ON t.service_date = f.service_date AND t.scope = {{scope}}

@@ -48,6 +48,7 @@ SELECT
     CASE
         WHEN policy_version <> version_yesterday THEN 'policy_changed'
         WHEN candidate = candidate_yesterday THEN 'stay_ended'
+        WHEN 'abuse' IN (tier, tier_yesterday) THEN 'conduct'
         WHEN candidate_by_grade = candidate_yesterday THEN 'payment'
         WHEN class_by_cutoffs = abc_yesterday AND candidate_by_class = candidate_yesterday THEN 'cutoff_moved'
         ELSE 'own_use'

@@ -38,7 +38,18 @@ LEDGER: dict[str, Any] = {
     "columns": {
         "account_id": "account",
         "event_id": "id",
-        "event_type": {"column": "type", "map": {"B": "charge", "P": "payment", "R": "reversal", "A": "adjustment"}},
+        "event_type": {
+            "column": "type",
+            "map": {
+                "B": "charge",
+                "P": "payment",
+                "R": "reversal",
+                "A": "adjustment",
+                "W": "write_off",
+                "F": "refund",
+                "V": "prepayment",
+            },
+        },
         "event_date": "day",
         "due_date": "due",
         "amount_minor": {"column": "amount", "unit": "yuan"},
@@ -240,7 +251,18 @@ REJECTED_EVENTS = [
     ("a,1,R,2015-01-01,,x,0", "amount_minor", "bad_decimal"),
     ("a,1,X,2015-01-01,,,", "event_type", "unknown_code"),
     ("a,1,B,2015-01-01,2015/01/01,0,", "due_date", "bad_date"),
+    *(
+        (f"a,1,{kind},2015-01-01,,{amount},", "amount_minor", "not_positive")
+        for kind in "PVFW"
+        for amount in ("0", "-5")
+    ),
+    ("a,1,P,2015-01-01,,2814749767106.57,", "amount_minor", "out_of_range"),
+    ("a,1,A,2015-01-01,,-2814749767106.57,", "amount_minor", "out_of_range"),
+    ("a,1,P,2015-01-01,,99999999999999999999,", "amount_minor", "out_of_range"),
+    ("a,1,P,2015-01-01,,1,,EUR", "currency", "wrong_currency"),
+    ("a,1,P,2015-01-01,,1,,cny", "currency", "wrong_currency"),
 ]
+OF_CURRENCIES = {**LEDGER, "currency": "CNY", "columns": LEDGER["columns"] | {"currency": "money"}}
 
 
 @pytest.mark.parametrize(("row", "column", "value", "reason"), REJECTED_READINGS)
@@ -254,8 +276,8 @@ def test_rejected_readings(tmp_path: Path, row: str, column: str, value: str, re
 
 @pytest.mark.parametrize(("row", "column", "reason"), REJECTED_EVENTS)
 def test_rejected_ledger_events(tmp_path: Path, row: str, column: str, reason: str) -> None:
-    text = f"account,id,type,day,due,amount,ref\n{row}\n"
-    decoded = read(land(tmp_path / "l.csv", text, "ledger_events"), mapping(LEDGER, "ledger_events"))
+    text = f"account,id,type,day,due,amount,ref,money\n{row if row.count(',') == 7 else row + ','}\n"
+    decoded = read(land(tmp_path / "l.csv", text, "ledger_events"), mapping(OF_CURRENCIES, "ledger_events"))
     assert [(r["column"], r["reason"]) for r in decoded.rejects.to_pylist()] == [(column, reason)]
 
 
@@ -298,6 +320,39 @@ def test_accepted_ledger_events(tmp_path: Path) -> None:
     decoded = read(land(tmp_path / "l.csv", text, "ledger_events"), mapping(LEDGER, "ledger_events"))
     assert not decoded.rejects.num_rows
     assert decoded.rows["amount_minor"].to_pylist() == [1050, 1050, 0, -1]
+
+
+def test_an_amount_of_no_currency_is_in_the_one_that_the_mapping_names(tmp_path: Path) -> None:
+    """Told by its code, by a code that the mapping translates, or not at all."""
+    rows = "a,1,P,2015-01-01,,1,, CNY \na,2,P,2015-01-01,,2,,\na,3,P,2015-01-01,,3,,RMB\n"
+    text = "account,id,type,day,due,amount,ref,money\n" + rows
+    how = mapping(OF_CURRENCIES, "ledger_events")
+    decoded = read(land(tmp_path / "l.csv", text, "ledger_events"), how)
+    assert decoded.rows["amount_minor"].to_pylist() == [100, 200]
+    assert rejected(decoded) == [(3, "currency", "RMB", "wrong_currency")]
+    columns = OF_CURRENCIES["columns"] | {"currency": {"column": "money", "map": {"RMB": "CNY", "CNY": "CNY"}}}
+    decoded = read(
+        land(tmp_path / "l.csv", text, "ledger_events"), mapping({**OF_CURRENCIES, "columns": columns}, "ledger_events")
+    )
+    assert decoded.rows.num_rows == 3
+    assert "currency" not in decoded.rows.schema.names
+
+
+def test_columns_of_a_ledger_that_earlier_extracts_lack(tmp_path: Path) -> None:
+    """A late fee is a rate a day; what an extract does not tell is empty."""
+    text = "account,id,type,day,due,amount,ref,fee,first,last,rank,where,how\n"
+    text += "a,1,B,2015-01-31,2015-02-01,1,,0.05,2015-01-01,2015-01-31,-3,,\na,2,P,2015-01-31,,1,,,,,,counter,cash\n"
+    more = {
+        "late_fee_ppm": {"column": "fee", "unit": "percent"}, "period_from": "first", "period_to": "last", "priority": "rank",
+        "channel": "where", "tender": "how",
+    }  # fmt: skip
+    how = mapping({**LEDGER, "columns": LEDGER["columns"] | more}, "ledger_events")
+    found = read(land(tmp_path / "l.csv", text, "ledger_events"), how).rows.select(list(more)).to_pylist()
+    charge, payment = ([row[name] for name in more] for row in found)
+    assert charge == [500, date(2015, 1, 1), date(2015, 1, 31), -3, None, None]
+    assert payment == [None, None, None, None, "counter", "cash"]
+    plain = read(land(tmp_path / "l.csv", text, "ledger_events"), mapping(LEDGER, "ledger_events")).rows
+    assert all(plain[name].null_count == 2 for name in more)
 
 
 def test_every_reason_is_explained_and_reachable() -> None:

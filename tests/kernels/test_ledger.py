@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -15,7 +14,10 @@ from schemas.inbound import LEDGER_EVENTS, MONEY_LIMIT_MINOR
 from schemas.marts import FEATURES
 from tests.oracles.ledger import Event, allocated, existing, features
 from transforms.kernels import ledger as kernel
-from transforms.kernels.ledger import NO_BILL, UNSETTLED, Ledger, allocate, credit_features
+from transforms.kernels.allocation import ALLOCATIONS, FIFO, NO_BILL, NO_PAYMENT, PRIORITY, UNSETTLED, allocate
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import Ledger
+from transforms.kernels.ledger_events import COLUMNS
 
 START = date(2023, 1, 1)
 EPOCH = date(1970, 1, 1)
@@ -32,7 +34,7 @@ def number(day: date) -> int:
 
 def table(rows: list[tuple[int, Event]]) -> pa.Table:
     """An events table of (slot, event) rows, in two chunks, as it is read from two files."""
-    types = {name: LEDGER_EVENTS[name].type for name in kernel.COLUMNS[1:]}
+    types = {name: LEDGER_EVENTS[name].type for name in COLUMNS[1:]}
     schema = pa.schema([("slot", pa.int32()), *types.items()])
     records = [{"slot": slot, **{name: getattr(event, name) for name in types}} for slot, event in rows]
     half = len(records) // 2
@@ -49,6 +51,7 @@ ANY_ID = st.sampled_from([*BILL_IDS, *CREDIT_IDS, *REVERSAL_IDS])
 KINDS = st.sampled_from([
     ("charge", BILL_IDS), ("charge", BILL_IDS), ("payment", CREDIT_IDS), ("payment", CREDIT_IDS),
     ("write_off", CREDIT_IDS), ("adjustment", BILL_IDS), ("adjustment", CREDIT_IDS), ("reversal", REVERSAL_IDS),
+    ("refund", BILL_IDS), ("prepayment", CREDIT_IDS),
 ])  # fmt: skip
 NUMBERS = st.sampled_from([None, "", "b1", "b2", "c1", "c2", "unknown"])
 SHORT = st.integers(0, 8)
@@ -72,6 +75,7 @@ def events(draw, days):
         bill_id=draw(NUMBERS),
         ref_event_id=draw(ANY_ID if wild else st.sampled_from(CREDIT_IDS)) if kind == "reversal" else None,
         revision=draw(st.integers(0, 1)),
+        priority=draw(st.sampled_from([None, 0, 1, -1, 10])),
     )
 
 
@@ -93,7 +97,8 @@ def telling_days(rows: list[tuple[int, Event]]) -> list[date]:
 
 
 def state(ledger: Ledger) -> tuple[list, ...]:
-    return ledger.day, ledger.open_minor.tolist(), ledger.settled_on.tolist(), ledger.unallocated_minor.tolist()
+    rows = (ledger.open_minor, ledger.settled_on, ledger.next_paid_on)
+    return ledger.day, *(column.tolist() for column in (*rows, ledger.unallocated_minor))
 
 
 def columns(ledger: Ledger) -> dict[str, list]:
@@ -101,25 +106,30 @@ def columns(ledger: Ledger) -> dict[str, list]:
 
 
 def assert_as_oracle(ledger: Ledger, rows: list[tuple[int, Event]], day: date) -> None:
-    expected = [features(of(slot, rows), day) for slot in range(ledger.n_slots)]
+    expected = [features(of(slot, rows), day, ledger.allocation) for slot in range(ledger.n_slots)]
     assert columns(ledger) == {name: [one[name] for one in expected] for name in expected[0]}
     for slot in range(ledger.n_slots):
-        bills, _ = allocated(of(slot, rows), day)
-        mine = (ledger.slot == slot) & (ledger.settled_on != NO_BILL)
-        found = zip(ledger.due_on[mine], ledger.open_minor[mine], ledger.settled_on[mine], strict=True)
-        wanted = [(number(b.due), b.open, number(b.settled_on) if b.settled_on else UNSETTLED) for b in bills]
-        assert sorted(found) == sorted(wanted)
+        bills, _ = allocated(of(slot, rows), day, ledger.allocation)
+        for refund, kept in ((False, ledger.is_bill), (True, ledger.is_refund)):
+            mine = (ledger.slot == slot) & kept
+            found = zip(ledger.due_on[mine], ledger.open_minor[mine], ledger.settled_on[mine], strict=True)
+            some = [bill for bill in bills if bill.refund == refund]
+            wanted = [(number(b.due), b.open, number(b.settled_on) if b.settled_on else UNSETTLED) for b in some]
+            assert sorted(found) == sorted(wanted)
 
 
 # -------------------------------------------------------------------------------------------------------------- laws
+POLICIES = st.sampled_from(ALLOCATIONS)
+
+
 @settings(max_examples=30)
-@given(worlds(SHORT))
-def test_day_by_day_equals_from_scratch_equals_the_oracle(rows):
+@given(worlds(SHORT), POLICIES)
+def test_day_by_day_equals_from_scratch_equals_the_oracle(rows, allocation):
     events = table(rows)
-    walking = Ledger(events, ACCOUNTS)
+    walking = Ledger(events, ACCOUNTS, allocation=allocation)
     for day in (on(n) for n in range(-1, 10)):
         walking.advance(number(day))
-        assert state(walking) == state(Ledger.at(events, ACCOUNTS, number(day)))
+        assert state(walking) == state(Ledger.at(events, ACCOUNTS, number(day), allocation))
         assert_as_oracle(walking, rows, day)
 
 
@@ -133,11 +143,12 @@ def test_windows_and_ages_open_and_close_on_the_day(rows):
 
 
 @settings(max_examples=30)
-@given(worlds(SHORT), st.data())
-def test_order_of_arrival_changes_nothing(rows, data):
+@given(worlds(SHORT), POLICIES, st.data())
+def test_order_of_arrival_changes_nothing(rows, allocation, data):
     shuffled = data.draw(st.permutations(rows))
     day = number(on(data.draw(SHORT)))
-    assert columns(Ledger.at(table(rows), ACCOUNTS, day)) == columns(Ledger.at(table(shuffled), ACCOUNTS, day))
+    found, again = (Ledger.at(table(some), ACCOUNTS, day, allocation) for some in (rows, shuffled))
+    assert columns(found) == columns(again)
 
 
 @settings(max_examples=30)
@@ -160,17 +171,35 @@ def test_carried_over_between_processes_with_late_events(rows, data):
             known = len(rows)
 
 
-@given(worlds(SHORT), st.data())
-def test_the_books_balance(rows, data):
-    day = on(data.draw(SHORT))
-    past = [(slot, event) for slot, event in rows if event.event_date <= day]
-    result = allocate(table(past), ACCOUNTS)
-    for slot in range(ACCOUNTS):
-        bills, paying = allocated(of(slot, rows), day)
-        mine = np.array([other == slot for other, _ in past], bool)
-        used = sum(bill.amount for bill in bills) - int(result.open_minor[mine].sum())
-        assert used + int(result.unallocated_minor[slot]) == sum(credit.amount for credit in paying)
-        assert result.balance_minor[slot] == result.open_minor[mine].sum() - result.unallocated_minor[slot]
+@settings(max_examples=60)
+@given(worlds(SHORT), POLICIES)
+def test_the_books_balance(rows, allocation):
+    """On every day, to the minor unit: debits - allocated = open, and credits = allocated + left over; by hand, of each kind."""
+    for day in (on(n) for n in range(-1, 10)):
+        past = [(slot, event) for slot, event in rows if event.event_date <= day]
+        ledger = Ledger.at(table(rows), ACCOUNTS, number(day), allocation)
+        result = allocate(table(past), ACCOUNTS, allocation)
+        for slot in range(ACCOUNTS):
+            counting = existing(of(slot, past), day)
+            gone = {e.ref_event_id for e in counting if e.event_type == "reversal"}
+
+            def worth(*kinds, sign=1, some=counting):
+                return sum(max(0, sign * e.amount_minor) for e in some if e.event_type in kinds)
+
+            standing = [e for e in counting if e.event_id not in gone]
+            billed = worth("charge") + worth("adjustment")
+            refunded = worth("refund")
+            credited = worth("payment", "prepayment", "write_off", some=standing)
+            credited += worth("adjustment", sign=-1, some=standing)
+            mine = ledger.slot == slot
+            open_bills = int(ledger.open_minor[mine & ledger.is_bill].sum())
+            open_refunds = int(ledger.open_minor[mine & ledger.is_refund].sum())
+            left = int(ledger.unallocated_minor[slot])
+            allocated_to_bills, allocated_to_refunds = billed - open_bills, refunded - open_refunds
+            assert credited == allocated_to_bills + allocated_to_refunds + left
+            assert left == 0 or open_bills + open_refunds == 0, "nothing is owed where something is left"
+            assert result.balance_minor[slot] == open_bills + open_refunds - left == billed + refunded - credited
+            assert min(allocated_to_bills, allocated_to_refunds, open_bills, open_refunds, left) >= 0
 
 
 @settings(max_examples=20)
@@ -270,6 +299,47 @@ def test_equal_versions_that_differ_in_what_they_name(order):
     assert Ledger.at(events, 1, number(on(2))).open_minor[:2].tolist() == [5, 5]
 
 
+def test_a_refund_takes_from_credit_and_what_credit_does_not_cover_stays_owed():
+    """100 too much was paid, and 130 given back: 30 are owed since, by no bill, until the next payment."""
+    rows = [
+        (0, Event("c", "charge", on(0), 300, due_date=on(9), bill_id="B")),
+        (0, Event("p", "payment", on(1), 400, bill_id="B")),
+        (0, Event("r", "refund", on(2), 130)),
+        (0, Event("q", "prepayment", on(5), 50, bill_id="B")),
+    ]
+    days = {day: Ledger.at(table(rows), 1, number(on(day))) for day in (1, 2, 4, 5)}
+    names = ("balance_minor", "unallocated_minor", "overdue_1_30_minor", "billed_365d_minor")
+    assert {day: tuple(columns(ledger)[name][0] for name in names) for day, ledger in days.items()} == {
+        1: (-100, 100, 0, 300), 2: (30, 0, 0, 300), 4: (30, 0, 30, 300), 5: (-20, 20, 0, 300),
+    }  # fmt: skip
+    assert days[4].is_bill.tolist() == [True, False, False, False]
+    assert days[4].is_refund.tolist() == [False, False, True, False]
+    assert days[5].settled_on.tolist() == [number(on(1)), NO_BILL, number(on(5)), NO_BILL]
+
+
+def test_a_refund_goes_before_bills_that_are_due_later():
+    rows = [
+        (0, Event("c", "charge", on(0), 300, due_date=on(9))),
+        (0, Event("p", "payment", on(1), 300)),
+        (0, Event("r", "refund", on(2), 300)),
+    ]
+    assert Ledger.at(table(rows), 1, number(on(2))).open_minor.tolist() == [300, 0, 0]
+
+
+@pytest.mark.parametrize(("allocation", "open_minor"), [(FIFO, [4, 5, 5, 0]), (PRIORITY, [5, 0, 4, 5])])
+def test_by_priority_the_smaller_number_is_served_first(allocation, open_minor):
+    """6 are left for four bills of 5, the last of which is the first due; the directed payment goes to its bill in both."""
+    rows = [
+        (0, Event("a", "charge", on(0), 5, due_date=on(1), priority=2)),
+        (0, Event("b", "charge", on(0), 5, due_date=on(2), priority=-1)),
+        (0, Event("c", "charge", on(0), 5, due_date=on(3))),
+        (0, Event("d", "charge", on(0), 10, due_date=on(0), bill_id="D", priority=9)),
+        (0, Event("p", "payment", on(1), 5, bill_id="D")),
+        (0, Event("q", "payment", on(1), 6)),
+    ]
+    assert Ledger.at(table(rows), 1, number(on(1)), allocation).open_minor[:4].tolist() == open_minor
+
+
 def test_two_bills_of_one_number_the_earlier_due_is_paid():
     rows = [
         (0, Event("x", "charge", on(0), 5, due_date=on(9), bill_id="B")),
@@ -289,17 +359,6 @@ def test_bills_due_on_one_day_are_paid_by_number_then_event_id():
         (0, Event("p", "payment", on(1), 8)),
     ]
     assert Ledger.at(table(rows), 1, number(on(1))).open_minor.tolist() == [2, 5, 0, 0]
-
-
-def test_features_are_those_of_the_mart():
-    names = [column.name for column in FEATURES.columns]
-    first, last = names.index("billed_365d_minor"), names.index("mean_beyond_terms_365d_milli")
-    found = credit_features(Ledger.at(table([(0, event) for event in STORY]), 2, number(date(2024, 3, 12))))
-    assert list(found) == names[first : last + 1]
-    for name, values in found.items():
-        array = pa.array(values)
-        assert array.type == FEATURES[name].type, name
-        assert array.null_count == (1 if FEATURES[name].nullable else 0), name
 
 
 def test_nothing_known_is_zeros_and_nulls():
@@ -335,7 +394,7 @@ def test_dump_writes_only_what_changed():
     second = ledger.dump()
     assert second.base is first.base
     assert [batch.to_pydict() for batch in second.changes] == [
-        {"ordinal": [1], "open_minor": [5], "settled_on": [UNSETTLED]}
+        {"ordinal": [1], "open_minor": [5], "settled_on": [UNSETTLED], "next_paid_on": [NO_PAYMENT]}
     ]
     ledger.advance(number(on(2)))
     assert first.base["open_minor"].to_pylist() == [5, 0, 0], "what was dumped does not change any more"
@@ -354,13 +413,27 @@ def test_state_of_another_log_is_refused():
         Ledger(table([]), 1, carried)
 
 
-def test_sums_beyond_int64_are_refused():
-    """2^15 payments of 2^48 reach 2^63."""
-    payments = [(0, Event(f"p{i}", "payment", on(0), MONEY_LIMIT_MINOR)) for i in range(1 << 15)]
-    events = table(payments)
-    assert Ledger.at(events[1:], 1, number(on(0))).unallocated_minor.tolist() == [(1 << 63) - (1 << 48)]
-    with pytest.raises(OverflowError, match=r"32768 ledger events add up to 9223372036854775808 minor units"):
-        Ledger.at(events, 1, number(on(0)))
+def test_of_one_account_events_count_up_to_what_int64_holds():
+    """2^15 payments of 2^48 reach 2^63: the last of them does not count, whatever its place in the table."""
+    payments = [(0, Event(f"p{i:05d}", "payment", on(i % 2), MONEY_LIMIT_MINOR)) for i in range(1 << 15)]
+    other = [(1, Event("p", "payment", on(0), 7)), (1, Event("r", "refund", on(1), 9))]
+    ledger = Ledger.at(table([*payments[::-1], *other]), 2, number(on(1)))
+    assert ledger.unallocated_minor.tolist() == [(1 << 63) - (1 << 48), 0]
+    assert columns(ledger)["balance_minor"] == [-((1 << 63) - (1 << 48)), 2]
+    rows = [
+        *payments,
+        (0, Event("c", "charge", on(0), 5, due_date=on(0))),
+        (0, Event("r", "reversal", on(1), 0, None, None, "p00000")),
+    ]
+    assert_as_oracle(Ledger.at(table(rows), 1, number(on(1))), rows, on(1))
+
+
+def test_blocks_are_split_where_their_accounts_together_pass_int64():
+    rows = [(slot, Event(f"p{i}", "payment", on(0), MONEY_LIMIT_MINOR)) for slot in range(5) for i in range(1 << 13)]
+    ledger = Ledger.at(table(rows), 5, number(on(0)))
+    assert ledger.unallocated_minor.tolist() == [1 << 61] * 5
+    with pytest.raises(OverflowError, match="count them apart"):
+        allocate(table(rows), 5)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +442,8 @@ def test_sums_beyond_int64_are_refused():
         (Event("x", "charge", on(0), 5), r"'x' is a charge without a due date"),
         (Event("x", "payment", on(0), -5), r"'x' must have a positive amount"),
         (Event("x", "charge", on(0), 0, due_date=on(1)), r"'x' must have a positive amount"),
-        (Event("x", "refund", on(0), 5), r"event types must be of"),
+        (Event("x", "refund", on(0), -5), r"'x' must have a positive amount"),
+        (Event("x", "gift", on(0), 5), r"event types must be of"),
     ],
 )
 def test_what_intake_should_have_rejected_is_refused(event, message):

@@ -7,12 +7,16 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.conditions import STAY
 from schemas.marts import CLASSES, TIERS
-from schemas.policy import STAY, Policy, parse_policy
+from schemas.policy import Policy, parse_policy
 from tests.kernels.test_ledger import LONG, SHORT, START, number, table, worlds
 from tests.kernels.test_tiers import POLICY, first_rule
 from tests.oracles.ledger import Event, features
-from transforms.kernels.ledger import Ledger, credit_features
+from transforms.account_events import CONDUCT
+from transforms.kernels.conduct import Conduct
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import Ledger
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import Day, Inside, TierState, assign_tiers
 from transforms.kernels.windows import date_of
@@ -21,6 +25,7 @@ ACCOUNTS = 2
 RULES: Policy = parse_policy(POLICY.replace("2015-01-01", "2023-02-01"), "policy.yaml")
 CODE = st.integers(0, 2)
 DAY = number(START) + 9
+NOTHING_FOUND = Conduct(CONDUCT.kept.empty_table())
 WORLDS = st.one_of(worlds(SHORT), worlds(LONG))
 
 
@@ -29,22 +34,22 @@ def bases(draw, day):
     """What is held of both accounts, and the same as the rules' oracle wants it."""
     growth = [draw(st.sampled_from([None, -1, 0, 7])) for _ in range(ACCOUNTS)]
     category = [draw(st.integers(0, 3)) for _ in range(ACCOUNTS)]
-    tier, abc = ([draw(CODE) for _ in range(ACCOUNTS)] for _ in range(2))
+    tier, abc, grade = ([draw(CODE) for _ in range(ACCOUNTS)] for _ in range(3))
     since = [day - draw(st.integers(0, 5)) for _ in range(ACCOUNTS)]
     columns = {
         "growth_90d_ppm": np.ma.masked_array([g or 0 for g in growth], [g is None for g in growth]),
         "category": np.array(category, np.int8),
     }
-    codes = np.array(tier, np.int8), np.array(abc, np.int8), np.array(since, np.int32)
+    codes = *(np.array(some, np.int8) for some in (tier, abc, grade)), np.array(since, np.int32)
     names = ("residential", "commercial", "industrial", "agricultural")
     rows = [{"growth_90d_ppm": g, "category": names[c]} for g, c in zip(growth, category, strict=True)]
-    return Base(day, *codes, columns), rows
+    return Base(day, *codes, columns, NOTHING_FOUND), rows
 
 
 def expected(base: Base, row: dict, slot: int, credit: dict, day: int) -> tuple[str, str, str, str]:
     """Tier, grade, rule and version by the page."""
     version = RULES.on(date_of(day))
-    row = {**row, **credit}
+    row = {**row, **credit, "credit_grade_before": CLASSES[base.grade[slot]]}
     grade = first_rule(version.credit_grades, row).grade
     rule = first_rule(version.tiers, {**row, "credit_grade": grade, "abc": CLASSES[base.abc[slot]]})
     old = TIERS[base.tier[slot]]
@@ -90,7 +95,7 @@ def test_as_a_whole_day_would_with_classes_held(rows, data):
     inside = Inside(*[base.abc == 0] * 3, *[base.abc <= 1] * 3)
     version = RULES.on(date_of(day))
     zeros = np.zeros(ACCOUNTS, np.int32)
-    state = TierState(base.tier.copy(), base.abc.copy(), base.abc.copy(), base.tier.copy(), zeros, base.since.copy(),
+    state = TierState(base.tier.copy(), base.abc.copy(), base.grade.copy(), base.tier.copy(), zeros, base.since.copy(),
                       zeros.copy(), zeros.copy(), ["?"])  # fmt: skip
     assign_tiers(state, Day(day, version, version, slots, {**base.columns, **credit}, inside, None))
     assert state.abc.tolist() == base.abc.tolist()
@@ -111,8 +116,9 @@ def test_events_are_found_by_account_however_they_were_added(rows, sizes, slots)
 
 def test_a_risk_counts_at_once_and_a_rise_waits_for_the_minimum_stay():
     growth = np.ma.masked_array([0, 0], [True, True])
-    base = Base(DAY, np.array([1, 2], np.int8), np.array([0, 0], np.int8), np.array([DAY, DAY], np.int32),
-                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)})  # fmt: skip
+    base = Base(DAY, np.array([1, 2], np.int8), np.array([0, 0], np.int8), np.array([1, 1], np.int8),
+                np.array([DAY, DAY], np.int32),
+                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)}, NOTHING_FOUND)  # fmt: skip
     bill = Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))
     slots = np.arange(ACCOUNTS)
     outcome = reclassify(base, RULES, table([(0, bill)]), slots, np.full(ACCOUNTS, DAY))

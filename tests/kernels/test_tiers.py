@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.conditions import Condition
 from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, TIERS
-from schemas.policy import Condition, PolicyVersion, parse_policy
+from schemas.policy import PolicyVersion, parse_policy
 from transforms.kernels.tiers import NONE, Day, Inside, TierState, assign_tiers, classify, first_match, holds
 
 POLICY = """
@@ -30,7 +31,11 @@ versions:
       buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
     credit_grades: &grades
       - {grade: C, when: [{column: overdue_minor, above: 20}]}
-      - {grade: A, when: [{column: on_time_365d_ppm, at_least: 500000}, {column: overdue_minor, at_most: 5}]}
+      - grade: A
+        when:
+          - {column: on_time_365d_ppm, at_least: 500000}
+          - {column: overdue_minor, at_most: 5}
+          - {column: credit_grade_before, not_one_of: [C], or_null: true}
       - {grade: B}
     tiers: &tiers
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
@@ -114,11 +119,12 @@ def moved_on(before: Standing | None, today: Today) -> tuple[Standing, str | Non
     """The standing on a day, and the cause where the tier changed."""
     policy, number = today.policy, today.number
     abc = class_of(before.abc if before else None, today.cuts)
-    grade = first_rule(policy.credit_grades, today.row).grade
+    graded = {**today.row, "credit_grade_before": before.grade if before else None}
+    grade = first_rule(policy.credit_grades, graded).grade
     rule = first_rule(policy.tiers, {**today.row, "abc": abc, "credit_grade": grade})
     may = before is None or rule.immediate or number - before.since >= policy.min_stay_days
     tier = rule.tier if may or before is None else before.tier
-    same = before is not None and (before.tier, before.abc) == (tier, abc)
+    same = before is not None and (before.tier, before.abc, before.grade) == (tier, abc, grade)
     named = rule.rule if tier == rule.tier else "stay"
     new = Standing(
         tier, abc, grade, rule.tier,
@@ -127,10 +133,10 @@ def moved_on(before: Standing | None, today: Today) -> tuple[Standing, str | Non
     )  # fmt: skip
     if before is None or before.tier == tier:
         return new, None
-    return new, cause_of(before, today, grade, abc, rule.tier)
+    return new, cause_of(before, today, grade, abc, rule.tier, tier)
 
 
-def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: str) -> str:
+def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: str, tier: str) -> str:
     def chosen(abc: str, grade: str) -> str:
         return first_rule(today.policy.tiers, {**today.row, "abc": abc, "credit_grade": grade}).tier
 
@@ -138,6 +144,8 @@ def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: st
         return "policy_changed"
     if candidate == before.candidate:
         return "stay_ended"
+    if "abuse" in (before.tier, tier):
+        return "conduct"
     if chosen(abc, before.grade) == before.candidate:
         return "payment"
     remained = today.cuts_before is not None and class_of(before.abc, today.cuts_before) == before.abc
@@ -247,31 +255,31 @@ def test_migrations_and_their_causes_equal_the_oracle(seed: int) -> None:
 
 def test_every_cause_occurs() -> None:
     seen = {cause for seed in range(60) for *_, causes, _, _ in simulate(seed) for cause in causes.values()}
-    assert seen == {None, "policy_changed", "stay_ended", "payment", "cutoff_moved", "own_use"}
+    assert seen == {None, "policy_changed", "stay_ended", "conduct", "payment", "cutoff_moved", "own_use"}
 
 
 @given(st.integers(0, 1 << 32))
 def test_the_history_has_no_gap_and_no_overlap(seed: int) -> None:
-    """Rows that ended and rows that go on say of each account and day what its tier and class were, once."""
-    said: dict[tuple[int, int], tuple[str, str]] = {}
-    ends: list[tuple[int, int, int, str, str]] = []
+    """Rows that ended and rows that go on say of each account and day what its tier, class and grade were, once."""
+    said: dict[tuple[int, int], tuple[str, str, str]] = {}
+    ends: list[tuple[int, int, int, str, str, str]] = []
     last, state = 0, TierState.empty()
     for number, state, _, standings, _, closed, _ in simulate(seed):  # noqa: B007
-        said |= {(account, number): (s.tier, s.abc) for account, s in standings.items()}
+        said |= {(account, number): (s.tier, s.abc, s.grade) for account, s in standings.items()}
         ends += [
-            (int(slot), int(start), int(end), TIERS[tier], CLASSES[abc])
-            for slot, start, end, tier, abc in zip(
-                closed.slot, closed.valid_from, closed.valid_to, closed.tier, closed.abc, strict=True
+            (int(slot), int(start), int(end), TIERS[tier], CLASSES[abc], CLASSES[grade])
+            for slot, start, end, tier, abc, grade in zip(
+                closed.slot, closed.valid_from, closed.valid_to, closed.tier, closed.abc, closed.grade, strict=True
             )
         ]
         last = number
-    ends += [(a, s.valid_from, last, s.tier, s.abc) for a in range(ACCOUNTS) if (s := standing_of(state, a))]
-    history = [((slot, day), (tier, abc)) for slot, start, end, tier, abc in ends for day in range(start, end + 1)]
+    ends += [(a, s.valid_from, last, s.tier, s.abc, s.grade) for a in range(ACCOUNTS) if (s := standing_of(state, a))]
+    history = [((slot, day), codes) for slot, start, end, *codes in ends for day in range(start, end + 1)]
     assert len(history) == len(said)
-    assert dict(history) == said
-    following = {(slot, start): (tier, abc) for slot, start, _, tier, abc in ends}
-    for slot, _, end, tier, abc in ends:
-        assert following.get((slot, end + 1)) != (tier, abc)
+    assert {key: tuple(codes) for key, codes in history} == said
+    following = {(slot, start): codes for slot, start, _, *codes in ends}
+    for slot, _, end, *codes in ends:
+        assert following.get((slot, end + 1)) != codes
 
 
 @given(st.lists(st.sampled_from([NONE, 0, 1, 2])), st.integers(0, 1 << 32))
@@ -299,6 +307,14 @@ def test_conditions_on_codes(op: str, expected: list[bool]) -> None:
 
 @given(st.integers(0, 1 << 32), st.integers(0, 8))
 def test_the_first_rule_that_fits_decides(seed: int, n: int) -> None:
-    rows = [random_row(chance) for chance in [Random(seed)] for _ in range(n)]
-    found = first_match(FIRST.credit_grades, columns_of(rows), n)
+    rows = [
+        random_row(chance) | {"credit_grade_before": chance.choice([None, *CLASSES])}
+        for chance in [Random(seed)]
+        for _ in range(n)
+    ]
+    before = np.array(
+        [-1 if row["credit_grade_before"] is None else CLASSES.index(row["credit_grade_before"]) for row in rows]
+    )
+    columns = columns_of(rows) | {"credit_grade_before": np.ma.masked_array(before, before < 0)}
+    found = first_match(FIRST.credit_grades, columns, n)
     assert [FIRST.credit_grades[i].grade for i in found] == [first_rule(FIRST.credit_grades, row).grade for row in rows]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import operator
 from datetime import timedelta
 from fractions import Fraction
-from math import ceil, isqrt
+from math import ceil, floor, isqrt
 
 from schemas.inbound import CATEGORIES
-from tests.oracles import ledger
+from tests.oracles import conduct, ledger
 
 ONE = timedelta(days=1)
 COMPARE = {
@@ -41,7 +41,7 @@ def winners(rows, keys):
 class World:
     """What is known, and the figures of it."""
 
-    def __init__(self, accounts, meters, readings, ledger_events, policy, first, last):
+    def __init__(self, accounts, meters, readings, ledger_events, policy, first, last, conduct_events=()):
         self.policy, self.first, self.last = policy, first, last
         self.account_rows = sorted(
             winners(accounts, ("account_id", "valid_from")).values(), key=lambda r: r["valid_from"]
@@ -53,7 +53,12 @@ class World:
         for e in ledger_events:
             if e["account_id"] in self.events:
                 names = ("event_id", "event_type", "event_date", "amount_minor", "due_date", "bill_id", "ref_event_id")
-                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"]))
+                self.events[e["account_id"]].append(ledger.Event(*(e[n] for n in names), e["revision"], e["priority"]))
+        self.found = {a: [] for a in self.known}
+        for e in conduct_events:
+            if e["account_id"] in self.found:
+                names = ("event_id", "event_type", "event_date", "revision")
+                self.found[e["account_id"]].append(conduct.Finding(*(e[n] for n in names)))
         self.days = {}
         for meter, day in {(r["meter_id"], r["service_date"]) for r in readings}:
             several = [r for r in readings if (r["meter_id"], r["service_date"]) == (meter, day)]
@@ -131,7 +136,9 @@ class World:
         row["growth_90d_ppm"] = min((row["wh_90d"] - wh) * 1_000_000 // wh, 10**12) if wh else None
         for w in (30, 365):
             row[f"provisional_wh_{w}d"] = sum(self.provisional(account, day - ONE * n) or 0 for n in range(w))
-        return row | ledger.features(self.events[account], day)
+        row["tenure_days"] = (day - self.account(account, day)["opened_on"]).days
+        row |= ledger.features(self.events[account], day)
+        return row | conduct.features(self.found[account], day)
 
     def cutoffs(self, day, features):
         """features: account -> row. Gives (metric, scope, rule, class, side) -> row."""
@@ -177,7 +184,9 @@ class World:
             for account, row in today.items():
                 before = days.get((account, day - ONE))
                 abc = abc_class(version, cutoffs[day], before and before["abc"], account, row)
-                grade = next(g.grade for g in version.credit_grades if holds(g.when, row))
+                row["credit_score"] = score_of(version.credit_score, row)
+                graded = row | {"credit_grade_before": before and before["credit_grade"]}
+                grade = next(g.grade for g in version.credit_grades if holds(g.when, graded))
                 rule = choose(version, row, abc, grade)
                 tier, name, since = rule.tier, rule.rule, day
                 if before:
@@ -196,6 +205,8 @@ class World:
                         cause = "policy_changed"
                     elif rule.tier == before["candidate"]:
                         cause = "stay_ended"
+                    elif "abuse" in (tier, before["tier"]):
+                        cause = "conduct"
                     elif by_grade == before["candidate"]:
                         cause = "payment"
                     elif (
@@ -252,6 +263,28 @@ def condition_holds(condition, value):
     if condition.op == "not_one_of":
         return value not in condition.values
     return COMPARE[condition.op](value, condition.values[0])
+
+
+def score_of(card, row):
+    if card is None:
+        return None
+    total = Fraction(0)
+    for part in card.parts:
+        value = row[part.column]
+        if value is None:
+            points = part.if_null
+        else:
+            points = next(
+                b.points
+                for b in part.bins
+                if (b.at_least is None or value >= b.at_least) and (b.at_most is None or value <= b.at_most)
+            )
+        total += Fraction(part.weight * points, 100)
+    score = floor(total)
+    for demerit in card.demerits:
+        if holds(demerit.when, row):
+            score -= min(demerit.points * (row[demerit.per] or 0 if demerit.per else 1), demerit.at_most)
+    return max(score, 0)
 
 
 def choose(version, row, abc, grade):

@@ -13,6 +13,7 @@ ACCEPTED = {
     "accepted_readings": inbound.METER_READINGS,
     "accepted_registers": inbound.REGISTER_READINGS,
     "accepted_ledger_events": inbound.LEDGER_EVENTS,
+    "accepted_conduct_events": inbound.CONDUCT_EVENTS,
     "accepted_accounts": inbound.ACCOUNTS,
     "accepted_meters": inbound.METERS,
     "accepted_tariffs": inbound.TARIFFS,
@@ -31,9 +32,21 @@ versions:
       rule: cumulative_share
       cuts: {A: 50 %, B: 90 %}
       buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
+    credit_score:
+      parts:
+        - part: punctual
+          column: on_time_365d_ppm
+          weight: 70
+          bins: [{at_least: 900000, points: 100}, {at_least: 500000, points: 45}, {points: 0}]
+          if_null: 60
+        - {part: owed, column: overdue_91_minor, weight: 30, bins: [{at_most: 0, points: 90}, {points: 15}]}
+      demerits:
+        - {demerit: open, points: 7, per: bills_due_365d, at_most: 20, when: [{column: overdue_minor, above: 0}]}
+        - {demerit: not_read, points: 3, when: [{column: coverage_7d_ppm, below: 700000}]}
     credit_grades:
       - {grade: C, when: [{column: overdue_minor, above: 0}]}
-      - {grade: A, when: [{column: on_time_365d_ppm, at_least: 900000}]}
+      - grade: A
+        when: [{column: credit_score, at_least: 90}, {column: credit_grade_before, not_one_of: [C], or_null: true}]
       - {grade: B}
     tiers:
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}]}
@@ -87,6 +100,12 @@ def event(account_id, event_id, event_type, event_date, amount_minor=0, due_date
     return {**named, "event_date": day(event_date), **due, **more}
 
 
+def conduct(account_id, event_id, event_type, event_date, **more):
+    return {
+        "account_id": account_id, "event_id": event_id, "event_type": event_type, "event_date": day(event_date), **more,
+    }  # fmt: skip
+
+
 def complete(relation, rows):
     """The rows with every column of the relation, and their stamp."""
     names = [column.name for column in (*relation.columns, *inbound.STAMP)]
@@ -100,10 +119,12 @@ def index(meter_id, service_date, total, **more):
     return {"meter_id": meter_id, "service_date": when, "index_total": total, **more}
 
 
-def fill(con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=(), tariffs=()):
+def fill(
+    con: duckdb.DuckDBPyConnection, accounts=(), meters=(), read=(), ledger=(), registers=(), tariffs=(), conduct=()
+):
     """Create the accepted events as tables in `con`."""
     for (name, relation), rows in zip(
-        ACCEPTED.items(), (read, registers, ledger, accounts, meters, tariffs), strict=True
+        ACCEPTED.items(), (read, registers, ledger, conduct, accounts, meters, tariffs), strict=True
     ):
         columns = (*relation.columns, *inbound.STAMP)
         typed = ", ".join(f"{ddl.name(column.name)} {ddl.duckdb_type(column)}" for column in columns)

@@ -27,15 +27,17 @@ HEADERS = {
     "meter_readings": "meter_id,service_date,energy_kwh,quality,revision,peak_kwh,valley_kwh,reverse_kwh,demand_kw",
     "register_readings": "meter_id,service_date,total_kwh,peak_kwh,valley_kwh,reverse_kwh,quality,revision,demand_kw,"
     "multiplier",
-    "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision",
+    "ledger_events": "account_id,event_id,event_type,event_date,due_date,amount_yuan,bill_id,ref_event_id,revision,"
+    "priority,channel,period_from",
+    "conduct_events": "account_id,event_id,event_type,event_date,revision",
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
     "meters": "meter_id,installed_on,account_id,removed_on,role,multiplier,modulus_kwh,installed_kwh,removed_kwh,revision",
     "tariffs": "tariff,valid_from,period,yuan_per_kwh,revision",
 }
 FOLDERS = {
-    "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger", "accounts": "accounts",
-    "meters": "meters", "tariffs": "tariffs",
+    "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger",
+    "conduct_events": "conduct", "accounts": "accounts", "meters": "meters", "tariffs": "tariffs",
 }  # fmt: skip
 
 REGISTERS = """  register_readings:
@@ -71,6 +73,11 @@ PERIODS = """
       reverse_wh: {column: reverse_kwh, unit: kWh}
       max_demand_w: {column: demand_kw, unit: kW}
 """
+LEDGER = """
+      priority: priority
+      channel: channel
+      period_from: {column: period_from, format: "%Y-%m-%d"}
+"""
 METERS = """
       role: role
       multiplier: {column: multiplier, unit: times}
@@ -95,17 +102,31 @@ versions:
       rule: cumulative_share
       cuts: {A: 50 %, B: 90 %}
       buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
+    credit_score:
+      parts:
+        - part: punctual
+          column: on_time_365d_ppm
+          weight: 70
+          bins: [{at_least: 900000, points: 100}, {at_least: 500000, points: 45}, {points: 0}]
+          if_null: 60
+        - {part: owed, column: overdue_91_minor, weight: 30, bins: [{at_most: 0, points: 90}, {points: 15}]}
+      demerits:
+        - {demerit: open, points: 7, per: bills_due_365d, at_most: 20, when: [{column: overdue_minor, above: 0}]}
+        - {demerit: not_read, points: 3, when: [{column: coverage_7d_ppm, below: 700000}]}
     credit_grades:
       - {grade: C, when: [{column: overdue_minor, above: 0}]}
-      - {grade: A, when: [{column: on_time_365d_ppm, at_least: 900000}]}
+      - grade: A
+        when: [{column: credit_score, at_least: 90}, {column: credit_grade_before, not_one_of: [C], or_null: true}]
       - {grade: B}
     tiers:
+      - {rule: thief, tier: abuse, immediate: true, when: [{column: days_since_theft, below: 730}]}
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
       - {rule: unsteady, tier: mid_large, when: [{column: abc, equals: A}, {column: cv_90d_ppm, above: 500000}]}
       - {rule: big, tier: high, when: [{column: abc, equals: A}]}
       - {rule: middle, tier: mid_steady, when: [{column: abc, equals: B}]}
       - {rule: small, tier: low_small}
     min_stay_days: 2
+    abuse_ladder: {warn_days: 2, restrict_days: 1, release: inspection_passed}
     vee:
       unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
@@ -136,6 +157,7 @@ class Bureau:
                 f"      energy_wh: {{column: energy_kwh, unit: kWh}}{PERIODS}",
             ),
             ("  ledger_events:", f"{REGISTERS}{TARIFFS}  ledger_events:"),
+            ("      ref_event_id: ref_event_id\n", f"      ref_event_id: ref_event_id{LEDGER}"),
             (
                 '      removed_on: {column: removed_on, format: "%Y-%m-%d"}\n',
                 f'      removed_on: {{column: removed_on, format: "%Y-%m-%d"}}{METERS}',

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 
 from hypothesis import strategies as st
 
+from schemas.inbound import CONDUCT_TYPES
 from tests.pipeline.bureau import POLICY, Row
 
 Event = tuple[str, Row]
@@ -22,7 +23,7 @@ INGREDIENTS = (
     "gaps", "corrections", "conflicts", "duplicates", "ties", "estimates", "silent", "unknown_accounts", "unknown_meters",
     "moves", "corrected_meters", "meter_conflicts", "closed_accounts", "category_changes", "corrected_accounts", "ledger",
     "corrected_ledger", "bad_rows", "registers", "exchanges", "rollovers", "multipliers", "check_meters",
-    "periods", "tariffs", "corrected_tariffs", "demands", "units", "told_multipliers",
+    "periods", "tariffs", "corrected_tariffs", "demands", "units", "told_multipliers", "conduct",
 )  # fmt: skip
 """What may happen in a world; each can be left out, so that a failing example says what it takes."""
 
@@ -98,9 +99,15 @@ def price(tariff: str, valid_from: date, period: str, yuan_per_kwh: str, revisio
 
 def ledger(
     account_id: str, event_id: str, kind: str, day: date, fen: int, due: date | None = None, bill: str = "", ref: str = "",
-    revision: int = 1,
+    revision: int = 1, priority: int | str = "",
 ) -> Event:  # fmt: skip
-    return "ledger_events", (account_id, event_id, kind, f"{day}", f"{due or ''}", yuan(fen), bill, ref, str(revision))
+    about = ("counter", f"{day - timedelta(days=30)}") if kind == "charge" else ("", "")
+    named = (f"{due or ''}", yuan(fen), bill, ref, str(revision), str(priority), *about)
+    return "ledger_events", (account_id, event_id, kind, f"{day}", *named)
+
+
+def conduct(account_id: str, event_id: str, kind: str, day: date, revision: int = 1) -> Event:
+    return "conduct_events", (account_id, event_id, kind, f"{day}", str(revision))
 
 
 class _Maker:
@@ -135,6 +142,8 @@ class _Maker:
             self._account(account_id)
             if "ledger" in self.has:
                 self._ledger(account_id)
+            if "conduct" in self.has:
+                self._conduct(account_id)
         for meter_id, account_id in meters:
             if self.chance("registers", 0.5):
                 self._register_meter(meter_id, account_id)
@@ -145,7 +154,10 @@ class _Maker:
             day = self.somewhen()
             self.add(day, ("meter_readings", ("M-bad", f"{day}", "1e3", "A", "1", "", "", "", "")))
             self.add(day, ("meter_readings", ("M-bad", f"{day}", "1.0001", "A", "1", "", "", "", "")))
-            self.add(day, ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1")))
+            self.add(
+                day,
+                ("ledger_events", (self.accounts[0], "bad", "payment", f"{day}", "", "-1.00", "", "", "1", "", "", "")),
+            )
         self.events.sort(key=lambda dated: dated[0])
         return [event for _, event in self.events]
 
@@ -322,6 +334,23 @@ class _Maker:
                 modulus, opening = modulus // 2, False
             run(start, None, 5, opening=opening and rng.random() < 0.9, closing=None, account=account_id)
 
+    def _conduct(self, account_id: str) -> None:
+        """Findings, some long ago, late, told otherwise later, or withdrawn; what follows from them."""
+        rng = random.Random(f"{account_id} {self.before} {len(self.events)}")  # draws of its own
+        if rng.random() < 0.4:
+            return
+        for number in range(rng.randrange(1, 6)):
+            kind, event_id = rng.choice(CONDUCT_TYPES[:-1]), f"C{number}"
+            edge = rng.choice((365, 730)) - rng.randrange(3)  # leaves a window, or a lock-out, on one of the days
+            day = rng.choice((rng.choice(self.dates), rng.choice(self.dates) - timedelta(days=edge)))
+            self.add(max(day, rng.choice(self.dates)), conduct(account_id, event_id, kind, day))
+            for revision in (2, 3):
+                if rng.random() < 0.3:
+                    again = rng.choice((day, rng.choice(self.dates)))
+                    kind = rng.choice(("withdrawn", "withdrawn", rng.choice(CONDUCT_TYPES)))
+                    told = conduct(account_id, event_id, kind, again, rng.choice((1, revision)))
+                    self.add(rng.choice(self.dates), told)
+
     def _ledger(self, account_id: str) -> None:
         rng = self.rng
         number = 0
@@ -350,16 +379,19 @@ class _Maker:
         for day in rng.sample(self.dates, k=min(len(self.dates), rng.randrange(1, 5))):
             bill = rng.choice(("", f"B{day:%m%d}", "B-same"))
             fen = rng.randrange(1, 10 ** rng.choice((3, 6, 10)))
-            charge = put("charge", day, fen, due=day + timedelta(days=rng.choice((0, 2, 5))), bill=bill)
+            due, first = day + timedelta(days=rng.choice((0, 2, 5))), rng.choice(("", "", -1, 5))
+            charge = put("charge", day, fen, due=due, bill=bill, priority=first)
             for _ in range(rng.choice((0, 1, 1, 2))):
                 paid_on = max(self.dates[0], min(self.dates[-1], day + timedelta(days=rng.randrange(-3, 20))))
                 amount = rng.choice((fen, max(1, fen // 2), fen + 100))
                 to = rng.choice(("", bill or charge, "B-none"))
-                payment = put(rng.choice(("payment", "payment", "write_off")), paid_on, amount, bill=to)
+                payment = put(rng.choice(("payment", "payment", "write_off", "prepayment")), paid_on, amount, bill=to)
                 if rng.random() < 0.25:
                     put("reversal", min(self.dates[-1], paid_on + timedelta(days=rng.randrange(0, 6))), 1, ref=payment)
         if rng.random() < 0.4:
             put("adjustment", self.somewhen(), rng.choice((-500, 777, 100_000)))
+        if rng.random() < 0.4:
+            put("refund", self.somewhen(), rng.choice((1, 100, 100_000)))
         if rng.random() < 0.2:
             put("reversal", self.somewhen(), 1, ref="E-none")
 
@@ -380,6 +412,9 @@ POLICY_CHANGES = (
     ("rule: cumulative_share", "rule: top_fraction"),
     ("rule: cumulative_share", "rule: turnover_fraction"),
     ("min_stay_days: 2", "min_stay_days: 0"),
+    ("warn_days: 2", "warn_days: 1"),
+    ("restrict_days: 1, release: inspection_passed", "release: tier_left"),
+    ("    abuse_ladder:", "    # abuse_ladder:"),
     ("coverage_floor_ppm: 500000", "coverage_floor_ppm: 900000"),
     ("coverage_floor_ppm: 500000", "coverage_floor_ppm: 0"),
 )

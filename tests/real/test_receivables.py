@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import duckdb
+import numpy as np
 import pytest
 
 from tests.real.conftest import REAL
@@ -105,3 +109,23 @@ def test_verify_finds_nothing(published):
 def test_the_readme_shows_what_the_query_gives(published):
     lacking = published.not_shown("credit.sql")
     assert not (REAL and lacking)
+
+
+def predict(example, *arguments):
+    command = [sys.executable, "predict.py", *arguments]
+    return subprocess.run(command, cwd=example.folder, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.skipif(not REAL, reason="the README tells of the whole file, which WATTIER_REAL_DATA names")
+def test_the_readme_shows_how_the_score_ranks(published):
+    shown = (published.folder / "README.md").read_text("utf-8").splitlines()
+    assert [line for line in predict(published) if line not in shown] == []
+
+
+def test_an_area_is_the_part_of_pairs_in_the_right_order(published):
+    source = runpy.run_path(str(published.folder / "predict.py"))
+    chance = np.random.default_rng(7)
+    for _ in range(50):
+        risk, late = chance.integers(0, 4, 12).astype(float), np.r_[True, False, chance.random(10) < 0.5]
+        pairs = [(a > b) + (a == b) / 2 for a in risk[late] for b in risk[~late]]
+        assert source["area"](risk, late) == pytest.approx(sum(pairs) / len(pairs))

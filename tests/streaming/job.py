@@ -26,8 +26,8 @@ from tests.clusters import Flink, Kafka, eventually
 from tests.feeding import days_of, feed, streaming_config
 
 PARTITIONS = {
-    "accounts": 1, "meters": 1, "ledger-events": 2, "meter-readings": 2, "register-readings": 2, "tier-changes": 1,
-    "dead-letters": 1,
+    "accounts": 1, "meters": 1, "ledger-events": 2, "conduct-events": 1, "meter-readings": 2, "register-readings": 2,
+    "tier-changes": 1, "dead-letters": 1,
 }  # fmt: skip
 
 

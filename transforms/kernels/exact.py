@@ -15,6 +15,7 @@ DAY_LIMIT_WH = 1 << 44
 DAY_LIMIT_W = 1 << 43
 _SPLIT = 24
 _LOW = (1 << _SPLIT) - 1
+_INT64_MAX = (1 << 63) - 1
 
 
 def ppm(numerator: Int, denominator: Int) -> Int:
@@ -29,6 +30,23 @@ def ppm(numerator: Int, denominator: Int) -> Int:
     first, rest = np.divmod(rest * 1000, denominator)
     result: Int = whole * 1_000_000 + first * 1000 + rest * 1000 // denominator
     return result
+
+
+def ratio(amount: Int, times: int, whole: Int, limit: int) -> Int:
+    """`min(amount * times // whole, limit)`, exact also where the product passes int64.
+
+    amount: (n,) from 0 up; whole: (n,) above 0.
+
+    >>> ratio(np.array([2**62, 2**62, 5]), 10**6, np.array([2**62, 1, 3]), 10**12).tolist()
+    [1000000, 1000000000000, 1666666]
+    """
+    fits = whole <= _INT64_MAX // times
+    large = np.flatnonzero(~fits)
+    quotient, rest = np.divmod(amount, whole)
+    part = np.where(fits, rest, 0) * times // whole
+    if len(large):  # Python's own integers: seldom, a very large customer
+        part[large] = rest[large].astype(object) * times // whole[large].astype(object)
+    return np.minimum(np.minimum(quotient, limit // times + 1) * times + part, limit)
 
 
 def square_parts(x: Int) -> tuple[Int, Int, Int]:

@@ -17,10 +17,10 @@ SHARD_KEY: dict[str, str | None] = {
     "meters": "account_id",
     "accounts": "account_id",
     "ledger_events": "account_id",
+    "conduct_events": "account_id",
     "tariffs": None,
 }
-"""The column whose hash decides which shard a source's rows go to first; None: they go to every one. Sources not named
-here are not read yet."""
+"""The column whose hash decides which shard a source's rows go to first; None: they go to every one."""
 
 
 def answers(source: str, shard: int) -> bool:

@@ -1,20 +1,15 @@
-"""The ledger of one account shard: what is owed, since when, and how it was paid.
+"""The ledger of one account shard: what is owed, since when, and how it was paid, carried on from day to day.
 
-The rules are in docs/explanation/definitions.md, "Ledger, as of service day D". This module follows them by sorts,
-running sums and searches; it loops over no account and no event.
-
-    events of the touched accounts                one line per account: bills and pooled credits end to end
-      -> versions that count                        bills     |--- b1 ---|-- b2 --|------ b3 ------|
-      -> bills and credits, reversals taken out     credits   |- c1 -|------ c2 -------|
-      -> directed credits, bill by bill                                  ^ b2 is settled by c2; b3 is open
-      -> pooled credits, oldest bill first
+The rules are in docs/explanation/definitions.md, "Ledger, as of service day D"; how a set of events is allocated is told in
+`allocation`. Here it is told which accounts are allocated anew, and which only further.
 
 Days are day numbers (days since 1970-01-01, as in date32), money is int64 minor units.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -23,225 +18,52 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.errors import StateError
-from schemas.inbound import EVENT_TYPES
-
-Bool = npt.NDArray[np.bool_]
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-
-COLUMNS: Final = (
-    "slot", "event_id", "event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id", "revision",
-)  # fmt: skip
-"""The columns of an events table that count here. Any others are ignored."""
-
-NO_BILL: Final = -(1 << 31)
-"""`settled_on` of a row that is no bill: a credit, a reversal, a superseded version, an event still to come."""
-
-UNSETTLED: Final = NO_BILL + 1
-"""`settled_on` of a bill with an open amount."""
-
-_CHARGE, _PAYMENT, _REVERSAL, _WRITE_OFF, _ADJUSTMENT = (
-    EVENT_TYPES.index(name) for name in ("charge", "payment", "reversal", "write_off", "adjustment")
+from transforms.kernels.allocation import FIFO, NO_BILL, NO_PAYMENT, allocate
+from transforms.kernels.by_day import ByDay
+from transforms.kernels.ledger_events import (
+    CHARGE,
+    COLUMNS,
+    INT64_MAX,
+    PAYMENTS,
+    WRITE_OFF,
+    Bool,
+    Int32,
+    Int64,
+    due_days,
+    kinds,
+    lengths,
+    numbers,
+    same_text,
+    texts,
+    total,
 )
-_CONTENT: Final = ("event_type", "event_date", "due_date", "amount_minor", "bill_id", "ref_event_id")
+
 _BLOCK_ACCOUNTS: Final = 8192
-_INT64_MAX: Final = (1 << 63) - 1
+
+_STORED: Final = ("open_minor", "settled_on", "next_paid_on")
+"""What is stored of each row."""
+
+_BY_ACCOUNT: Final = ("unallocated_minor", "last_due", "last_paid_row", "odd")
+"""What is stored of each account."""
 
 
-# ------------------------------------------------------------------------------------------------------- allocation
-@dataclass(frozen=True)
-class Allocation:
-    """What a set of events comes to. The first two arrays are row by row, the others account by account.
-
-    open_minor: (n,) int64, what the bill of the row still needs; 0 where the row is no bill.
-    settled_on: (n,) int32, the day the bill of the row was settled, or UNSETTLED, or NO_BILL.
-    unallocated_minor: (n_slots,) int64, credits left when all bills are paid.
-    balance_minor: (n_slots,) int64, bills minus credits; always the open amounts minus `unallocated_minor`.
-    """
-
-    open_minor: Int64
-    settled_on: Int32
-    unallocated_minor: Int64
-    balance_minor: Int64
-
-
-@dataclass(frozen=True)
-class _Side:
-    """Bills, or the credits that pay them, in the order in which they are served. All (k,); `slot` is ascending."""
-
-    row: Int64
-    slot: Int64
-    day: Int64
-    minor: Int64
-
-
-def allocate(events: pa.Table, n_slots: int) -> Allocation:
-    """Allocate all credits of some accounts to their bills.
-
-    events: (n,) rows with COLUMNS, in any order: every event of the accounts that exists on the day, and no later
-    one. Several versions of an event may be among them. slot: int32 in 0 .. n_slots-1.
-    Raises ValueError for a charge without a due date or a charge or credit that is not positive, and OverflowError
-    when the amounts add up to 2^63 or more.
-    """
-    slot = _numbers(events["slot"], np.int64)
-    issued = _numbers(events["event_date"], np.int64)
-    amount = _numbers(events["amount_minor"], np.int64)
-    kind = _kinds(events["event_type"])
-    event_id = _texts(events["event_id"])
-    reference = _texts(events["ref_event_id"])
-
-    reversals = np.flatnonzero((kind == _REVERSAL) & (_lengths(reference) > 0))
-    event, reversed_event = _same_text(event_id, reference.take(reversals))
-    counts = _winners(events, slot, event)
-    _check(events, counts, kind, amount)
-
-    is_bill = counts & ((kind == _CHARGE) | ((kind == _ADJUSTMENT) & (amount > 0)))
-    is_credit = counts & ((kind == _PAYMENT) | (kind == _WRITE_OFF) | ((kind == _ADJUSTMENT) & (amount < 0)))
-    standing = counts[reversals]
-    is_credit &= ~_named(slot, event, slot[reversals[standing]], reversed_event[standing])
-
-    due = due_days(events)
-    bill_id = _texts(events["bill_id"])
-    number = pc.if_else(pa.array((kind == _CHARGE) & (_lengths(bill_id) > 0)), bill_id, event_id)
-    bill_rows, credit_rows = np.flatnonzero(is_bill), np.flatnonzero(is_credit)
-    bill_rows = _order(bill_rows, _pair(slot[bill_rows], due[bill_rows]), number, event_id)
-    credit_rows = _order(credit_rows, _pair(slot[credit_rows], issued[credit_rows]))  # no figure depends on more
-    bills = _Side(bill_rows, slot[bill_rows], due[bill_rows].astype(np.int64), amount[bill_rows])
-    funds = _Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
-
-    target = _directed_to(bills, funds, number, bill_id)
-    need, left, latest = _apply_directed(bills, funds, target)
-    filled, latest = _apply_pooled(bills, funds, need, left, latest, n_slots)
-
-    open_minor = np.zeros(len(slot), np.int64)
-    settled_on = np.full(len(slot), NO_BILL, np.int32)
-    open_minor[bills.row] = need - filled
-    settled_on[bills.row] = np.where(need == filled, latest, UNSETTLED)
-    billed = _sums(bills.minor, bills.slot, n_slots)
-    credited = _sums(funds.minor, funds.slot, n_slots)
-    pooled = _sums(left, funds.slot, n_slots)
-    return Allocation(open_minor, settled_on, pooled - _sums(filled, bills.slot, n_slots), billed - credited)
-
-
-def due_days(events: pa.Table) -> Int32:
-    """The day each row is due, were it a bill: an adjustment on its `event_date`, a charge on its `due_date`. (n,)."""
-    issued, adjustment = events["event_date"], _is_adjustment(events["event_type"])
-    return _numbers(pc.if_else(adjustment, issued, pc.coalesce(events["due_date"], issued)), np.int32)
-
-
-def _winners(events: pa.Table, slot: Int64, event: Int64) -> Bool:
-    """Which rows count: of each event the highest revision, then the content that comes first as text. (n,) bool."""
-    several = np.bincount(event)[event] > 1 if len(event) else np.zeros(0, np.bool_)
-    rows = np.flatnonzero(several)
-    counts = ~several
-    if len(rows):
-        key = slot * (int(event.max()) + 1) + event
-        last_revision_first = -_numbers(events["revision"], np.int64)
-        rows = _order(rows, key[rows], last_revision_first, *(events[name] for name in _CONTENT))
-        counts[rows[_starts(key[rows])]] = True
-    return counts
-
-
-def _check(events: pa.Table, counts: Bool, kind: Int64, amount: Int64) -> None:
-    """Refuse what intake should have rejected, and sums that int64 does not hold."""
-    undue = pc.is_null(events["due_date"]).to_numpy() if events["due_date"].null_count else np.False_
-    signed = (kind == _ADJUSTMENT) | (kind == _REVERSAL)
-    for wrong, problem in (
-        (counts & (kind == _CHARGE) & undue, "is a charge without a due date"),
-        (counts & ~signed & (amount <= 0), "must have a positive amount"),
-    ):
-        if wrong.any():
-            name = events["event_id"][int(np.argmax(wrong))].as_py()
-            raise ValueError(f"ledger event {name!r} {problem}; intake must reject such rows")
-    used = np.abs(amount[counts & (kind != _REVERSAL)])
-    total = (int((used >> 32).sum()) << 32) + int((used & 0xFFFFFFFF).sum())
-    if total > _INT64_MAX:
-        raise OverflowError(
-            f"the amounts of {len(used)} ledger events add up to {total} minor units; "
-            f"int64 holds at most {_INT64_MAX}. Use more shards, or look for wrong amounts."
-        )
-
-
-def _named(slot: Int64, event: Int64, by_slot: Int64, by_event: Int64) -> Bool:
-    """Which events some others of the same account name. slot, event: (n,); by_*: (k,), few. Returns (n,) bool."""
-    named = np.zeros(len(slot), np.bool_)
-    if len(by_slot):
-        several = max(int(event.max()), int(by_event.max())) + 1
-        anywhere = np.zeros(several, np.bool_)
-        anywhere[by_event] = True
-        rows = np.flatnonzero(anywhere[event])
-        named[rows] = np.isin(slot[rows] * several + event[rows], by_slot * several + by_event)
-    return named
-
-
-def _directed_to(bills: _Side, funds: _Side, number: pa.Array, bill_id: pa.Array) -> Int64:
-    """The bill each credit is directed to, as a position in `bills`; -1 for a pooled credit. (funds,) int64."""
-    target = np.full(len(funds.row), -1, np.int64)
-    directed = np.flatnonzero(_lengths(bill_id)[funds.row] > 0)
-    if not len(directed) or not len(bills.row):
-        return target
-    mine, named = _same_text(number.take(bills.row), bill_id.take(funds.row[directed]))
-    several = max(int(mine.max()), int(named.max())) + 1
-    key = bills.slot * several + mine
-    wanted = funds.slot[directed] * several + named
-    by_key = np.argsort(key, kind="stable")  # bills of one number stay in order of (due date, event id)
-    found = by_key[np.minimum(np.searchsorted(key, wanted, sorter=by_key), len(by_key) - 1)]
-    target[directed] = np.where(key[found] == wanted, found, -1)
-    return target
-
-
-def _apply_directed(bills: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
-    """Pay each bill from the credits directed to it, in their order.
-
-    Returns what each bill still needs (bills,), what is left of each credit (funds,), and the latest day of a
-    portion applied to each bill (bills,), UNSETTLED where there is none.
-    """
-    used = np.flatnonzero(target >= 0)
-    used = used[np.argsort(target[used], kind="stable")]
-    bill, minor = target[used], funds.minor[used]
-    applied = np.clip(bills.minor[bill] - _before(minor, bill), 0, minor)
-    left = funds.minor.copy()
-    left[used] -= applied
-    latest = np.full(len(bills.row), UNSETTLED, np.int64)
-    some = applied > 0
-    latest[bill[some]] = funds.day[used[some]]  # in order of day: the last assignment stands
-    return bills.minor - _sums(applied, bill, len(bills.row)), left, latest
-
-
-def _apply_pooled(
-    bills: _Side, funds: _Side, need: Int64, left: Int64, latest: Int64, n_slots: int
-) -> tuple[Int64, Int64]:
-    """Fill what the bills need from what is left of the account's credits, both in order.
-
-    Returns what each bill gets and the latest day of a portion applied to it; (bills,) both. Where a bill is filled,
-    the last portion is the one in which the running sum of credits reaches the running sum of needs.
-    """
-    pool = _sums(left, funds.slot, n_slots)
-    before = _before(need, bills.slot)
-    filled = np.clip(pool[bills.slot] - before, 0, need)
-    full = np.flatnonzero((need > 0) & (filled == need))
-    ahead = np.cumsum(pool) - pool  # pools of the accounts before: one running sum serves all accounts
-    reached = np.searchsorted(np.cumsum(left), (ahead[bills.slot] + before + need)[full])
-    latest = latest.copy()
-    latest[full] = np.maximum(latest[full], funds.day[reached])
-    return filled, latest
-
-
-# ------------------------------------------------------------------------------------------- the ledger from day to day
 @dataclass(frozen=True)
 class Carried:
     """A ledger in the form that is stored between runs: Arrow batches and two numbers, all immutable.
 
     day: the day as of which it holds, and rows: how many rows of the events table were known.
-    base: (open_minor int64, settled_on int32) of the first `len(base)` rows of the events table.
-    changes: batches of (ordinal int64, open_minor, settled_on), oldest first: rows that differ from the base, or come
-    after it; a later batch overrides an earlier one. Rows named nowhere are no bills.
-    accounts: (unallocated_minor int64), one row per slot.
+    base: (open_minor int64, settled_on int32, next_paid_on int32) of the first `len(base)` rows of the events table.
+    index: (due_on int32, by_issue int32, by_due int32, refund bool) of the same rows: the day each is due, the rows in order of
+    either day, and which are refunds.
+    changes: batches of (ordinal int64, and the columns of the base), oldest first: rows that differ from the base, or come
+    after it; a later batch overrides an earlier one. Rows named nowhere are neither debits nor payments.
+    accounts: (unallocated_minor int64, last_due int32, last_paid_row int64, odd bool), one row per slot.
     """
 
     day: int
     rows: int
     base: pa.RecordBatch
+    index: pa.RecordBatch
     changes: tuple[pa.RecordBatch, ...]
     accounts: pa.RecordBatch
 
@@ -251,101 +73,266 @@ class Carried:
         return sum(len(batch) for batch in self.changes)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What was allocated last. slots: (k,) the accounts that were anew, ascending; rows: (m,) their events that exist on the day.
+
+    further: (j,) the accounts that were allocated further; changed: (i,) rows of theirs, all open debits among them;
+    before: of these rows, the columns that are stored of each, as they were. No account is among both.
+    """
+
+    slots: Int64
+    rows: Int64
+    further: Int64
+    changed: Int64
+    before: dict[str, npt.NDArray[Any]]
+
+
 class Ledger:
     """All ledger events known of a shard, and their allocation as of `day`.
 
     events: (n,) rows with COLUMNS. Rows are only ever added, at the end; a slot always means the same account.
-    carried: where an earlier process left off. Rows that were added since with a date up to `carried.day` are taken
-    in at once, so the ledger always holds what is known of `day`. Without it the ledger starts before the first
-    event. To go back to an earlier day, build another one.
+    carried: where an earlier process left off, under the same allocation. Rows that were added since with a date up to
+    `carried.day` are taken in at once, so the ledger always holds what is known of `day`. Without it the ledger starts
+    before the first event. To go back to an earlier day, build another one.
+    allocation: one of `ALLOCATIONS`.
     Raises StateError when `carried` does not fit the events.
 
-    Public arrays, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on (n,), the last two
-    as in `Allocation`; unallocated_minor (n_slots,).
+    Public, not to be mutated: slot, issued_on, due_on, amount_minor, open_minor, settled_on, next_paid_on (n,) arrays, the last
+    three as in `Allocation`; refund (n,) bool, which rows are refunds, also where they do not count; is_bill, is_refund (n,) bool;
+    unallocated_minor, last_due, last_paid_row, odd (n_slots,), as in `Allocation`; touched (n_slots,) bool, the accounts that were
+    allocated since `carried`; by_issue, by_due: the rows by either day; step: what was allocated last; events: the columns of
+    COLUMNS but for slot, (n,).
     """
 
-    def __init__(self, events: pa.Table, n_slots: int, carried: Carried | None = None) -> None:
+    def __init__(
+        self, events: pa.Table, n_slots: int, carried: Carried | None = None, allocation: str = FIFO
+    ) -> None:  # fmt: skip
         self.events = events.select(list(COLUMNS[1:]))
-        self.n_slots = n_slots
-        self.slot: Int32 = _numbers(events["slot"], np.int32)
-        self.issued_on: Int32 = _numbers(events["event_date"], np.int32)
-        self.due_on: Int32 = due_days(events)
-        self.amount_minor: Int64 = _numbers(events["amount_minor"], np.int64)
-        if len(self.slot) and not 0 <= int(self.slot.min()) <= int(self.slot.max()) < n_slots:
+        self.n_slots, self.allocation = n_slots, allocation
+        self.touched: Bool = np.zeros(n_slots, np.bool_)
+        self.slot: Int32 = numbers(events["slot"], np.int32)
+        self.issued_on: Int32 = numbers(events["event_date"], np.int32)
+        self.amount_minor: Int64 = numbers(events["amount_minor"], np.int64)
+        n = len(self.slot)
+        if n and not 0 <= int(self.slot.min()) <= int(self.slot.max()) < n_slots:
             raise ValueError(f"slots run from {self.slot.min()} to {self.slot.max()}, not within 0 .. {n_slots - 1}")
+        if carried is not None:
+            self._check(carried)
         self.day = NO_BILL
-        self.open_minor: Int64 = np.zeros(len(self.slot), np.int64)
-        self.settled_on: Int32 = np.full(len(self.slot), NO_BILL, np.int32)
+        self.open_minor: Int64 = np.zeros(n, np.int64)
+        self.settled_on: Int32 = np.full(n, NO_BILL, np.int32)
+        self.next_paid_on: Int32 = np.full(n, NO_PAYMENT, np.int32)
         self.unallocated_minor: Int64 = np.zeros(n_slots, np.int64)
-        self._base = _base_of(self.open_minor[:0], self.settled_on[:0])
-        self._changes: tuple[pa.RecordBatch, ...] = ()
-        self._changed = np.zeros(len(self.slot), np.bool_)
+        self.last_due: Int32 = np.full(n_slots, NO_BILL, np.int32)
+        self.last_paid_row: Int64 = np.full(n_slots, -1, np.int64)
+        self.odd: Bool = np.zeros(n_slots, np.bool_)
+        self.step = self._no_step()
+        self._base = carried.base if carried else self._rows_of(np.arange(0))
+        self._index = carried.index if carried else None
+        self._changes = carried.changes if carried else ()
+        self._changed = np.zeros(n, np.bool_)
+        self.due_on: Int32
+        self.refund: Bool
+        by_issue = by_due = None
+        if self._index is None:
+            self.due_on, self.refund = due_days(events), _is_refund(events)
+        else:
+            due, by_issue, by_due, refund = (column.to_numpy(zero_copy_only=False) for column in self._index.columns)
+            rest = events.slice(len(due))
+            self.due_on = np.r_[due, due_days(rest)] if len(rest) else due
+            self.refund = np.r_[refund, _is_refund(rest)] if len(rest) else refund
+        self.by_issue, self.by_due = ByDay(self.issued_on, by_issue), ByDay(self.due_on, by_due)
         if carried is not None:
             self._load(carried)
 
     @classmethod
-    def at(cls, events: pa.Table, n_slots: int, day: int) -> Ledger:
+    def at(cls, events: pa.Table, n_slots: int, day: int, allocation: str = FIFO) -> Ledger:
         """The ledger as of a day, allocated from scratch."""
-        ledger = cls(events, n_slots)
+        ledger = cls(events, n_slots, allocation=allocation)
         ledger.advance(day)
         return ledger
 
-    def advance(self, day: int, touched: npt.ArrayLike = ()) -> int:
-        """Go on to `day`; returns how many accounts were allocated anew.
+    @property
+    def is_bill(self) -> Bool:
+        """Which rows are bills that count: charges and positive adjustments."""
+        bills: Bool = (self.settled_on != NO_BILL) & ~self.refund
+        return bills
 
-        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`.
+    @property
+    def is_refund(self) -> Bool:
+        """Which rows are refunds that count: debits like bills, but nothing that was billed."""
+        refunds: Bool = (self.settled_on != NO_BILL) & self.refund
+        return refunds
+
+    def advance(self, day: int, touched: npt.ArrayLike = ()) -> int:
+        """Go on to `day`; returns how many accounts were allocated.
+
+        Those are the accounts with an event after the present day and up to `day`, and the slots in `touched`, which are
+        allocated anew; of the others, those with a plain day go on from what is open.
         Raises ValueError when `day` is before the present one, and what `allocate` raises.
         """
         if day < self.day:
             raise ValueError(f"the ledger stands at day {self.day}, after {day}; build it anew with Ledger.at")
-        new = (self.issued_on > self.day) & (self.issued_on <= day)
+        new = self.by_issue.between(self.day + 1, day)
         mine = np.zeros(self.n_slots, np.bool_)
         mine[self.slot[new]] = True
-        mine[np.asarray(touched, np.int64)] = True
-        self.day = day
-        return self._allocate(np.flatnonzero(mine))
+        some = np.asarray(touched, np.int64)
+        mine[some] = True
+        next_day, self.day, self.step = day == self.day + 1, day, self._no_step()
+        if next_day and self._within_int64():
+            asked = np.zeros(self.n_slots, np.bool_)
+            asked[some] = True
+            self._go_on(new[~asked[self.slot[new]]])
+            mine[self.step.further] = False
+        return len(self.step.further) + self._allocate(np.flatnonzero(mine))
+
+    def _within_int64(self) -> bool:
+        """Whether the amounts of no account can add up to 2^63, by those of all together."""
+        largest = max(int(self.amount_minor.max(initial=0)), -int(self.amount_minor.min(initial=0)))
+        return largest * len(self.amount_minor) <= INT64_MAX or total(self.amount_minor) <= INT64_MAX
+
+    # ------------------------------------------------------------------------------------------------ a plain day's events
+    def _go_on(self, new: Int64) -> None:
+        """Allocate accounts further whose allocation stands: what is new goes to what is open, and changes nothing else.
+
+        That is so where all credits are applied, each named bill is there once, and a day brings payments, prepayments and
+        write-offs, no more of them to a bill they name than it needs, and charges, due after all other debits. Old credits then go
+        to old debits as they did, and all that is new comes after them in either order. A charge may come before old debits
+        by its priority: under that allocation there must be none. new: rows of the day.
+        """
+        events = self.events.take(pa.array(new))
+        kind, slot = kinds(events["event_type"]), self.slot[new].astype(np.int64)
+        charge, credit = kind == CHARGE, np.isin(kind, (*PAYMENTS, WRITE_OFF))
+        last = charge & (self.due_on[new] > self.last_due[slot]) & (self.allocation == FIFO)
+        fits = ~self.odd & (self.unallocated_minor == 0)
+        fits[slot[~(last | credit)]] = False
+        some = np.zeros(self.n_slots, np.bool_)
+        some[slot] = fits[slot]
+        some[self._known_names(new, events, charge, some)] = False
+        slots = np.flatnonzero(some)
+        if not len(slots):
+            return
+        new = new[some[self.slot[new]]]
+        held = np.flatnonzero(self.open_minor)
+        rows = np.r_[held[some[self.slot[held]]], new]
+        place = np.full(self.n_slots, -1, np.int64)
+        place[slots] = np.arange(len(slots))
+        amount = np.where(self.open_minor[rows] > 0, self.open_minor[rows], self.amount_minor[rows])
+        some_events = self.events.take(pa.array(rows)).append_column(
+            "slot", pa.array(place[self.slot[rows]].astype(np.int32))
+        )
+        at = some_events.schema.get_field_index("amount_minor")
+        result = allocate(some_events.set_column(at, "amount_minor", pa.array(amount)), len(slots), self.allocation)
+
+        done = ~(result.odd | result.overpaid)
+        mine = np.flatnonzero(done[place[self.slot[rows]]])
+        paid = np.flatnonzero(done & (result.last_paid_row >= 0))
+        last = self.last_paid_row[slots[paid]]
+        further, changed = slots[done], np.r_[rows[mine], last[last >= 0]]
+        before = {name: getattr(self, name)[changed] for name in _STORED}
+        for name in _STORED:
+            getattr(self, name)[rows[mine]] = getattr(result, name)[mine]
+        self.next_paid_on[last[last >= 0]] = self.day
+        self.last_paid_row[slots[paid]] = rows[result.last_paid_row[paid]]
+        self.unallocated_minor[further] = result.unallocated_minor[done]
+        self.last_due[further] = np.maximum(self.last_due[further], result.last_due[done])
+        differs = np.any([getattr(self, name)[changed] != before[name] for name in _STORED], axis=0)
+        self._changed[changed[differs]] = True
+        self.touched[further] = True
+        self.step = replace(self.step, further=further, changed=changed, before=before)
+
+    def _known_names(self, new: Int64, events: pa.Table, charge: Bool, some: Bool) -> Int64:
+        """Slots whose new events have an id, or a bill's number, that the account has already, or twice. some: (n_slots,)."""
+        event_id, bill_id = texts(events["event_id"]), texts(events["bill_id"])
+        slot = self.slot[new].astype(np.int64)
+        numbered = np.flatnonzero(charge & (lengths(bill_id) > 0))
+        own = numbered[np.asarray(pc.not_equal(bill_id.take(numbered), event_id.take(numbered)))]
+        names, owner = pa.concat_arrays([event_id, bill_id.take(own)]), np.r_[slot, slot[own]]
+        wanted = pc.unique(names.filter(pa.array(some[owner])))
+        mine = some[self.slot]
+        mine[new] = False
+        found, where = [names], [owner]
+        for column, rows in (("event_id", mine), ("bill_id", mine & (self.settled_on != NO_BILL))):
+            at = np.flatnonzero(rows)
+            if 2 * len(at) > len(rows):  # to pick out most of the text costs more than to look at all of it
+                hit = np.flatnonzero(rows & np.asarray(pc.is_in(self.events[column], value_set=wanted)))
+            else:
+                hit = at[np.asarray(pc.is_in(self.events[column].take(pa.array(at)), value_set=wanted))]
+            found.append(texts(self.events[column].take(pa.array(hit))))
+            where.append(self.slot[hit].astype(np.int64))
+        (code,) = same_text(pa.concat_arrays(found))
+        owner = np.concatenate(where)
+        key = owner * (int(code.max(initial=0)) + 1) + code
+        known = (
+            np.isin(key[: len(names)], key[len(names) :]) if len(key) > len(names) else np.zeros(len(names), np.bool_)
+        )
+        order = np.argsort(key[: len(names)], kind="stable")
+        twice = order[1:][key[order[1:]] == key[order[:-1]]]
+        slots: Int64 = np.r_[owner[: len(names)][known], owner[twice]]
+        return slots
+
+    @staticmethod
+    def _no_step() -> Step:
+        none = np.zeros(0, np.int64)
+        return Step(none, none, none, none, dict.fromkeys(_STORED, none))
 
     def dump(self, *, rebase: bool = False) -> Carried:
         """What the next process needs to go on from here.
 
-        `base` and `changes` are those that were loaded, with one more batch of what changed since, if anything did.
-        rebase: write a new base of all rows instead.
+        `base`, `index` and `changes` are those that were loaded, with one more batch of what changed since, if anything did.
+        rebase: write a new base and index of all rows instead, as the first time.
         """
-        if rebase:
-            base = _base_of(self.open_minor.copy(), self.settled_on.copy())
-            changes: tuple[pa.RecordBatch, ...] = ()
-        else:
-            base, changes = self._base, self._changes
-            rows = np.flatnonzero(self._changed)
-            if len(rows):
-                changes = (*changes, _changes_of(rows, self.open_minor[rows], self.settled_on[rows]))
-        accounts = pa.record_batch({"unallocated_minor": self.unallocated_minor.copy()})
-        return Carried(self.day, len(self.slot), base, changes, accounts)
+        base, index, changes = self._base, self._index, self._changes
+        if rebase or index is None:
+            everything = np.arange(len(self.slot))
+            base, changes = self._rows_of(everything), ()
+            index = pa.record_batch(
+                {
+                    "due_on": self.due_on,
+                    "by_issue": self.by_issue.all(),
+                    "by_due": self.by_due.all(),
+                    "refund": self.refund,
+                }
+            )
+        elif len(rows := np.flatnonzero(self._changed)):
+            batch = self._rows_of(rows)
+            changes = (*changes, batch.add_column(0, "ordinal", pa.array(rows)))
+        accounts = pa.record_batch({name: getattr(self, name).copy() for name in _BY_ACCOUNT})
+        return Carried(self.day, len(self.slot), base, index, changes, accounts)
 
-    def _load(self, carried: Carried) -> None:
+    def _rows_of(self, rows: npt.NDArray[Any]) -> pa.RecordBatch:
+        return pa.record_batch({name: getattr(self, name)[rows] for name in _STORED})
+
+    def _check(self, carried: Carried) -> None:
         if not len(carried.base) <= carried.rows <= len(self.slot) or len(carried.accounts) > self.n_slots:
             raise StateError(
                 f"the ledger state covers {carried.rows} events and {len(carried.accounts)} accounts, but there are "
                 f"{len(self.slot)} and {self.n_slots}: it belongs to another shard or another state of the event log. "
                 "Rebuild the ledger from the event log."
             )
+
+    def _load(self, carried: Carried) -> None:
         self.day = carried.day
-        self._base, self._changes = carried.base, carried.changes
-        self.open_minor[: len(carried.base)] = carried.base["open_minor"].to_numpy()
-        self.settled_on[: len(carried.base)] = carried.base["settled_on"].to_numpy()
-        for batch in carried.changes:
-            rows = batch["ordinal"].to_numpy()
-            self.open_minor[rows] = batch["open_minor"].to_numpy()
-            self.settled_on[rows] = batch["settled_on"].to_numpy()
-        self.unallocated_minor[: len(carried.accounts)] = carried.accounts["unallocated_minor"].to_numpy()
+        for name in _STORED:
+            column = getattr(self, name)
+            column[: len(carried.base)] = carried.base[name].to_numpy()
+            for batch in carried.changes:
+                column[batch["ordinal"].to_numpy()] = batch[name].to_numpy()
+        for name in _BY_ACCOUNT:
+            getattr(self, name)[: len(carried.accounts)] = carried.accounts[name].to_numpy(zero_copy_only=False)
         late = self.slot[carried.rows :][self.issued_on[carried.rows :] <= carried.day]
         self._allocate(np.unique(late))
 
-    def _allocate(self, slots: npt.NDArray[Any]) -> int:
-        """Allocate these accounts anew as of `self.day`. slots: (k,), ascending, unique.
+    def blocks(self, slots: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], pa.Table, Int64]]:
+        """The events of some accounts up to `day`, some thousands of accounts at a time. slots: (k,), ascending, unique.
 
-        Some thousands of accounts at a time: their text stays in the processor's cache, and memory is bounded.
+        Their text stays in the processor's cache, and memory is bounded. Yields accounts (m,), their events with COLUMNS,
+        in which `slot` is the position among them, and the rows of these events in this ledger. The amounts of a block
+        of several accounts add up to less than 2^63.
         """
+        if not len(slots):
+            return
         place = np.full(self.n_slots, -1, np.int32)
         place[slots] = np.arange(len(slots), dtype=np.int32)
         rows = np.flatnonzero((place[self.slot] >= 0) & (self.issued_on <= self.day))
@@ -355,152 +342,41 @@ class Ledger:
         ends = np.cumsum(np.bincount(block, minlength=-(-len(slots) // _BLOCK_ACCOUNTS)))
         for number, mine in enumerate(np.split(by_block, ends[:-1])):
             first = number * _BLOCK_ACCOUNTS
-            accounts = slots[first : first + _BLOCK_ACCOUNTS]
-            self._allocate_block(accounts, rows[mine], account[mine] - first)
+            yield from self._block(slots[first : first + _BLOCK_ACCOUNTS], rows[mine], account[mine] - first)
+
+    def _block(
+        self, slots: npt.NDArray[Any], rows: Int64, account: Int32
+    ) -> Iterator[tuple[npt.NDArray[Any], pa.Table, Int64]]:
+        if len(slots) > 1 and total(self.amount_minor[rows]) > INT64_MAX:
+            half = len(slots) // 2
+            lower = account < half
+            yield from self._block(slots[:half], rows[lower], account[lower])
+            yield from self._block(slots[half:], rows[~lower], account[~lower] - np.int32(half))
+        else:
+            yield slots, self.events.take(pa.array(rows)).append_column("slot", pa.array(account)), rows
+
+    def _allocate(self, slots: npt.NDArray[Any]) -> int:
+        """Allocate these accounts anew as of `self.day`. slots: (k,), ascending, unique."""
+        every = [np.zeros(0, np.int64)]
+        for some, events, rows in self.blocks(slots):
+            result = allocate(events, len(some), self.allocation)
+            changed = np.zeros(len(rows), np.bool_)
+            for name in _STORED:
+                column, values = getattr(self, name), getattr(result, name)
+                changed |= column[rows] != values
+                column[rows] = values
+            self._changed[rows[changed]] = True
+            self.unallocated_minor[some], self.last_due[some], self.odd[some] = (
+                result.unallocated_minor, result.last_due, result.odd,
+            )  # fmt: skip
+            paid = result.last_paid_row >= 0
+            self.last_paid_row[some] = -1
+            self.last_paid_row[some[paid]] = rows[result.last_paid_row[paid]]
+            every.append(rows)
+        self.touched[slots] = True
+        self.step = replace(self.step, slots=slots, rows=np.concatenate(every))
         return len(slots)
 
-    def _allocate_block(self, slots: npt.NDArray[Any], rows: Int64, account: Int32) -> None:
-        """Allocate the accounts at `slots`. rows: (n,), their events; account: (n,), each one's position in `slots`."""
-        events = self.events.take(pa.array(rows)).append_column("slot", pa.array(account))
-        result = allocate(events, len(slots))
-        changed = (self.open_minor[rows] != result.open_minor) | (self.settled_on[rows] != result.settled_on)
-        self._changed[rows[changed]] = True
-        self.open_minor[rows] = result.open_minor
-        self.settled_on[rows] = result.settled_on
-        self.unallocated_minor[slots] = result.unallocated_minor
 
-
-def _base_of(open_minor: Int64, settled_on: Int32) -> pa.RecordBatch:
-    return pa.record_batch({"open_minor": open_minor, "settled_on": settled_on})
-
-
-def _changes_of(ordinal: Int64, open_minor: Int64, settled_on: Int32) -> pa.RecordBatch:
-    return pa.record_batch({"ordinal": ordinal, "open_minor": open_minor, "settled_on": settled_on})
-
-
-# ---------------------------------------------------------------------------------------------------------- features
-def credit_features(ledger: Ledger) -> dict[str, npt.NDArray[Any]]:
-    """The credit columns of the features mart as of `ledger.day`, by name, in the mart's order.
-
-    Each is (n_slots,), int64 or int32 as the mart says; the two that may be null are masked arrays. An account
-    without events has zeros and nulls.
-    """
-    day, n = ledger.day, ledger.n_slots
-    is_bill = ledger.settled_on != NO_BILL
-
-    rows = np.flatnonzero(is_bill & (ledger.issued_on >= day - 364))
-    billed = _sums(ledger.amount_minor[rows], ledger.slot[rows], n)
-
-    rows = np.flatnonzero(ledger.open_minor)
-    bucket = np.searchsorted(_AGES, day - ledger.due_on[rows])
-    aged = _sums(ledger.open_minor[rows], bucket * n + ledger.slot[rows], len(_AGED) * n).reshape(len(_AGED), n)
-
-    rows = np.flatnonzero(is_bill & (ledger.due_on >= day - 365) & (ledger.due_on < day))
-    settled, due, slot = ledger.settled_on[rows], ledger.due_on[rows], ledger.slot[rows]
-    late_days = np.where(settled == UNSETTLED, day, settled) - due
-    late = np.flatnonzero(late_days > 0)
-    bills_due = np.bincount(slot, minlength=n)
-    on_time = bills_due - np.bincount(slot[late], minlength=n)
-    beyond = _sums(late_days[late].astype(np.int64), slot[late], n)
-
-    none, divisor = bills_due == 0, np.maximum(bills_due, 1)
-    return {
-        "billed_365d_minor": billed,
-        "balance_minor": aged.sum(axis=0) - ledger.unallocated_minor,
-        **dict(zip(_AGED, aged, strict=True)),
-        "overdue_minor": aged[1:].sum(axis=0),
-        "unallocated_minor": ledger.unallocated_minor.copy(),
-        "bills_due_365d": bills_due.astype(np.int32),
-        "bills_on_time_365d": on_time.astype(np.int32),
-        "on_time_365d_ppm": np.ma.masked_array(on_time * 1_000_000 // divisor, none),
-        "beyond_terms_365d_days": beyond,
-        "mean_beyond_terms_365d_milli": np.ma.masked_array(beyond * 1000 // divisor, none),
-    }
-
-
-_AGED: Final = ("current_minor", "overdue_1_30_minor", "overdue_31_60_minor", "overdue_61_90_minor", "overdue_91_minor")
-_AGES: Final = np.array([0, 30, 60, 90])
-"""The last day past due of each bucket but the open-ended one."""
-
-
-# ----------------------------------------------------------------------------------------------------------- columns
-def _sums(values: Int64, group: npt.NDArray[Any], n: int) -> Int64:
-    """Exact sum of the values per group, (n,); groups in any order. Not np.bincount, which would add in floats."""
-    out = np.zeros(n, np.int64)
-    np.add.at(out, group.astype(np.intp, copy=False), values)
-    return out
-
-
-def _order(rows: Int64, key: Int64, *columns: Any) -> Int64:
-    """Put rows in order of their key, then of the columns, then of their position.
-
-    rows: (k,) positions in the columns; key: (k,). A column is an integer array, or an Arrow array that is compared as
-    text in binary order, null as the empty text. Columns are looked at only where keys tie.
-    """
-    order = np.argsort(key)
-    rows, key = rows[order], key[order]
-    again = key[1:] == key[:-1]
-    tied = np.flatnonzero(np.r_[again, False] | np.r_[False, again])
-    if len(tied):
-        some = rows[tied]
-        ranks = [column[some] if isinstance(column, np.ndarray) else _text_rank(column, some) for column in columns]
-        rows[tied] = some[np.lexsort((some, *reversed(ranks), key[tied]))]
-    return rows
-
-
-def _text_rank(column: Any, rows: Int64) -> npt.NDArray[Any]:
-    text = _texts(pc.take(column, pa.array(rows)))
-    return pc.rank(text, sort_keys="ascending", tiebreaker="dense").to_numpy()  # type: ignore[no-any-return]
-
-
-def _same_text(*columns: pa.Array) -> list[Int64]:
-    """Numbers from 0 that are equal where the texts are equal, across all columns."""
-    codes = pa.concat_arrays(columns).dictionary_encode().indices.to_numpy().astype(np.int64)
-    return np.split(codes, np.cumsum([len(column) for column in columns])[:-1])
-
-
-def _pair(slot: Int64, day: npt.NDArray[Any]) -> Int64:
-    """One number that orders by slot, then by day."""
-    return (slot << 32) + (day.astype(np.int64) - NO_BILL)
-
-
-def _starts(segment: Int64) -> Int64:
-    """Where a run of equal numbers begins. segment: (n,); returns (runs,)."""
-    return np.flatnonzero(np.r_[True, segment[1:] != segment[:-1]]) if len(segment) else np.zeros(0, np.int64)
-
-
-def _before(values: Int64, segment: Int64) -> Int64:
-    """The sum of the values ahead of each one in its run of equal segment numbers. All (n,)."""
-    running, starts = np.cumsum(values) - values, _starts(segment)
-    return running - np.repeat(running[starts], np.diff(np.r_[starts, len(segment)]))
-
-
-def _numbers(column: Any, dtype: type[np.integer[Any]]) -> npt.NDArray[Any]:
-    """An Arrow column of integers or dates without nulls as NumPy; a view where the type allows."""
-    if pa.types.is_date32(column.type):
-        column = column.cast(pa.int32())
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return column.to_numpy().astype(dtype, copy=False)  # type: ignore[no-any-return]
-
-
-def _texts(column: Any) -> pa.Array:
-    """A column as one array of text, null as the empty text."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return pc.fill_null(column.cast(pa.string()), "")
-
-
-def _lengths(text: pa.Array) -> Int32:
-    """Length of each text in bytes, (n,)."""
-    return pc.binary_length(text).to_numpy()  # type: ignore[no-any-return]
-
-
-def _kinds(event_type: Any) -> Int64:
-    """Position of each type in EVENT_TYPES, (n,) int64."""
-    kinds = pc.index_in(_texts(event_type), value_set=pa.array(EVENT_TYPES))
-    if kinds.null_count:
-        raise ValueError(f"ledger event types must be of {EVENT_TYPES}; intake must reject others")
-    return _numbers(kinds, np.int64)
-
-
-def _is_adjustment(event_type: Any) -> Any:
-    return pc.equal(event_type.cast(pa.string()), "adjustment")
+def _is_refund(events: pa.Table) -> Bool:
+    return pc.equal(events["event_type"].cast(pa.string()), "refund").to_numpy()  # type: ignore[no-any-return]

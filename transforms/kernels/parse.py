@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
 from schemas.inbound import ENERGY_LIMIT_WH, INDEX_COLUMNS, MEASURES, MULTIPLIER, PERIODS, REGISTERS, SOURCES, STAMP
-from schemas.mapping import ColumnMapping, SourceMapping, kind_of, zone
+from schemas.mapping import CURRENCY, ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
 from transforms.kernels.dates import from_temporal, parse_days, shift_and_bound
@@ -98,7 +98,7 @@ def decode_block(
         for column in mapping.delivered
     }
     if mapping.source == "ledger_events":
-        parsed |= _ledger_rules(parsed)
+        parsed |= _ledger_rules(parsed, mapping.currency)
     if mapping.source == "register_readings":
         parsed |= _register_rules(parsed)
     if mapping.source == "meters":
@@ -219,16 +219,15 @@ def _without(raw: pa.Array, empty: Sequence[str]) -> pa.Array:
     return pc.if_else(nothing, pa.scalar(None, raw.type), raw)
 
 
-def _ledger_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
+def _ledger_rules(parsed: Mapping[str, Parsed], currency: str | None) -> dict[str, Parsed]:
     """Rules between the columns of a ledger event: the columns they change, with the faults they add.
 
-    A charge needs a due date, on or after its event date. Charges, payments and write-offs are above zero and
-    adjustments other than zero. A reversal needs the event it reverses; its amount may be empty and is then 0.
+    A charge needs a due date, on or after its event date. Adjustments are other than zero, and all other amounts above it.
+    A reversal needs the event it reverses; its amount may be empty and is then 0. A currency that a row tells is `currency`.
     """
     kind = parsed["event_type"].values
-    charge, payment, write_off, adjustment, reversal = (
-        mask_of(pc.equal(kind, name)) for name in ("charge", "payment", "write_off", "adjustment", "reversal")
-    )
+    charge, adjustment, reversal = (mask_of(pc.equal(kind, name)) for name in ("charge", "adjustment", "reversal"))
+    positive = mask_of(kind.is_valid()) & ~adjustment & ~reversal
     due, amount, reversed_event = (parsed[name] for name in ("due_date", "amount_minor", "ref_event_id"))
 
     due_faults = due.faults.copy()
@@ -237,16 +236,21 @@ def _ledger_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
 
     amount_faults = amount.faults.copy()
     amount_faults[reversal & (amount_faults == FAULTS["missing_value"])] = 0
-    below: Mask = mask_of(pc.less_equal(amount.values, 0)) & (charge | payment | write_off)
+    below: Mask = mask_of(pc.less_equal(amount.values, 0)) & positive
     blame(amount_faults, below | (mask_of(pc.equal(amount.values, 0)) & adjustment), "not_positive")
 
     event_faults = reversed_event.faults.copy()
     blame(event_faults, reversal & mask_of(reversed_event.values.is_null()), "missing_value")
-    return {
+    out = {
         "due_date": Parsed(due.values, due_faults),
         "amount_minor": Parsed(amount.values.fill_null(0), amount_faults),
         "ref_event_id": Parsed(reversed_event.values, event_faults),
     }
+    if told := parsed.get(CURRENCY.name):
+        faults = told.faults.copy()
+        blame(faults, mask_of(pc.not_equal(pc.utf8_trim_whitespace(told.values), currency)), "wrong_currency")
+        out[CURRENCY.name] = Parsed(told.values, faults)
+    return out
 
 
 def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:

@@ -1,7 +1,8 @@
 """Provisional tiers: what the tier of an account would be, now that an event has come.
 
-Credit is worked out anew from all events of the account. Everything else (use, category, ABC class, the published tier
-and since when) is held as of the last service day. Only the accounts that events touch are looked at.
+Credit is worked out anew from all events of the account, and the days since what was found before are counted on.
+Everything else (use, category, ABC class, the published tier and since when) is held as of the last service day. Only the
+accounts that events touch are looked at.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.conditions import STAY
 from schemas.inbound import LEDGER_EVENTS
-from schemas.marts import CLASSES, TIERS
-from schemas.policy import STAY, Policy
-from transforms.kernels.ledger import COLUMNS, Ledger, credit_features
-from transforms.kernels.tiers import first_match
+from schemas.policy import Policy
+from schemas.scorecard import SCORE
+from transforms.kernels.conduct import Conduct
+from transforms.kernels.credit import credit_features
+from transforms.kernels.ledger import Ledger
+from transforms.kernels.ledger_events import COLUMNS
+from transforms.kernels.score import credit_score
+from transforms.kernels.tiers import grades_of, rule_candidates
 from transforms.kernels.windows import date_of
 
 Int8 = npt.NDArray[np.int8]
@@ -78,14 +84,16 @@ class Events:
 class Base:
     """A shard as of its last service day `day`, dense by account slot; tier -1: not in the population. All (n,).
 
-    columns: the features that rules read and that events do not change, and `category`.
+    columns: the features that rules read and that no day or event changes, and `category`. conduct: what was found before.
     """
 
     day: int
     tier: Int8
     abc: Int8
+    grade: Int8
     since: Int32
     columns: Mapping[str, npt.NDArray[Any]]
+    conduct: Conduct
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def reclassify(base: Base, policy: Policy, events: pa.Table, slots: npt.NDArray[
         place[mine] = np.arange(len(mine), dtype=np.int32)
         rows = np.flatnonzero(place[owner] >= 0)
         some = events.take(pa.array(rows)).set_column(0, "slot", pa.array(place[owner[rows]]))
-        ledger = Ledger.at(some, len(mine), day)
+        ledger = Ledger.at(some, len(mine), day, policy.ledger.allocation)
         tier, grade, rule, version = _decide(base, policy, ledger, np.asarray(slots)[mine], day)
         out.tier[mine], out.grade[mine], out.rule[mine], out.version[mine] = tier, grade, rule, version
     return out
@@ -137,11 +145,11 @@ def _decide(
 ) -> tuple[Int8, Int8, npt.NDArray[np.object_], str]:
     """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
     version, n = policy.on(date_of(day)), len(slots)
-    columns = {name: column[slots] for name, column in base.columns.items()} | credit_features(ledger)
-    grades = first_match(version.credit_grades, columns, n)
-    grade = np.array([CLASSES.index(g.grade) for g in version.credit_grades], np.int8)[grades]
-    number = first_match(version.tiers, {**columns, "abc": base.abc[slots], "credit_grade": grade}, n)
-    candidate = np.array([TIERS.index(r.tier) for r in version.tiers], np.int8)[number]
+    columns = {name: column[slots] for name, column in base.columns.items()}
+    columns |= credit_features(ledger) | base.conduct.features(day, slots)
+    columns |= {SCORE: credit_score(version.credit_score, columns, n)}
+    grade = grades_of(version, columns, base.grade[slots])
+    number, candidate = rule_candidates(version, columns, base.abc[slots], grade)
     immediate = np.array([r.immediate for r in version.tiers], np.bool_)[number]
     may_move = immediate | (day - base.since[slots] >= version.min_stay_days)
     tier = np.where(may_move, candidate, base.tier[slots]).astype(np.int8)

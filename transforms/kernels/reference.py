@@ -147,12 +147,26 @@ class Population:
         inside = known & (self.opened[row] <= day) & (day <= self.closed[row])
         return inside, np.where(known, self.category[row], -1).astype(np.int8)
 
+    def opened_on(self, day: int, n: int) -> Int32:
+        """The day each account was opened, by its row on `day`; NEVER where it is not known. (n,)."""
+        if len(self.slot) == 0:
+            return np.full(n, NEVER, np.int32)
+        row = self._row_on(day, n)
+        return np.where(row >= 0, self.opened[row], NEVER).astype(np.int32)
+
     def capacity_on(self, day: int, n: int) -> Int:
         """Contracted capacity of each account on `day`, VA, -1 where unknown. (n,)."""
         if len(self.slot) == 0:
             return np.full(n, -1, np.int64)
         row = self._row_on(day, n)
         return np.where(row >= 0, self.capacity[row], -1)
+
+    def closed_on(self, day: int, n: int) -> Int32:
+        """The last day of each account by its row for `day`, NEVER while it is open or not known. (n,)."""
+        if len(self.slot) == 0:
+            return np.full(n, NEVER, np.int32)
+        row = self._row_on(day, n)
+        return np.where(row >= 0, self.closed[row], NEVER).astype(np.int32)
 
     def tariff_on(self, day: int, n: int) -> Int32:
         """The tariff of each account on `day`, -1 where none, or where it is not in the population. (n,)."""

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from schemas.conditions import Condition
 from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, TIERS
-from schemas.policy import Condition, PolicyVersion
+from schemas.policy import PolicyVersion
 
 Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
@@ -22,8 +23,9 @@ Mask = npt.NDArray[np.bool_]
 Columns = Mapping[str, npt.NDArray[Any]]
 """Feature columns of some accounts, (m,) each; a masked array where the column has nulls."""
 
-CODES = {"category": CATEGORIES, "abc": CLASSES, "credit_grade": CLASSES}
+CODES = {"category": CATEGORIES, "abc": CLASSES, "credit_grade": CLASSES, "credit_grade_before": CLASSES}
 NONE = -1
+ABUSE = TIERS.index("abuse")
 
 
 class _Rule(Protocol):
@@ -142,6 +144,7 @@ class Closed:
     valid_to: Int32
     tier: Int8
     abc: Int8
+    grade: Int8
     since: Int32
     rule: Int32
     version: Int32
@@ -182,11 +185,11 @@ def rule_candidates(policy: PolicyVersion, columns: Columns, abc: Int8, grade: I
     return rule, np.array([TIERS.index(r.tier) for r in policy.tiers], np.int8)[rule]
 
 
-def grades_of(policy: PolicyVersion, columns: Columns, n: int) -> Int8:
-    """The credit grade of each account. (n,) codes."""
-    return np.array([CLASSES.index(g.grade) for g in policy.credit_grades], np.int8)[
-        first_match(policy.credit_grades, columns, n)
-    ]
+def grades_of(policy: PolicyVersion, columns: Columns, before: Int8) -> Int8:
+    """The credit grade of each account. before: (n,) grades of the day before, `NONE` where there was none. (n,) codes."""
+    columns = {**columns, "credit_grade_before": np.ma.masked_array(before, before == NONE)}
+    number = first_match(policy.credit_grades, columns, len(before))
+    return np.array([CLASSES.index(g.grade) for g in policy.credit_grades], np.int8)[number]
 
 
 def _candidates(day: Day, abc: Int8, grade: Int8, keep: npt.NDArray[Any] | slice = slice(None)) -> tuple[Int8, Int8]:
@@ -198,11 +201,11 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     """Move the tiers of a shard on by one service day, in place. Rules: docs/explanation/definitions.md, "Tiers"."""
     policy, rows = day.policy, day.rows
     before = state.copy()
-    tier0, abc0 = before.tier[rows], before.abc[rows]
+    tier0, abc0, grade0 = before.tier[rows], before.abc[rows], before.grade[rows]
     new = tier0 == NONE
 
     abc = classify(abc0, day.inside)
-    grade = grades_of(policy, day.columns, len(rows))
+    grade = grades_of(policy, day.columns, grade0)
     rule, candidate = _candidates(day, abc, grade)
     immediate = np.array([r.immediate for r in policy.tiers], np.bool_)[rule]
     may_move = new | immediate | (day.number - before.since[rows] >= policy.min_stay_days)
@@ -210,17 +213,17 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
 
     names = np.array([state.number(r.rule) for r in policy.tiers], np.int32)
     rule_name = np.where(tier == candidate, names[rule], state.number("stay")).astype(np.int32)
-    turned = new | (tier != tier0) | (abc != abc0)
+    turned = new | (tier != tier0) | (abc != abc0) | (grade != grade0)
     gone = before.tier != NONE
     gone[rows] = False
     ended = np.sort(np.r_[np.flatnonzero(gone), rows[turned & ~new]])
     closed = Closed(
         ended, before.valid_from[ended], np.full(len(ended), day.number - 1, np.int32), before.tier[ended],
-        before.abc[ended], before.since[ended], before.rule[ended], before.version[ended],
+        before.abc[ended], before.grade[ended], before.since[ended], before.rule[ended], before.version[ended],
     )  # fmt: skip
 
     moved = np.flatnonzero(~new & (tier != tier0))
-    causes = _causes(before, day, moved, abc, grade, candidate)
+    causes = _causes(before, day, moved, abc, grade, candidate, tier[moved])
     migrations = Migrations(rows[moved], tier0[moved], tier[moved], abc0[moved], abc[moved], causes, rule_name[moved])
 
     state.tier[gone] = state.abc[gone] = state.grade[gone] = state.candidate[gone] = NONE
@@ -232,8 +235,10 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     return closed, migrations
 
 
-def _causes(before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, grade: Int8, candidate: Int8) -> list[str]:
-    """Why each of the moved accounts moved: the first cause that fits."""
+def _causes(
+    before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, grade: Int8, candidate: Int8, tier: Int8
+) -> list[str]:
+    """Why each of the moved accounts moved: the first cause that fits. tier: what they moved to."""
     if len(moved) == 0:
         return []
     if day.policy.version != day.policy_before.version:
@@ -246,5 +251,7 @@ def _causes(before: TierState, day: Day, moved: npt.NDArray[Any], abc: Int8, gra
     if day.inside_before is not None:
         cut = (classify(abc0, day.inside_before.take(moved)) == abc0) & (by_class == candidate0)
     stay, paid = candidate[moved] == candidate0, by_grade == candidate0
-    causes: list[str] = np.select([stay, paid, cut], ["stay_ended", "payment", "cutoff_moved"], "own_use").tolist()
+    abuse = (tier == ABUSE) | (before.tier[slots] == ABUSE)
+    names = ["stay_ended", "conduct", "payment", "cutoff_moved"]
+    causes: list[str] = np.select([stay, abuse, paid, cut], names, "own_use").tolist()
     return causes
