@@ -298,7 +298,7 @@ def test_a_day_below_the_floor_is_held_or_provisional(bureau, below_floor):
 def test_a_floor_that_is_raised_takes_days_back(bureau):
     bureau.land_all([*reference(), *used(0, 2), *used(3, 3, ("big", "middle", "small"))])
     assert bureau.run().through == day(3)
-    bureau.set_policy(POLICY.replace("500000", "900000"))
+    bureau.set_policy(POLICY.replace("floor_ppm: 500000", "floor_ppm: 900000"))
     assert bureau.run().through == day(2)
     bureau.check()
     bureau.set_policy(POLICY)
