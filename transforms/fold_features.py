@@ -137,7 +137,7 @@ class FoldFeaturesShard(beam.DoFn):
             windows.roll(days.load, worth)
             credit.advance(day)
             rows = np.flatnonzero(inside)
-            values = day_values(windows, credit, conduct, expected, people, rows, version)
+            values = day_values(windows, credit, conduct, expected, people, rows, category[rows], version)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
             if day >= plan.consumption_from and (block := days.load(day)):
@@ -177,19 +177,18 @@ def _dated(entry: Entry, day: int) -> Entry:
 
 
 def day_values(
-    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, people: Population, rows: Any,
+    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, people: Population, rows: Any, category: Any,
     version: PolicyVersion,
 ) -> dict[str, Any]:  # fmt: skip
     """The columns of `features` of the accounts in `rows`, (m,) slots, as of the day that windows and credit stand at.
 
-    version: of the policy, in force on that day.
+    category: (m,) codes; version: of the policy, in force on that day.
     """
     day, n = credit.ledger.day, credit.ledger.n_slots
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
     values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
     values |= {"tenure_days": tenure_days(people, day, n)[rows], **conduct.features(day, rows)}
-    scored = values | {"category": people.on(day, n)[1][rows]}
-    return values | {SCORE: credit_score(version.credit_score, scored, len(rows))}
+    return values | {SCORE: credit_score(version.credit_score, values | {"category": category}, len(rows))}
 
 
 def tenure_days(people: Population, day: int, n: int) -> Any:
@@ -211,7 +210,7 @@ def load_windows(state: State, first: int) -> Windows:
 
 def _load_carried(state: State) -> Carried | None:
     head = state.entries.get("carried_accounts", [])
-    if not head or "carried_index" not in state.entries:
+    if not head:
         return None
     base, index = (state.store.read_block(state.entries[kind][0]) for kind in ("carried_base", "carried_index"))
     changes = tuple(state.store.read_block(entry) for entry in state.entries.get("carried_changes", []))
@@ -228,7 +227,7 @@ def _load_credit(state: State) -> pa.RecordBatch | None:
 def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: int) -> list[Entry]:
     """The ledger's carry-over as entries of this checkpoint: a base that is seldom rewritten, and what changed since."""
     store = place.store()
-    had = "carried_index" in state.entries
+    had = "carried_base" in state.entries
     carried = ledger.dump()
     rebase = not had or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
     if rebase:

@@ -168,7 +168,7 @@ class _Shard:
         some, plan, version = self.some, self.plan, self.policy.on(date_of(day))
         inside, category = some.people.on(day, some.n)
         rows = np.flatnonzero(inside)
-        values = day_values(windows, credit, conduct, some.expected, some.people, rows, version)
+        values = day_values(windows, credit, conduct, some.expected, some.people, rows, category[rows], version)
         if day >= plan.features_from:
             self.features[day] = features_table(some.ids, rows, day, category[rows], values)
         differ: list[Any] = [self.who.read_on(day), self.days.was(day), counted.edits.slot, counted.estimates.slot]

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from schemas.inbound import CONDUCT_TYPES
 from schemas.marts import THEFT_DAYS, VIOLATION_DAYS
+from transforms.kernels.ledger_events import numbers
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -50,12 +51,12 @@ class Conduct:
 
     def __init__(self, events: pa.Table) -> None:
         events = events.combine_chunks()
-        slot, date, revision = (_numbers(events[name]) for name in ("slot", "event_date", "revision"))
-        kind = _numbers(pc.index_in(events["event_type"], value_set=pa.array(CONDUCT_TYPES)))
-        event = _numbers(pc.rank(events["event_id"], sort_keys="ascending", tiebreaker="dense"))
+        slot, date, revision = (numbers(events[name], np.int64) for name in ("slot", "event_date", "revision"))
+        kind = numbers(pc.index_in(events["event_type"], value_set=pa.array(CONDUCT_TYPES)), np.int64)
+        event = numbers(pc.rank(events["event_id"], sort_keys="ascending", tiebreaker="dense"), np.int64)
         content = pc.rank(events["event_type"], sort_keys="ascending", tiebreaker="dense")
         # of one revision the content that comes first as text counts: the type, then the date
-        best = _places(np.lexsort((-date, -_numbers(content), revision)))
+        best = _places(np.lexsort((-date, -numbers(content, np.int64), revision)))
         order = np.lexsort((best, date, event, slot))
         slot, event, date, kind, best = (column[order] for column in (slot, event, date, kind, best))
 
@@ -111,11 +112,3 @@ def _places(order: Int64) -> Int64:
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
     return places
-
-
-def _numbers(column: Any) -> Int64:
-    """An Arrow column of integers or dates without nulls as NumPy. (n,) int64."""
-    if pa.types.is_date32(column.type):
-        column = column.cast(pa.int32())
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)

@@ -149,24 +149,15 @@ class Population:
 
     def opened_on(self, day: int, n: int) -> Int32:
         """The day each account was opened, by its row on `day`; NEVER where it is not known. (n,)."""
-        if len(self.slot) == 0:
-            return np.full(n, NEVER, np.int32)
-        row = self._row_on(day, n)
-        return np.where(row >= 0, self.opened[row], NEVER).astype(np.int32)
+        return self._held(self.opened, day, n, NEVER)
 
     def capacity_on(self, day: int, n: int) -> Int:
         """Contracted capacity of each account on `day`, VA, -1 where unknown. (n,)."""
-        if len(self.slot) == 0:
-            return np.full(n, -1, np.int64)
-        row = self._row_on(day, n)
-        return np.where(row >= 0, self.capacity[row], -1)
+        return self._held(self.capacity, day, n, -1)
 
     def closed_on(self, day: int, n: int) -> Int32:
         """The last day of each account by its row for `day`, NEVER while it is open or not known. (n,)."""
-        if len(self.slot) == 0:
-            return np.full(n, NEVER, np.int32)
-        row = self._row_on(day, n)
-        return np.where(row >= 0, self.closed[row], NEVER).astype(np.int32)
+        return self._held(self.closed, day, n, NEVER)
 
     def tariff_on(self, day: int, n: int) -> Int32:
         """The tariff of each account on `day`, -1 where none, or where it is not in the population. (n,)."""
@@ -174,6 +165,15 @@ class Population:
             return np.full(n, -1, np.int32)
         inside, _ = self.on(day, n)
         return np.where(inside, self.tariff[self._row_on(day, n)], -1).astype(np.int32)
+
+    def _held(self, column: npt.NDArray[Any], day: int, n: int, none: int) -> npt.NDArray[Any]:
+        """What the row that holds on `day` says of each account; `none` where there is no row. (n,) of the column's type."""
+        out = np.full(n, none, column.dtype)
+        if len(self.slot):
+            row = self._row_on(day, n)
+            known = row >= 0
+            out[known] = column[row[known]]
+        return out
 
     def _row_on(self, day: int, n: int) -> Int:
         """The row that holds for each account on `day`, -1 where none. (n,)."""
