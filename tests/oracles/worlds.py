@@ -20,19 +20,7 @@ ACCEPTED = {
 }
 DEFAULTS = {"revision": 1, "delivery": 1, "quality": "actual", "category": "industrial"}
 
-POLICY = """
-day_close: {coverage_floor_ppm: 500000, below_floor: hold}
-audit: {reject_share_limit_ppm: 20000}
-versions:
-  - version: "1"
-    effective_from: 2000-01-01
-    abc:
-      metric: wh_7d
-      scope: all
-      rule: cumulative_share
-      cuts: {A: 50 %, B: 90 %}
-      buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
-    credit_score:
+GRADED = """    credit_score:
       parts:
         - part: punctual
           column: on_time_365d_ppm
@@ -48,13 +36,32 @@ versions:
       - grade: A
         when: [{column: credit_score, at_least: 90}, {column: credit_grade_before, not_one_of: [C], or_null: true}]
       - {grade: B}
-    tiers:
+"""
+"""The scorecard and grades of a version: bins, demerits of both kinds, and a grade that remembers the day before."""
+
+POLICY = (
+    """
+day_close: {coverage_floor_ppm: 500000, below_floor: hold}
+audit: {reject_share_limit_ppm: 20000}
+versions:
+  - version: "1"
+    effective_from: 2000-01-01
+    abc:
+      metric: wh_7d
+      scope: all
+      rule: cumulative_share
+      cuts: {A: 50 %, B: 90 %}
+      buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
+"""
+    + GRADED
+    + """    tiers:
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}]}
       - {rule: big, tier: high, when: [{column: abc, equals: A}]}
       - {rule: middle, tier: mid_steady, when: [{column: abc, one_of: [B]}]}
       - {rule: small, tier: low_small}
     min_stay_days: 3
 """
+)
 
 
 def policy(*replacements):

@@ -19,6 +19,7 @@ from pipelines.templates import write_templates
 from pipelines.verify import COMPARED, EVENTS, verify
 from pipelines.warehouse import Warehouse
 from schemas.marts import MARTS, RUN_METADATA
+from tests.oracles.worlds import GRADED
 
 Row = tuple[str, ...]
 """One row of a landed file, as text, in the order of `HEADERS`."""
@@ -90,7 +91,8 @@ METERS = """
 DELIVERED = date(2025, 1, 1)
 """Day in the name of the first file that lands, later than every row in it; each file after it has the next day."""
 
-POLICY = """
+POLICY = (
+    """
 day_close: {coverage_floor_ppm: 500000, below_floor: hold}
 audit: {reject_share_limit_ppm: 1000000}
 versions:
@@ -102,23 +104,9 @@ versions:
       rule: cumulative_share
       cuts: {A: 50 %, B: 90 %}
       buffers: {A: {entry: 40 %, exit: 60 %}, B: {entry: 85 %, exit: 95 %}}
-    credit_score:
-      parts:
-        - part: punctual
-          column: on_time_365d_ppm
-          weight: 70
-          bins: [{at_least: 900000, points: 100}, {at_least: 500000, points: 45}, {points: 0}]
-          if_null: 60
-        - {part: owed, column: overdue_91_minor, weight: 30, bins: [{at_most: 0, points: 90}, {points: 15}]}
-      demerits:
-        - {demerit: open, points: 7, per: bills_due_365d, at_most: 20, when: [{column: overdue_minor, above: 0}]}
-        - {demerit: not_read, points: 3, when: [{column: coverage_7d_ppm, below: 700000}]}
-    credit_grades:
-      - {grade: C, when: [{column: overdue_minor, above: 0}]}
-      - grade: A
-        when: [{column: credit_score, at_least: 90}, {column: credit_grade_before, not_one_of: [C], or_null: true}]
-      - {grade: B}
-    tiers:
+"""
+    + GRADED
+    + """    tiers:
       - {rule: thief, tier: abuse, immediate: true, when: [{column: days_since_theft, below: 730}]}
       - {rule: risky, tier: low_risk, immediate: true, when: [{column: credit_grade, equals: C}, {column: abc, equals: A}]}
       - {rule: unsteady, tier: mid_large, when: [{column: abc, equals: A}, {column: cv_90d_ppm, above: 500000}]}
@@ -138,6 +126,7 @@ versions:
       inactive_use: {}
       sum_check: {tolerance_ppm: 5000, tolerance_wh: 10}
 """
+)
 """A policy under which tiers move within days."""
 
 
