@@ -66,6 +66,7 @@ def dumped(credit: Credit, rebase: bool) -> tuple:
 
 
 # -------------------------------------------------------------------------------------------------------------- laws
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(worlds(LONG, max_size=8))
 def test_every_day_carried_on_equals_from_scratch_equals_the_oracle(rows):

@@ -149,6 +149,7 @@ def test_rows_that_retention_hides_are_put_right_and_those_that_are_gone_stay_so
 # --- few accounts up to a day, many after it
 
 
+@pytest.mark.slow
 def test_days_are_put_right_for_few_up_to_a_checkpoint_and_from_there_made_anew_for_all(
     tmp_path, corrections, monkeypatch
 ):
@@ -186,6 +187,7 @@ def test_days_are_put_right_for_few_up_to_a_checkpoint_and_from_there_made_anew_
     assert not {"patch:features", "tier_input_patch", "windows_patch"} & kinds(bureau).keys()
 
 
+@pytest.mark.slow
 def test_another_policy_within_the_days_that_a_correction_reaches(tmp_path, corrections):
     """Days up to it are put right for the account concerned, and those after are made anew under it."""
     bureau = opened(tmp_path / "bureau")
@@ -201,6 +203,7 @@ def test_another_policy_within_the_days_that_a_correction_reaches(tmp_path, corr
 # --- what else happens to a warehouse that was put right
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_from_what_was_put_right(tmp_path, corrections):
     old = used(12, revision=2, only=("three",), times=3)
     portions = (
@@ -228,6 +231,7 @@ def test_a_stream_goes_on_from_what_was_put_right(tmp_path, corrections):
     assert not list(stream.rglob("concerns-*"))  # nobody would read them
 
 
+@pytest.mark.slow
 def test_days_that_were_put_right_are_withdrawn_and_come_again(tmp_path, corrections):
     bureau = opened(tmp_path / "bureau")
     bureau.land_all([*used(12, revision=2, only=("three",), times=3), *used(64, revision=2, only=("two",), times=7)])
@@ -250,6 +254,7 @@ def test_days_that_were_put_right_are_withdrawn_and_come_again(tmp_path, correct
     bureau.check()
 
 
+@pytest.mark.slow
 def test_rows_put_right_do_not_stand_alone_where_retention_is_made_longer(tmp_path, corrections, monkeypatch):
     """The files of days leave one by one; a patch is of all days between two checkpoints."""
     monkeypatch.setattr(transforms.checkpoints, "DAILY_CHECKPOINTS", 2)
@@ -272,6 +277,7 @@ def test_rows_put_right_do_not_stand_alone_where_retention_is_made_longer(tmp_pa
     bureau.check()
 
 
+@pytest.mark.slow
 def test_another_policy_after_the_days_that_are_put_right(tmp_path, corrections):
     bureau = opened(tmp_path / "bureau")
     version = POLICY[POLICY.index('  - version: "1"') :]
@@ -289,6 +295,7 @@ def test_another_policy_after_the_days_that_are_put_right(tmp_path, corrections)
     bureau.check()
 
 
+@pytest.mark.slow
 def test_a_second_correction_after_the_checkpoints_of_the_first_are_gone(tmp_path, corrections, monkeypatch):
     monkeypatch.setattr(transforms.checkpoints, "DAILY_CHECKPOINTS", 4)
     bureau = opened(tmp_path / "bureau")
@@ -310,6 +317,7 @@ def test_a_second_correction_after_the_checkpoints_of_the_first_are_gone(tmp_pat
     bureau.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 20])
 def test_days_whose_tier_inputs_are_gone_are_made_anew_for_everybody(tmp_path, corrections, kept):
     bureau = opened(tmp_path / "bureau", ("retention:\n", f"retention:\n  tier_inputs: {kept}\n"))
