@@ -1,17 +1,18 @@
 """What credit costs in a tick of one day: sums carried on, against all rows of the ledger summed up anew.
 
     python benchmarks/credit.py --accounts 100000 --months 24
+    python benchmarks/credit.py --accounts 1000000 --months 24 --shards 16
 
-One shard in a temporary folder: every account is charged once a month and pays, two of a hundred payments bounce. Two days are
-measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what the day before left,
-goes on by the day, gives the columns, and writes what the next day needs. Times are processor seconds. The columns must be equal.
+Shards in a temporary folder, one after the other: every account is charged once a month and pays, two of a hundred payments
+bounce. Two days are measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what
+the day before left, goes on by the day, gives the columns, and writes what the next day needs. Times are processor seconds. The
+columns must be equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 import time
 from typing import Any
@@ -51,9 +52,9 @@ def texts(letter: str, month: int, slot: Any) -> pa.Array:
     return pa.array(np.char.add(f"{letter}{month:03d}-", np.char.zfill(slot.astype(np.str_), 8)))
 
 
-def ledger_of(accounts: int, months: int, bill_run: bool) -> tuple[pa.Table, int]:
+def ledger_of(accounts: int, months: int, bill_run: bool, seed: int) -> tuple[pa.Table, int]:
     """The events of a shard in order of delivery, and the day to be measured: the last with events, or that of the bill run."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     slot, parts = np.arange(accounts), []
     of_month = np.full(accounts, 29) if bill_run else rng.integers(0, 30, accounts)
     for month in range(months):
@@ -136,35 +137,43 @@ def equal(one: dict[str, Any], two: dict[str, Any]) -> bool:
     return one.keys() == two.keys() and all(one[name].tolist() == two[name].tolist() for name in one)
 
 
+def measure(options: argparse.Namespace, bill_run: bool, number: int) -> tuple[dict[str, dict[str, float]], bool]:
+    """One day of one shard: by contender the median by stage, and whether the answers are the same."""
+    accounts = options.accounts // options.shards
+    table, day = ledger_of(accounts, options.months, bill_run, number + 1)
+    runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
+    same = True
+    with tempfile.TemporaryDirectory(prefix="wattier-credit-") as folder:
+        shard = Shard(folder, table, accounts, day)
+        for _ in range(options.times):
+            answers = {}
+            for contender in CONTENDERS:
+                answers[contender], seconds, moved = shard.tick(contender)
+                runs[contender].append(seconds | {"total": sum(seconds.values()), "allocated": moved})
+            same &= equal(*answers.values())
+    medians = {name: sorted(some, key=lambda run: run["total"])[len(some) // 2] for name, some in runs.items()}
+    return {name: run | {"rows": table.num_rows} for name, run in medians.items()}, same
+
+
 def main() -> int:
     """Measure both days, print, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--months", type=int, default=24)
+    parser.add_argument("--shards", type=int, default=1, help="the accounts are split evenly; seconds are added up")
     parser.add_argument("--times", type=int, default=3, help="measure each so often, by turns; the median counts")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found: dict[str, dict[str, dict[str, float]]] = {}
     same = True
     for name, bill_run in (("plain day", False), ("bill run", True)):
-        table, day = ledger_of(options.accounts, options.months, bill_run)
-        folder = tempfile.mkdtemp(prefix="wattier-credit-")
-        try:
-            shard = Shard(folder, table, options.accounts, day)
-            runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
-            for _ in range(options.times):
-                answers = {}
-                for contender in CONTENDERS:
-                    answers[contender], seconds, moved = shard.tick(contender)
-                    runs[contender].append(seconds | {"total": sum(seconds.values()), "allocated": moved})
-                same &= equal(*answers.values())
-            found[name] = {
-                contender: sorted(some, key=lambda run: run["total"])[len(some) // 2]
-                for contender, some in runs.items()
-            }
-            found[name]["rows"] = {"rows": table.num_rows}
-        finally:
-            shutil.rmtree(folder)
+        sums: dict[str, dict[str, float]] = {contender: {} for contender in CONTENDERS}
+        for number in range(options.shards):
+            medians, equals = measure(options, bill_run, number)
+            same &= equals
+            for contender, run in medians.items():
+                sums[contender] = {stage: sums[contender].get(stage, 0) + value for stage, value in run.items()}
+        found[name] = sums
     plain, bills = (found[name]["carried on"]["total"] for name in ("plain day", "bill run"))
     ratios = {name: found[name][CONTENDERS[0]]["total"] / found[name][CONTENDERS[1]]["total"] for name in found}
     said = {"accounts": options.accounts, "months": options.months, "equal": same, "found": found,

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from schemas.errors import StateError
 from transforms.kernels.allocation import FIFO, NO_BILL, NO_PAYMENT, allocate
 from transforms.kernels.by_day import ByDay
+from transforms.kernels.keys import stable_hash
 from transforms.kernels.ledger_events import (
     CHARGE,
     COLUMNS,
@@ -31,14 +32,16 @@ from transforms.kernels.ledger_events import (
     Int64,
     due_days,
     kinds,
-    lengths,
     numbers,
-    same_text,
     texts,
     total,
 )
 
 _BLOCK_ACCOUNTS: Final = 8192
+
+_PRINT_BITS: Final = 22
+_PRINT_MASK: Final = np.uint32((1 << _PRINT_BITS) - 1)
+"""Part of a hash by which most rows are passed over."""
 
 _STORED: Final = ("open_minor", "settled_on", "next_paid_on")
 """What is stored of each row."""
@@ -53,8 +56,8 @@ class Carried:
 
     day: the day as of which it holds, and rows: how many rows of the events table were known.
     base: (open_minor int64, settled_on int32, next_paid_on int32) of the first `len(base)` rows of the events table.
-    index: (due_on int32, by_issue int32, by_due int32, refund bool) of the same rows: the day each is due, the rows in order of
-    either day, and which are refunds.
+    index: (due_on int32, by_issue int32, by_due int32, refund bool, id_print uint32, bill_print uint32) of the same rows: the day
+    each is due, the rows in order of either day, which are refunds, and hashes of `event_id` and `bill_id`.
     changes: batches of (ordinal int64, and the columns of the base), oldest first: rows that differ from the base, or come
     after it; a later batch overrides an earlier one. Rows named nowhere are neither debits nor payments.
     accounts: (unallocated_minor int64, last_due int32, last_paid_row int64, odd bool), one row per slot.
@@ -132,17 +135,16 @@ class Ledger:
         self._index = carried.index if carried else None
         self._changes = carried.changes if carried else ()
         self._changed = np.zeros(n, np.bool_)
-        self.due_on: Int32
-        self.refund: Bool
-        by_issue = by_due = None
-        if self._index is None:
-            self.due_on, self.refund = due_days(events), _is_refund(events)
-        else:
-            due, by_issue, by_due, refund = (column.to_numpy(zero_copy_only=False) for column in self._index.columns)
-            rest = events.slice(len(due))
-            self.due_on = np.r_[due, due_days(rest)] if len(rest) else due
-            self.refund = np.r_[refund, _is_refund(rest)] if len(rest) else refund
-        self.by_issue, self.by_due = ByDay(self.issued_on, by_issue), ByDay(self.due_on, by_due)
+        told = {} if self._index is None else {name: _plain(self._index[name]) for name in self._index.schema.names}
+        own = _told_by(events.slice(len(told["due_on"]) if told else 0))
+        joined = {
+            name: np.r_[told[name], rest] if told and len(rest) else told.get(name, rest) for name, rest in own.items()
+        }
+        self.due_on: Int32 = joined["due_on"]
+        self.refund: Bool = joined["refund"]
+        self._prints = {name: joined[f"{name}_print"] for name in ("id", "bill")}
+        self.by_issue = ByDay(self.issued_on, told.get("by_issue"))
+        self.by_due = ByDay(self.due_on, told.get("by_due"))
         if carried is not None:
             self._load(carried)
 
@@ -209,7 +211,7 @@ class Ledger:
         fits[slot[~(last | credit)]] = False
         some = np.zeros(self.n_slots, np.bool_)
         some[slot] = fits[slot]
-        some[self._known_names(new, events, charge, some)] = False
+        some[self._known_names(new, charge, some)] = False
         slots = np.flatnonzero(some)
         if not len(slots):
             return
@@ -242,34 +244,30 @@ class Ledger:
         self.touched[further] = True
         self.step = replace(self.step, further=further, changed=changed, before=before)
 
-    def _known_names(self, new: Int64, events: pa.Table, charge: Bool, some: Bool) -> Int64:
-        """Slots whose new events have an id, or a bill's number, that the account has already, or twice. some: (n_slots,)."""
-        event_id, bill_id = texts(events["event_id"]), texts(events["bill_id"])
-        slot = self.slot[new].astype(np.int64)
-        numbered = np.flatnonzero(charge & (lengths(bill_id) > 0))
-        own = numbered[np.asarray(pc.not_equal(bill_id.take(numbered), event_id.take(numbered)))]
-        names, owner = pa.concat_arrays([event_id, bill_id.take(own)]), np.r_[slot, slot[own]]
-        wanted = pc.unique(names.filter(pa.array(some[owner])))
+    def _known_names(self, new: Int64, charge: Bool, some: Bool) -> Int64:
+        """Slots whose new events have an id, or a bill's number, that the account has already, or twice. some: (n_slots,).
+
+        Told by hashes: of some accounts it may be said wrongly, of none it is missed.
+        """
+        slot, ids, bills = self.slot[new].astype(np.int64), self._prints["id"][new], self._prints["bill"][new]
+        numbered = np.flatnonzero(charge & (bills != _NO_TEXT) & (bills != ids))
+        names, owner = np.r_[ids, bills[numbered]], np.r_[slot, slot[numbered]]
+        wanted = np.zeros(1 << _PRINT_BITS, np.bool_)
+        wanted[names[some[owner]] & _PRINT_MASK] = True
         mine = some[self.slot]
         mine[new] = False
         found, where = [names], [owner]
-        for column, rows in (("event_id", mine), ("bill_id", mine & (self.settled_on != NO_BILL))):
-            at = np.flatnonzero(rows)
-            if 2 * len(at) > len(rows):  # to pick out most of the text costs more than to look at all of it
-                hit = np.flatnonzero(rows & np.asarray(pc.is_in(self.events[column], value_set=wanted)))
-            else:
-                hit = at[np.asarray(pc.is_in(self.events[column].take(pa.array(at)), value_set=wanted))]
-            found.append(texts(self.events[column].take(pa.array(hit))))
+        for prints, rows in ((self._prints["id"], mine), (self._prints["bill"], mine & (self.settled_on != NO_BILL))):
+            hit = np.flatnonzero(rows & wanted[prints & _PRINT_MASK])
+            found.append(prints[hit])
             where.append(self.slot[hit].astype(np.int64))
-        (code,) = same_text(pa.concat_arrays(found))
-        owner = np.concatenate(where)
-        key = owner * (int(code.max(initial=0)) + 1) + code
-        known = (
-            np.isin(key[: len(names)], key[len(names) :]) if len(key) > len(names) else np.zeros(len(names), np.bool_)
+        key = np.concatenate(where) << 32 | np.concatenate(found)
+        known = pc.is_in(pa.array(key[: len(names)]), value_set=pa.array(key[len(names) :])).to_numpy(
+            zero_copy_only=False
         )
         order = np.argsort(key[: len(names)], kind="stable")
         twice = order[1:][key[order[1:]] == key[order[:-1]]]
-        slots: Int64 = np.r_[owner[: len(names)][known], owner[twice]]
+        slots: Int64 = np.r_[owner[known], owner[twice]]
         return slots
 
     @staticmethod
@@ -293,6 +291,8 @@ class Ledger:
                     "by_issue": self.by_issue.all(),
                     "by_due": self.by_due.all(),
                     "refund": self.refund,
+                    "id_print": self._prints["id"],
+                    "bill_print": self._prints["bill"],
                 }
             )
         elif len(rows := np.flatnonzero(self._changed)):
@@ -378,5 +378,24 @@ class Ledger:
         return len(slots)
 
 
-def _is_refund(events: pa.Table) -> Bool:
-    return pc.equal(events["event_type"].cast(pa.string()), "refund").to_numpy()  # type: ignore[no-any-return]
+def _told_by(events: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    """What is kept of each row besides its allocation, and does not change. (n,) each."""
+    refund = pc.equal(events["event_type"].cast(pa.string()), "refund")
+    return {
+        "due_on": due_days(events),
+        "refund": _plain(refund),
+        "id_print": _print(events["event_id"]),
+        "bill_print": _print(events["bill_id"]),
+    }
+
+
+def _print(text: Any) -> npt.NDArray[np.uint32]:
+    return stable_hash(texts(text)).astype(np.uint32)
+
+
+def _plain(column: Any) -> npt.NDArray[Any]:
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+
+
+_NO_TEXT: Final = _print(pa.array([""]))[0]
