@@ -33,7 +33,7 @@ from transforms.fold_meters import FoldMeters, FoldMetersShard
 from transforms.fold_reference import FoldReference, FoldReferenceShard
 from transforms.fold_tiers import FoldTiers
 from transforms.inbox import Inbox
-from transforms.provisional import LedgerEvents, ProvisionalTiers
+from transforms.provisional import AnsweredEvents, ProvisionalTiers
 from transforms.read_files import ReadDeliveries
 from transforms.restate_features import Correction, RestateFeatures
 from transforms.restate_tiers import RestateTiers
@@ -165,7 +165,7 @@ def stream(
     )
     fold = TiersStage(tiering, place, snapshot, policy)
     after = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
-    events = [rows | f"LedgerEvents{at}" >> beam.ParDo(LedgerEvents()) for at, rows in enumerate(inputs.rows)]
+    events = [rows | f"AnsweredEvents{at}" >> beam.ParDo(AnsweredEvents()) for at, rows in enumerate(inputs.rows)]
     early = beam.ParDo(ProvisionalTiers(place, policy, snapshot))
     changes: PCollection[Keyed] = (
         [*events, after]

@@ -286,7 +286,9 @@ PROVISIONAL_TIERS = Relation(
         Column("credit_grade", TEXT, "Credit grade on the day", values=CLASSES),
         Column("rule", TEXT, "The tier rule that decided, or stay"),
         Column("policy_version", TEXT, "Policy version in force"),
-        Column("event_id", ID, "Ledger event that caused the change", key=True, privacy="pseudonymous"),
+        Column(
+            "event_id", ID, "Event of the ledger or of conduct that caused the change", key=True, privacy="pseudonymous"
+        ),
         Column("source_part", TEXT, "Partition or file the event came with", key=True),
         Column("source_offset", WH, "Its offset", key=True, minimum=0),
         Column("append_ms", WH, "Kafka's time of the event, 0 where it came with a file", "ms since 1970", minimum=0),

@@ -5,7 +5,7 @@ decoded of them it keeps in the process, under a token that changes with every c
 the state is read again. Events come in many small blocks; here they are joined, and a new base leaves them so in the state.
 
     after    (bucket, block of kind state): the base after an epoch's last tick, with the fact tick
-    events   (bucket, block of kind ledger_events), with the facts part, first, next, revision and append_ms
+    events   (bucket, block of kind ledger_events or conduct_events), with the facts part, first, next, revision and append_ms
     changes  (bucket, rows of the mart provisional_tiers); they are also written to a file for each block of events
 """
 
@@ -33,7 +33,7 @@ from transforms.kernels.key_groups import shard_of_key
 from transforms.kernels.messages import OFFSET
 from transforms.metrics import metric
 from transforms.parts import FILES
-from transforms.provisional_view import Made, View, answer, load_view
+from transforms.provisional_view import KEPT, Made, View, answer, load_view
 from transforms.shards import Place, numpy, state_block
 from transforms.tick_stages import BASE_STATE, Tick
 
@@ -156,12 +156,12 @@ the DoFn in a process."""
 
 
 @beam.typehints.with_output_types(Keyed)
-class LedgerEvents(beam.DoFn):
-    """Rows on their way to the inboxes -> those of ledger events."""
+class AnsweredEvents(beam.DoFn):
+    """Rows on their way to the inboxes -> those of events that are answered at once: of the ledger, and of conduct."""
 
     def process(self, element: Keyed) -> Iterator[Keyed]:
         """element: (bucket, block)."""
-        if kind_of(element[1]) == "ledger_events":
+        if kind_of(element[1]) in KEPT:
             yield element
 
 
@@ -189,7 +189,7 @@ class ProvisionalTiers(beam.DoFn):
     ) -> Iterator[Keyed]:
         """element: (bucket, a base or events)."""
         bucket, block = shard_of_key(element[0]), element[1]
-        if kind_of(block) not in ("state", "ledger_events"):
+        if kind_of(block) not in ("state", *KEPT):
             return
         held = head.read()
         now = Head(*json.loads(held)) if held else Head(within=self._reached_before())

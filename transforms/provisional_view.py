@@ -1,4 +1,4 @@
-"""One bucket of provisional tiers, decoded: accounts, ledger rows by account, and what was told of each.
+"""One bucket of provisional tiers, decoded: accounts, what happened by account, and what was told of each.
 
 It is made of the files of a base and of what came since; events are then answered from memory.
 """
@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
-from transforms.account_events import CONDUCT
-from transforms.blocks import fact, one_batch
+from transforms.account_events import CONDUCT, LEDGER
+from transforms.blocks import fact, kind_of, one_batch
 from transforms.epochs import entries_of
 from transforms.fold_features import feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
@@ -32,8 +32,32 @@ CHANGES: Final = PROVISIONAL_TIERS.schema
 NOT_CUT: Final = (1 << 31) - 1
 """Revision of rows that get theirs from their delivery, until it has a number: they count before all others."""
 
+KEPT: Final = {LEDGER.source: ROWS, CONDUCT.source: CONDUCT.kept}
+"""Sources whose events are answered, and their rows as they are kept here."""
+
 Made = dict[str, Any]
 """Path of an immutable file -> what was made of it."""
+
+
+class Findings:
+    """Conduct events of a bucket, in all versions. Few accounts have some: all are looked through when one more comes.
+
+    table: (k,) rows as they are kept; conduct: what they come to.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.select(CONDUCT.kept.names)
+        self.conduct = Conduct(self.table)
+
+    def add(self, rows: pa.Table) -> None:
+        """More rows, with the columns as they are kept."""
+        more = rows.select(CONDUCT.kept.names).cast(CONDUCT.kept)
+        self.table = pa.concat_tables([self.table, more]).combine_chunks()
+        self.conduct = Conduct(self.table)
+
+    def rows_of(self, slots: npt.NDArray[Any]) -> pa.Table:
+        """All rows of some accounts."""
+        return self.table.filter(pa.array(np.isin(numpy(self.table["slot"]), slots)))
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,7 @@ class View:
     ids: pa.Array
     ledger: Events
     later: Events
+    found: Findings
     told: npt.NDArray[np.int8]
     made: Made
 
@@ -70,9 +95,10 @@ def load_view(
     ids, accounts = once(listed, _accounts)
     ledger = Events([once(file, Part.of) for file in files])
     known = load_base(state, policy, len(ids))
-    view = View(known, accounts, ids, ledger, Events(), known.tier.copy(), used)
+    found = Findings(state.table(CONDUCT.kind, CONDUCT.kept))
+    view = View(known, accounts, ids, ledger, Events(), found, known.tier.copy(), used)
     for block in later:
-        view.later.add(rows_of(block, accounts))
+        _keep(view, kind_of(block), rows_of(block, accounts))
     for changes in told:
         slots = [accounts[name] for name in changes.column("account_id").to_pylist()]
         view.told[slots] = [TIERS.index(tier) for tier in changes.column("tier").to_pylist()]
@@ -102,17 +128,22 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     dense = {name: feature_column(column) for name, column in columns.items() if name in read}
     dense |= {"category": category, "tenure_days": tenure_days(people, entry.first, n)}
     codes = tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32)
-    return Base(entry.first, *codes, dense, Conduct(state.table(CONDUCT.kind, CONDUCT.kept)))
+    return Base(entry.first, *codes, dense)
 
 
 def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:
-    """The rows of a stretch of known accounts as ledger rows with their offset, in their order."""
+    """The rows of a stretch of known accounts as they are kept, with their offset, in their order."""
     slot = np.array([accounts.get(name, -1) for name in block.column("account_id").to_pylist()], np.int32)
-    n, columns = block.num_rows, {name: block.column(name) for name in ROWS.names[1:]}
+    n, columns = block.num_rows, {name: block.column(name) for name in KEPT[kind_of(block)].names[1:]}
     if fact(block, "revision") == "delivery":
         columns["revision"] = pa.array(np.full(n, NOT_CUT, np.int32))
     columns[OFFSET] = block.column(OFFSET) if OFFSET in block.schema.names else pa.array(np.zeros(n, np.int64))
     return pa.table({"slot": slot, **columns}).filter(pa.array(slot >= 0))
+
+
+def _keep(view: View, kind: str, rows: pa.Table) -> None:
+    """Take rows of a kind into a view."""
+    (view.later if kind == LEDGER.source else view.found).add(rows)
 
 
 def answer(view: View, policy: Policy, block: pa.RecordBatch) -> pa.RecordBatch:
@@ -123,7 +154,7 @@ def answer(view: View, policy: Policy, block: pa.RecordBatch) -> pa.RecordBatch:
     rows, found = rows_of(block, view.accounts), []
     slot = numpy(rows["slot"])
     for some in rounds(slot):
-        view.later.add(rows.take(pa.array(some)))
+        _keep(view, kind_of(block), rows.take(pa.array(some)))
         tiered = some[view.base.tier[slot[some]] != NONE]
         found.append(_changes(view, policy, rows.take(pa.array(tiered)), block))
     return one_batch(pa.concat_tables([CHANGES.empty_table(), *(table for table in found if table is not None)]))
@@ -147,8 +178,8 @@ def _changes(view: View, policy: Policy, causes: pa.Table, block: pa.RecordBatch
     if len(slots) == 0:
         return None
     events = pa.concat_tables([view.ledger.rows_of(slots), view.later.rows_of(slots)])
-    days = latest_days(base, events, slots)
-    outcome = reclassify(base, policy, events, slots, days)
+    days = latest_days(base, slots, events, view.found.rows_of(slots))
+    outcome = reclassify(base, policy, events, view.found.conduct, slots, days)
     keep = np.flatnonzero(outcome.tier != view.told[slots])
     if len(keep) == 0:
         return None

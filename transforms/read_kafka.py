@@ -70,9 +70,9 @@ BUNDLE_SECONDS = 0.5
 FILL_SECONDS = 0.02
 """While there is more to read, a block waits so long to be filled."""
 
-DELAY_SECONDS = {"ledger_events": 0.2}
+DELAY_SECONDS = {"ledger_events": 0.2, "conduct_events": 0.2}
 OTHER_DELAY_SECONDS = 1.0
-"""After all that was there has been handed over, the partition is looked at again so much later. Only events of the ledger
+"""After all that was there has been handed over, the partition is looked at again so much later. Only events of accounts
 are answered at once; each look costs the runner a bundle in every step that follows.
 """
 

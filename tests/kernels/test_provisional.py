@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from schemas.conditions import STAY
 from schemas.marts import CLASSES, TIERS
 from schemas.policy import Policy, parse_policy
+from tests.kernels.test_conduct import findings
+from tests.kernels.test_conduct import table as found_table
 from tests.kernels.test_ledger import LONG, SHORT, START, number, table, worlds
 from tests.kernels.test_tiers import POLICY, first_rule
 from tests.oracles.ledger import Event, features
@@ -20,6 +22,7 @@ from transforms.kernels.ledger import Ledger
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import Day, Inside, TierState, assign_tiers
 from transforms.kernels.windows import date_of
+from transforms.provisional_view import Findings
 
 ACCOUNTS = 2
 RULES: Policy = parse_policy(POLICY.replace("2015-01-01", "2023-02-01"), "policy.yaml")
@@ -43,7 +46,7 @@ def bases(draw, day):
     codes = *(np.array(some, np.int8) for some in (tier, abc, grade)), np.array(since, np.int32)
     names = ("residential", "commercial", "industrial", "agricultural")
     rows = [{"growth_90d_ppm": g, "category": names[c]} for g, c in zip(growth, category, strict=True)]
-    return Base(day, *codes, columns, NOTHING_FOUND), rows
+    return Base(day, *codes, columns), rows
 
 
 def expected(base: Base, row: dict, slot: int, credit: dict, day: int) -> tuple[str, str, str, str]:
@@ -72,9 +75,9 @@ def test_as_the_page_says_whatever_is_in_the_base_and_what_came_since(rows, data
     for first, last in zip(cuts, [*cuts[1:], len(rows)], strict=True):
         later.add(table(rows[first:last]))
     slots = np.array(data.draw(st.sampled_from([[0], [1], [0, 1]])))
-    days = latest_days(base, later.rows_of(slots), slots)
+    days = latest_days(base, slots, later.rows_of(slots))
     events = pa.concat_tables([ledger.rows_of(slots), later.rows_of(slots)])
-    outcome = reclassify(base, RULES, events, slots, days)
+    outcome = reclassify(base, RULES, events, NOTHING_FOUND, slots, days)
     for at, slot in enumerate(slots.tolist()):
         mine = [event for other, event in rows[cuts[0] :] if other == slot]
         day = max([base.day, *(number(event.event_date) for event in mine)])
@@ -90,7 +93,7 @@ def test_as_a_whole_day_would_with_classes_held(rows, data):
     base, _ = data.draw(bases(DAY))
     day = base.day + data.draw(st.one_of(st.integers(1, 4), st.integers(1, 400)))
     slots = np.arange(ACCOUNTS)
-    outcome = reclassify(base, RULES, table(rows), slots, np.full(ACCOUNTS, day))
+    outcome = reclassify(base, RULES, table(rows), NOTHING_FOUND, slots, np.full(ACCOUNTS, day))
     credit = credit_features(Ledger.at(table(rows), ACCOUNTS, day))
     inside = Inside(*[base.abc == 0] * 3, *[base.abc <= 1] * 3)
     version = RULES.on(date_of(day))
@@ -100,6 +103,23 @@ def test_as_a_whole_day_would_with_classes_held(rows, data):
     assign_tiers(state, Day(day, version, version, slots, {**base.columns, **credit}, inside, None))
     assert state.abc.tolist() == base.abc.tolist()
     assert (outcome.tier.tolist(), outcome.grade.tolist()) == (state.tier.tolist(), state.grade.tolist())
+
+
+@given(rows=st.lists(findings, max_size=8), cut=st.integers(0, 8), slot=st.integers(0, ACCOUNTS - 1))
+def test_what_was_found_since_counts_as_if_it_had_been_known(rows, cut, slot):
+    held = Findings(found_table(rows[:cut]))
+    held.add(found_table(rows[cut:]))
+    mine = held.rows_of(np.array([slot]))
+    assert sorted(map(str, mine.to_pylist())) == sorted(
+        map(str, found_table([row for row in rows if row[0] == slot]).to_pylist())
+    )
+    whole = Conduct(found_table(rows))
+    base = Base(DAY, *(np.zeros(ACCOUNTS, np.int8),) * 3, np.zeros(ACCOUNTS, np.int32), {})
+    (day,) = latest_days(base, np.array([slot]), mine).tolist()
+    assert day == max([DAY, *(number(one.event_date) for at, one in rows if at == slot)])
+    slots = np.array([slot])
+    for name, column in held.conduct.features(day, slots).items():
+        assert column.tolist() == whole.features(day, slots)[name].tolist()
 
 
 @given(rows=WORLDS, sizes=st.lists(st.integers(1, 9), max_size=12), slots=st.sets(st.integers(0, 3)))
@@ -118,10 +138,10 @@ def test_a_risk_counts_at_once_and_a_rise_waits_for_the_minimum_stay():
     growth = np.ma.masked_array([0, 0], [True, True])
     base = Base(DAY, np.array([1, 2], np.int8), np.array([0, 0], np.int8), np.array([1, 1], np.int8),
                 np.array([DAY, DAY], np.int32),
-                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)}, NOTHING_FOUND)  # fmt: skip
+                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)})  # fmt: skip
     bill = Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))
     slots = np.arange(ACCOUNTS)
-    outcome = reclassify(base, RULES, table([(0, bill)]), slots, np.full(ACCOUNTS, DAY))
+    outcome = reclassify(base, RULES, table([(0, bill)]), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY))
     assert [told(outcome, at)[:3] for at in (0, 1)] == [("low_risk", "C", "risky"), ("mid_large", "B", STAY)]
-    later = reclassify(base, RULES, table([(0, bill)]), slots, np.full(ACCOUNTS, DAY + 3))
+    later = reclassify(base, RULES, table([(0, bill)]), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY + 3))
     assert told(later, 1)[:3] == ("high", "B", "steady")

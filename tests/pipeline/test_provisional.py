@@ -53,12 +53,18 @@ def event(account, event_id, kind, on, fen=10_000, due=None, ref=None):
             "amount_minor": fen, "ref_event_id": ref, "revision": 0, "delivery": 0, "row": 0}  # fmt: skip
 
 
-def stretch(first, *events, part=PART):
+def finding(account, event_id, kind, on, revision=0):
+    """One conduct event as accepted."""
+    return {"account_id": account, "event_id": event_id, "event_type": kind, "event_date": on,
+            "revision": revision, "delivery": 0, "row": 0}  # fmt: skip
+
+
+def stretch(first, *events, part=PART, source="ledger_events", revision="delivery"):
     """A stretch of messages, one event each."""
-    rows = pa.RecordBatch.from_pylist(list(events), schema=accepted_schema("ledger_events"))
+    rows = pa.RecordBatch.from_pylist(list(events), schema=accepted_schema(source))
     rows = rows.append_column(OFFSET, pa.array(range(first, first + len(events)), pa.int64()))
     after = str(first + len(events))
-    return tag(rows, "ledger_events", part=part, first=str(first), next=after, revision="delivery", append_ms="1700")
+    return tag(rows, source, part=part, first=str(first), next=after, revision=revision, append_ms="1700")
 
 
 def base_of(session, epoch, ends, number=0):
@@ -112,6 +118,27 @@ def test_each_event_is_answered_with_what_the_tier_would_be(bureau, monkeypatch,
         [("big", "high", "low_risk", day(3), "c1", 5)],
         [("big", "low_risk", "high", day(4), "p1", 8)],
         [("big", "high", "low_risk", day(4), "r1", 10)],
+    ]
+
+
+@pytest.mark.parametrize("views", [{}, Forgetful()], ids=["kept", "read again"])
+def test_a_theft_is_answered_at_once_and_so_is_its_withdrawal(bureau, monkeypatch, views):
+    monkeypatch.setattr(provisional, "_VIEWS", views)
+    session = Epochs(bureau).session
+    found = {"part": "kafka:conduct/0", "source": "conduct_events", "revision": "column"}
+    run(
+        bureau,
+        session,
+        stretch(
+            3, finding("big", "t1", "theft_confirmed", day(4)), finding("nobody", "t2", "tampering", day(4)), **found
+        ),
+        stretch(5, event("big", "c1", **CHARGE)),  # in arrears too, but a thief is one first
+        stretch(5, finding("tiny", "i1", "inspection_passed", day(4)), **found),
+        stretch(6, finding("big", "t1", "withdrawn", day(5), 1), **found),
+    )
+    assert written(bureau, session) == [
+        [("big", "high", "abuse", day(4), "t1", 3)],
+        [("big", "abuse", "low_risk", day(5), "t1", 6)],
     ]
 
 

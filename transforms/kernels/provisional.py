@@ -1,6 +1,6 @@
 """Provisional tiers: what the tier of an account would be, now that an event has come.
 
-Credit is worked out anew from all events of the account, and the days since what was found before are counted on.
+Credit and conduct are worked out anew from all events of the account.
 Everything else (use, category, ABC class, the published tier and since when) is held as of the last service day. Only the
 accounts that events touch are looked at.
 """
@@ -84,7 +84,7 @@ class Events:
 class Base:
     """A shard as of its last service day `day`, dense by account slot; tier -1: not in the population. All (n,).
 
-    columns: the features that rules read and that no day or event changes, and `category`. conduct: what was found before.
+    columns: the features that rules read and that no day or event changes, and `category`.
     """
 
     day: int
@@ -93,7 +93,6 @@ class Base:
     grade: Int8
     since: Int32
     columns: Mapping[str, npt.NDArray[Any]]
-    conduct: Conduct
 
 
 @dataclass(frozen=True)
@@ -106,23 +105,25 @@ class Outcome:
     version: npt.NDArray[np.object_]
 
 
-def latest_days(base: Base, events: pa.Table, slots: npt.NDArray[Any]) -> Int64:
+def latest_days(base: Base, slots: npt.NDArray[Any], *events: pa.Table) -> Int64:
     """Day as of which each account is looked at: the base's, or that of its latest event. slots: (m,) ascending.
 
     events: all rows of these accounts, also those that were taken in before, whose day is still to be made.
     """
     days = np.full(len(slots), base.day, np.int64)
-    np.maximum.at(
-        days, np.searchsorted(slots, events["slot"].to_numpy()), events["event_date"].cast(pa.int32()).to_numpy()
-    )
+    for some in events:
+        at = np.searchsorted(slots, some["slot"].to_numpy())
+        np.maximum.at(days, at, some["event_date"].cast(pa.int32()).to_numpy())
     return days
 
 
-def reclassify(base: Base, policy: Policy, events: pa.Table, slots: npt.NDArray[Any], days: Int64) -> Outcome:
+def reclassify(
+    base: Base, policy: Policy, events: pa.Table, conduct: Conduct, slots: npt.NDArray[Any], days: Int64
+) -> Outcome:
     """What the tiers of some accounts would be.
 
-    events: all rows of these accounts, of `ROWS`; slots: (m,) ascending, unique, all with a tier in the base;
-    days: (m,) day as of which each is looked at, from the base's day on.
+    events: all rows of these accounts, of `ROWS`; conduct: of all accounts, by all that was found; slots: (m,) ascending, unique,
+    all with a tier in the base; days: (m,) day as of which each is looked at, from the base's day on.
     """
     m = len(slots)
     codes, texts = np.zeros(m, np.int8), np.full(m, "", np.object_)
@@ -135,18 +136,18 @@ def reclassify(base: Base, policy: Policy, events: pa.Table, slots: npt.NDArray[
         rows = np.flatnonzero(place[owner] >= 0)
         some = events.take(pa.array(rows)).set_column(0, "slot", pa.array(place[owner[rows]]))
         ledger = Ledger.at(some, len(mine), day, policy.ledger.allocation)
-        tier, grade, rule, version = _decide(base, policy, ledger, np.asarray(slots)[mine], day)
+        tier, grade, rule, version = _decide(base, policy, ledger, conduct, np.asarray(slots)[mine], day)
         out.tier[mine], out.grade[mine], out.rule[mine], out.version[mine] = tier, grade, rule, version
     return out
 
 
 def _decide(
-    base: Base, policy: Policy, ledger: Ledger, slots: npt.NDArray[Any], day: int
+    base: Base, policy: Policy, ledger: Ledger, conduct: Conduct, slots: npt.NDArray[Any], day: int
 ) -> tuple[Int8, Int8, npt.NDArray[np.object_], str]:
     """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
     version, n = policy.on(date_of(day)), len(slots)
     columns = {name: column[slots] for name, column in base.columns.items()}
-    columns |= credit_features(ledger) | base.conduct.features(day, slots)
+    columns |= credit_features(ledger) | conduct.features(day, slots)
     columns |= {SCORE: credit_score(version.credit_score, columns, n)}
     grade = grades_of(version, columns, base.grade[slots])
     number, candidate = rule_candidates(version, columns, base.abc[slots], grade)
