@@ -143,7 +143,7 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                   "Under one revision the smallest value counts, and `meters_conflict` tells of it."),
     "register_decrease": ("An index below the one before, and neither an exchange nor a register that turned over.",
                           "The days between have no energy; `reading_exceptions` names the pair."),
-    "implausible_step": ("An index that rises by more than 2^38 Wh a day.",
+    "implausible_step": ("An index that rises by more than 2^38 Wh a day, or by more than 32 times that.",
                          "The days between have no energy; `reading_exceptions` names the pair."),
     "gap_too_long": ("Two indexes of a register, one after the other, that are more than 800 days apart: such as one at the "
                      "installation years ago and the first that is delivered.",

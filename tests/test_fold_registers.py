@@ -19,7 +19,7 @@ from pipelines import oracle
 from pipelines.warehouse import Draft
 from schemas.inbound import INDEX_COLUMNS, MEASURES, METERS, REGISTER_READINGS, REGISTERS
 from tests.oracles import worlds as tables
-from tests.pipeline.worlds import INGREDIENTS, a_world, index
+from tests.pipeline.worlds import INGREDIENTS, a_world, index, meter
 from transforms.blocks import by_kind, one_batch, tag
 from transforms.checkpoints import METER_STATE
 from transforms.fold_meters import FoldMetersShard
@@ -319,6 +319,51 @@ def test_what_no_meter_tells_is_not_stored(tmp_path, told):
     stored = {e.kind: store.read_block(e).schema.names for e in shard.draft.entries if e.kind.startswith("register")}
     assert stored["register_last"] == ["total", "multiplier"][: 1 + bool(told)]
     assert ("multiplier_energy_wh" in stored["register_block"]) == bool(told)
+
+
+def test_a_check_meter_that_is_none_gets_its_energy_back(tmp_path):
+    shard = Shard(tmp_path, ["a"])
+    read = {"meter_id": "m", "service_date": on(3), "energy_wh": 7_000, "quality": "actual", "revision": 1}
+    shard.fold({"meters": [typed(meter("m", "a", on(0), role="check"))], "meter_readings": [read]})
+    assert what_stands(shard)[0] == {}
+    for revision, role, counts in ((2, "main", True), (3, "check", False), (4, "", True)):
+        shard.fold({"meters": [typed(meter("m", "a", on(0), revision=revision, role=role))]})
+        assert what_stands(shard)[0] == ({3: (7_000, False)} if counts else {})
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_interval_energy_takes_the_place_of_what_the_reference_alone_tells(tmp_path, batches):
+    shard = Shard(tmp_path, ["a"])
+    told = {"meters": [typed(meter("m", "a", on(0), on(10), opening="0", closing="100"))]}
+    read = {"meter_id": "m", "service_date": on(3), "energy_wh": 7_000, "quality": "actual", "revision": 1}
+    for rows in ([told | {"meter_readings": [read]}], [told, {"meter_readings": [read]}])[batches - 1]:
+        shard.fold(rows)
+    assert what_stands(shard)[0] == {n: (7_000, False) if n == 3 else (10_000, True) for n in range(10)}
+
+
+@pytest.mark.parametrize(("earlier", "later"), [(40_000, 1), (1, 40_000)])
+@pytest.mark.parametrize(("kwh", "plausible"), [("13743.895347", True), ("13743.895348", False)])
+def test_a_step_is_judged_by_the_largest_multiplier_of_its_days(tmp_path, earlier, later, kwh, plausible):
+    """2^38 Wh a day, twice, are 549,755,813.888 kWh: 40,000 times 13,743.8953472."""
+    shard = Shard(tmp_path, ["a"])
+    times = {0: earlier, 2: later}
+    shard.fold({"meters": [typed(meter("m", "a", on(n), multiplier=by)) for n, by in times.items()]})
+    shard.fold(shows({0: "0", 2: kwh}))
+    energy, exceptions = what_stands(shard)
+    assert (sorted(energy), [reason for _, reason, *_ in exceptions]) == (
+        ([1, 2], []) if plausible else ([], ["implausible_step"])
+    )
+
+
+@pytest.mark.parametrize(("kwh", "plausible"), [("219.902325", True), ("219.902326", False)])
+def test_a_long_gap_gives_no_more_than_32_days_of_the_limit(tmp_path, kwh, plausible):
+    """However the days share it, none is too much for an account: 32 times 2^38 Wh are 40 million times 219.9023255 kWh."""
+    shard = Shard(tmp_path, ["a"])
+    shard.fold({"meters": [typed(meter("m", "a", on(0), multiplier=40_000_000))]})
+    shard.fold(shows({0: "0", 1: "0", 40: kwh}))
+    energy, exceptions = what_stands(shard)
+    assert [reason for _, reason, *_ in exceptions] == ([] if plausible else ["implausible_step"])
+    assert sum(wh for wh, _ in energy.values()) == (8_796_093_000_000 if plausible else 0)
 
 
 def test_relations_agree():

@@ -103,7 +103,7 @@ def multipliers(tmp_path, mapping, text):
 
 
 def test_a_multiplier_beside_wide_rows(tmp_path):
-    factors = ("20", "", "262143", "262144", "0", "-1", "2,5", "x", "1.5", "30.0")
+    factors = ("20", "", "67108863", "67108864", "0", "-1", "2,5", "x", "1.5", "30.0")
     told, rejects = multipliers(
         tmp_path,
         WIDE,
@@ -111,9 +111,9 @@ def test_a_multiplier_beside_wide_rows(tmp_path):
         + "".join(f'm{n},20260301,1,,,,,,0,"{factor}"\n' for n, factor in enumerate(factors))
         + "m,20260301,,,,,,,0,20\n",
     )
-    assert told == [20, None, 262_143, 30]
+    assert told == [20, None, 67_108_863, 30]
     assert rejects == [
-        *((n, "multiplier", factor, "out_of_range") for n, factor in ((4, "262144"), (5, "0"), (6, "-1"))),
+        *((n, "multiplier", factor, "out_of_range") for n, factor in ((4, "67108864"), (5, "0"), (6, "-1"))),
         *((n, "multiplier", factor, "bad_decimal") for n, factor in ((7, "2,5"), (8, "x"))),
         (9, "multiplier", "1.5", "too_many_digits"),
         (11, "index_total", "", "missing_value"),

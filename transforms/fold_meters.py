@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.inbound import REGISTERS
 from transforms.blocks import Grouped, Keyed, by_kind, concat, one_batch, split, tag
 from transforms.fold_reference import TO_METER_SHARD
 from transforms.fold_registers import (
@@ -154,7 +155,10 @@ class _MeterShard:
     # --- registers -----------------------------------------------------------------------------------------------------
     def _registers(self, rows: pa.Table, slot: npt.NDArray[np.int32], done: MetersFolded) -> list[Keyed]:
         state, update, n = self.state, self.update, len(self.slots)
-        if rows.num_rows == 0 and "register_last" not in state.entries and len(update.terms[0]) == 0:
+        told = "register_last" in state.entries or any(
+            self.held[f"removed_{name}"].null_count < len(self.held) for name in REGISTERS
+        )
+        if rows.num_rows == 0 and not told and len(update.terms[0]) == 0:
             return []
         stored = state.by_day("register_block")
         before = terms_of(self.held)

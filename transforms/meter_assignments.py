@@ -80,7 +80,7 @@ def update_assignments(held: pa.Table, new: pa.Table) -> AssignmentsUpdate:
     first = np.full(len(meters), NEVER, np.int64)
     np.minimum.at(first, np.searchsorted(meters, slot[otherwise]), since)
     counted = differs & known & main
-    before = np.isin(slot, slot[counted & (sign < 0)])
+    before = np.isin(slot, slot[differs & known & (sign < 0)])  # a check meter's readings are held too
     whose = np.unique(account, return_inverse=True)[1] * (int(slot.max()) + 1) + slot
     again = counted & before
     return AssignmentsUpdate(

@@ -141,19 +141,20 @@ risen AS (
             THEN step + p.modulus
             ELSE step
         END AS rise,
-        r.times
+        max(r.times) AS times
     FROM pair p
     JOIN oracle.run r
         ON r.meter_id = p.meter_id
         AND r.first_day <= p.closed_on
-        AND (r.end_day IS NULL OR p.closed_on < r.end_day)
+        AND (r.end_day IS NULL OR p.opened_on + 1 < r.end_day)
     WHERE opened_on IS NOT NULL
+    GROUP BY ALL
 )
 SELECT
     *,
     CASE
         WHEN rise < 0 THEN 'register_decrease'
-        WHEN rise::HUGEINT * times // 1000 > (1::HUGEINT << 38) * (closed_on - opened_on) THEN 'implausible_step'
+        WHEN rise::HUGEINT * times // 1000 > (1::HUGEINT << 38) * least(closed_on - opened_on, 32) THEN 'implausible_step'
         WHEN closed_on - opened_on > 800 THEN 'gap_too_long'
     END AS reason
 FROM risen;

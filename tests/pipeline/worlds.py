@@ -7,6 +7,7 @@ or with what it is delivered.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -214,6 +215,14 @@ class _Maker:
             self.add(self.somewhen(), meter(meter_id, rng.choice(self.accounts), installed, None, 3))
         if self.chance("meter_conflicts", 0.1):
             self.add(self.somewhen(), meter(meter_id, rng.choice(self.accounts), installed, None, 3))
+        self._roles(meter_id, lambda role, revision: meter(meter_id, account_id, installed, None, revision, role))
+
+    def _roles(self, meter_id: str, row: Callable[[str, int], Event]) -> None:
+        """A meter found to be a check meter, and then, mostly, not to be one."""
+        role = random.Random(f"{meter_id} role")  # draws of its own: the rest of a world stays as it is
+        if "check_meters" in self.has and role.random() < 0.15:
+            for revision, name in ((8, "check"), (9, "main"), (10, "check"))[: role.choice((1, 2, 2, 3))]:
+                self.add(role.choice(self.dates), row(name, revision))
 
     def _readings(self, meter_id: str) -> None:
         rng = self.rng
@@ -333,6 +342,12 @@ class _Maker:
             if modulus and dial.random() < 0.4:  # what was read before may be more than the meter can show
                 modulus, opening = modulus // 2, False
             run(start, None, 5, opening=opening and rng.random() < 0.9, closing=None, account=account_id)
+        self._roles(
+            meter_id,
+            lambda role, revision: meter(
+                meter_id, account_id, start, None, revision, role, multiplier=times, modulus=str(modulus or "")
+            ),
+        )
 
     def _conduct(self, account_id: str) -> None:
         """Findings, some long ago, late, told otherwise later, or withdrawn; what follows from them."""

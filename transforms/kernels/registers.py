@@ -51,6 +51,9 @@ DECREASE, IMPLAUSIBLE, BEYOND, DEMAND_FAULT, TOO_LONG, MISMATCH = map(
 LONGEST_GAP_DAYS = 800
 """Points further apart give their days no energy. Two yearly reads lie within; an installation of ten years ago does not."""
 
+DAYS_AT_LIMIT = 32
+"""A step makes at most so many days of the limit: however it is shared, no day of a meter is too much for its account."""
+
 _FITS = 1 << 62
 
 
@@ -136,6 +139,18 @@ class Multipliers:
         found = (row >= 0) & (self.series[row] == series)
         return np.where(found, self.multiplier[row], 1)
 
+    def largest(self, series: Int, first: Int, last: Int) -> Int:
+        """The largest multiplier that holds on any of the days first .. last, all of one segment. All (m,)."""
+        out = self.at(series, last)
+        begin, end = (
+            np.searchsorted(day_key(self.series, self.first), day_key(series, day), "right") - 1
+            for day in (first, last)
+        )
+        for row in range(int(np.max(end - begin, initial=0))):
+            some = np.flatnonzero(begin + row < end)
+            out[some] = np.maximum(out[some], self.multiplier[begin[some] + row])
+        return out
+
 
 def day_key(series: npt.NDArray[Any], day: npt.NDArray[Any]) -> Int:
     """One number for each (series or meter slot, day), ascending like the pair. Both (m,)."""
@@ -144,7 +159,7 @@ def day_key(series: npt.NDArray[Any], day: npt.NDArray[Any]) -> Int:
 
 
 def watt_hours(index: Int, multiplier: Int) -> Int:
-    """`index * multiplier // 1000` without overflow, for indexes below 2^50 and multipliers below 2^18.
+    """`index * multiplier // 1000`, modulo 2^64: differences are exact. For indexes below 2^50 and multipliers below 2^26.
 
     >>> watt_hours(np.array([1_999, 2**50 - 1]), np.array([1, 2**18 - 1])).tolist()
     [1, 295146880252103065]
@@ -154,11 +169,22 @@ def watt_hours(index: Int, multiplier: Int) -> Int:
     return result
 
 
+def within(index: Int, multiplier: Int, limit: Int | int) -> Mask:
+    """Whether an index, from 0 up, comes to at most so many Wh. (m,).
+
+    >>> within(np.array([2**50 - 1, 1_999]), np.array([2**26 - 1, 2]), 3).tolist()
+    [False, True]
+    """
+    small = index // MILLI <= limit // multiplier
+    return small & (watt_hours(np.where(small, index, 0), multiplier) <= limit)
+
+
 def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[Energies, Broken]:
     """What was used on each day between points.
 
     guard_ppm: a step back is a register that turned over where, with the modulus added, it stays at or below this part of
-    the modulus; else it is broken, like a step that no meter can make (`ENERGY_LIMIT_WH` a day), or one over too many days.
+    the modulus; else it is broken, like a step that no meter can make (`ENERGY_LIMIT_WH` a day, of at most `DAYS_AT_LIMIT`), or one
+    over too many days.
     """
     joined = (points.series[1:] == points.series[:-1]) & (points.segment[1:] == points.segment[:-1])
     end = np.flatnonzero(joined) + 1
@@ -169,9 +195,9 @@ def energies(points: Points, multipliers: Multipliers, guard_ppm: int) -> tuple[
     guard = scaled(modulus, np.full(len(modulus), guard_ppm), np.full(len(modulus), 1_000_000))
     over = (step < 0) & (modulus > 0) & (step + modulus <= guard)
     rise = np.where(over, step + modulus, step)
-    top = watt_hours(np.maximum(rise, 0), multipliers.at(series, last))
     days = last - first + 1
-    plausible = top <= ENERGY_LIMIT_WH * days
+    top = ENERGY_LIMIT_WH * np.minimum(days, DAYS_AT_LIMIT)
+    plausible = within(np.maximum(rise, 0), multipliers.largest(series, first, last), top)
     good = (rise >= 0) & plausible & (days <= LONGEST_GAP_DAYS)
     fault = np.where(rise < 0, DECREASE, np.where(plausible, TOO_LONG, IMPLAUSIBLE))
     broken = Broken(series[~good], first[~good] - 1, last[~good], step[~good], fault[~good])
@@ -190,8 +216,7 @@ def demands(series: Int, day: Int, shown: Int, multiplier: Int) -> tuple[Energie
     """Maximum demands of days in W: what the meter shows, in thousandths of a W, times its multiplier. All (k,), ascending by
     (series, day); those above `DEMAND_LIMIT_W` are broken.
     """
-    watts = watt_hours(shown, multiplier)
-    good = watts <= DEMAND_LIMIT_W
+    watts, good = watt_hours(shown, multiplier), within(shown, multiplier, DEMAND_LIMIT_W)
     broken = Broken.alone(series[~good], day[~good], shown[~good], DEMAND_FAULT)
     return Energies(series[good], day[good], watts[good], np.ones(int(good.sum()), np.bool_)), broken
 
