@@ -45,7 +45,7 @@ class Contribution:
     @classmethod
     def of(cls, assigned: Assignments, day: int, state: MeterDay) -> Contribution:
         """The readings of a day under a set of assignments."""
-        row, known, _ = assigned.on(day, len(state.revision))
+        row, known = assigned.on(day, len(state.revision))
         account, main = (assigned.account[row], assigned.main[row]) if len(assigned.account) else (row, known)
         return cls(known & state.read, known & main & state.read, np.where(known & main, account, -1), state)
 

@@ -29,12 +29,11 @@ def test_the_assignment_that_holds(rows: dict[tuple[int, int], tuple[int, int, b
     slot, installed = (int32([key[i] for key, _ in ordered]) for i in (0, 1))
     removed, account = (int32([value[i] for _, value in ordered]) for i in (0, 1))
     known = np.array([value[2] for _, value in ordered], np.bool_)
-    row, counts, assigned = Assignments(slot, installed, removed, account, known, known).on(day, N)
+    row, holds = Assignments(slot, installed, removed, account, known, known).on(day, N)
     for meter in range(N):
         started = [(at, value) for (m, at), value in ordered if m == meter and at <= day]
         end, owner, is_known = max(started)[1] if started else (0, -1, False)
-        assert bool(assigned[meter]) == (day < end)
-        assert bool(counts[meter]) == (day < end and is_known)
+        assert bool(holds[meter]) == (day < end and is_known)
         if started:
             assert int(account[row[meter]]) == owner
         else:

@@ -111,15 +111,12 @@ class Assignments:
     known: Mask
     main: Mask
 
-    def on(self, day: int, n: int) -> tuple[Int, Mask, Mask]:
-        """Row that holds for each of `n` meter slots on `day` (-1: none), whether it counts, and why not.
-
-        Returns (row (n,), counts (n,), assigned (n,)): `assigned` without `counts` means an unknown account.
-        """
+    def on(self, day: int, n: int) -> tuple[Int, Mask]:
+        """Row that began last of each of `n` meter slots on `day` (-1: none), and whether it holds, of a known account. (n,) both."""
         row = last_per_slot(self.slot, self.installed <= day, n)
-        assigned = (row >= 0) & (self.removed[row] > day) if len(self.slot) else np.zeros(n, np.bool_)
-        counts = assigned & self.known[row] if len(self.slot) else assigned
-        return row, counts, assigned
+        if len(self.slot) == 0:
+            return row, np.zeros(n, np.bool_)
+        return row, (row >= 0) & (self.removed[row] > day) & self.known[row]
 
 
 @dataclass(frozen=True)
