@@ -7,7 +7,7 @@ from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, EVENT_TYPES, KEPT, PERIODS
 from schemas.ledger import LEDGER_FAULTS
-from schemas.vee import READING_FAULTS, SEVERITIES, VEE_RULES
+from schemas.vee import JUDGED, READING_FAULTS, SEVERITIES
 
 TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
 CLASSES = ("A", "B", "C")
@@ -392,12 +392,12 @@ PENDING = Relation(
 
 VEE_RESULTS = Relation(
     "vee_results",
-    "Days whose energy trips a rule of VEE that the policy sets, and what counts in its place where the rule says so.",
+    "Days whose energy trips a rule of VEE, and what counts in its place where the rule says so.",
     (
         ACCOUNT,
         DATE,
-        Column("vee_rule", TEXT, "Rule", key=True, values=tuple(VEE_RULES)),
-        Column("severity", TEXT, "What the policy says is to come of it", values=SEVERITIES),
+        Column("vee_rule", TEXT, "Rule", key=True, values=JUDGED),
+        Column("severity", TEXT, "What is to come of it", values=SEVERITIES),
         Column("as_read_wh", WH, "Energy of the day as it was read", "Wh", minimum=0),
         Column(
             "limit_wh",

@@ -133,6 +133,10 @@ VEE_RULES: dict[str, str] = {
 }
 """Rules that a policy sets -> what trips them."""
 
+DAY_LIMIT = "day_limit"
+JUDGED = (*VEE_RULES, DAY_LIMIT)
+"""Rules that an account's day is held against, in order: those that a policy sets, and one that always holds."""
+
 READING_FAULTS = (
     "register_decrease", "implausible_step", "index_beyond_modulus", "implausible_demand", "gap_too_long", "multiplier_mismatch",
 )  # fmt: skip
@@ -153,6 +157,8 @@ FIXED_RULES: dict[str, tuple[str, str]] = {
                              "`reading_exceptions` names it. In the `meters` reference: the row is in `rejects`."),
     "implausible_demand": ("A maximum demand shown that is, with the multiplier, above 2^37 W.",
                            "It does not count; `reading_exceptions` names it."),
+    DAY_LIMIT: ("An account's meters together: 2^44 Wh on a day or more, or maximum demands of 2^43 W or more. Sums of a year "
+                "would not be exact any more.", "The day does not count, as by `reject`; `vee_results` names it."),
     "multiplier_mismatch": ("A multiplier told with a register reading that is not the one of the `meters` reference on that day.",
                             "The multiplier of the reference counts; `reading_exceptions` names the reading, until one is mended."),
     "unknown_meter": ("A reading of a meter, or on a day, that the `meters` reference does not tell of.",

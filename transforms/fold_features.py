@@ -20,7 +20,7 @@ from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
 from schemas.scorecard import SCORE
-from schemas.vee import SEVERITIES, VEE_RULES
+from schemas.vee import JUDGED, SEVERITIES
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
 from transforms.checkpoints import TIER_INPUT
@@ -299,7 +299,7 @@ def vee_table(slots: Slots, day: int, counted: Counted, version: str) -> pa.Tabl
     columns = {
         "account_id": slots.ids.take(pa.array(found.slot)),
         "service_date": pa.array(np.full(m, day, np.int32)).cast(pa.date32()),
-        "vee_rule": pa.array(list(VEE_RULES)).take(rule),
+        "vee_rule": pa.array(JUDGED).take(rule),
         "severity": pa.array(SEVERITIES).take(pa.array(found.severity)),
         "as_read_wh": pa.array(found.as_read),
         "limit_wh": pa.array(found.limit, mask=found.limit == NO_LIMIT),

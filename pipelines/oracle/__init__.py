@@ -80,6 +80,7 @@ def recompute(
     con.execute(
         "CREATE OR REPLACE TABLE oracle.judged_account AS FROM"
         f" {'oracle.known_account' if edits else 'oracle.compared_account'}"
+        " UNION (FROM oracle.known_account SEMI JOIN oracle.beyond_limit USING (account_id))"
     )
     con.execute(_sql("s3_vee"))
     con.execute(_sql("s3_vee_edits"))

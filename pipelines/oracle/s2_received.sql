@@ -52,6 +52,16 @@ SELECT account_id, service_date, register, sum(energy_wh)::BIGINT AS energy_wh, 
 FROM oracle.counted_apart
 GROUP BY account_id, service_date, register;
 
+-- Days of which an account's meters together tell more than is counted.
+CREATE OR REPLACE TABLE oracle.beyond_limit AS
+SELECT account_id, service_date
+FROM oracle.received
+WHERE energy_wh >= 1::BIGINT << 44
+UNION
+SELECT account_id, service_date
+FROM oracle.received_apart
+WHERE register = 'max_demand' AND energy_wh >= 1::BIGINT << 43;
+
 -- The account's row on each service day, and whether the account is in the population.
 CREATE OR REPLACE TABLE oracle.population AS
 SELECT d.service_date, a.account_id, a.category, a.opened_on

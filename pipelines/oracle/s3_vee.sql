@@ -161,4 +161,9 @@ WHERE CASE vee_rule
     WHEN 'prolonged_estimation' THEN estimated_days = run_days
     WHEN 'inactive_use' THEN NOT is_inside AND wh > 0
     WHEN 'sum_check' THEN by_all AND abs(wh - periods_wh) > limit_wh
-END;
+END
+UNION ALL
+SELECT d.account_id, d.service_date, 'day_limit', 1000, 'reject', d.wh, 1::BIGINT << 44, v.policy_version
+FROM oracle.judged_day d
+JOIN oracle.policy_day v USING (service_date)
+SEMI JOIN oracle.beyond_limit b ON b.account_id = d.account_id AND b.service_date = d.service_date;

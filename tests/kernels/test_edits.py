@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.vee import VEE_RULES, Vee
+from schemas.vee import JUDGED, Vee
 from transforms.kernels.days_read import Account, DaysRead
 from transforms.kernels.edits import Edits, edit
 from transforms.kernels.reference import NEVER, Expected
@@ -54,7 +54,7 @@ def edited(vee, *accounts, today=None, passed_over=(), inside=True, capacity=-1)
     days = DaysRead(TODAY, n, load, known)
     found = judge(vee, days)
     edits, deciding = edit(days, found, lambda day: np.array(dict(passed_over).get(TODAY - day, ()), np.int32))
-    names = [list(VEE_RULES)[code] for code in found.rule[deciding]]
+    names = [JUDGED[code] for code in found.rule[deciding]]
     assert found.slot[deciding].tolist() == edits.slot.tolist()
     return edits, dict(zip(edits.slot.tolist(), names, strict=True)), edits.on(load(TODAY))
 

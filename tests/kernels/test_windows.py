@@ -297,18 +297,6 @@ def test_differences_add_up_in_any_parts(rows: list[tuple[int, ...]], cut: int, 
     assert DayBlock.from_batch(whole.to_batch()).to_batch().equals(whole.to_batch())
 
 
-def test_a_day_beyond_the_limit_is_refused() -> None:
-    one = np.ones(1, np.int64)
-    with pytest.raises(OverflowError, match=f"an account used {DAY_LIMIT_WH} Wh on one day"):
-        DayBlock.empty(1).add(1, np.zeros(1, np.int32), one * DAY_LIMIT_WH, one, one, one)
-
-
-def test_demands_beyond_the_limit_are_refused() -> None:
-    one = np.ones(1, np.int64)
-    with pytest.raises(OverflowError, match=f"an account's meters told {DAY_LIMIT_W} W of one day"):
-        DayBlock.empty(1).add_apart(1, "max_demand", np.zeros(1, np.int32), one * DAY_LIMIT_W, one)
-
-
 @given(st.dates(date(1900, 1, 1), date(2200, 1, 1)))
 def test_day_numbers_are_days_since_1970(day: date) -> None:
     assert date_of(day_of(day)) == day

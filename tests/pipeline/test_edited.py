@@ -23,7 +23,7 @@ from tests.pipeline.streams import Epochs
 from tests.pipeline.test_known_now import deliver
 from tests.pipeline.test_not_read import KNOWN
 from tests.pipeline.test_stories import day
-from tests.pipeline.worlds import EDITS, INGREDIENTS, a_world, reading
+from tests.pipeline.worlds import EDITS, INGREDIENTS, a_world, account, meter, reading
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +49,30 @@ def bureau(tmp_path):
     bureau.land_all(EVENTS)
     bureau.run()
     return bureau
+
+
+def test_an_account_beyond_all_limits_loses_its_day_and_stops_no_run(tmp_path):
+    """64 meters of 2^38 Wh each on day 1, 63 on day 2; then one more of them is corrected."""
+    bureau = Bureau(tmp_path / "bureau", policy=BEFORE, shards=2)
+    most, meters = 1 << 38, [f"b{n}" for n in range(64)]
+    bureau.land_all([*KNOWN, *(meter(name, "big", day(0)) for name in meters), account("big", day(0), "industrial")])
+    bureau.land_all(reading("o", day(n), 10_000) for n in range(4))
+    bureau.land_all(
+        reading(name, day(n), most if n != 2 or at else 0) for n in range(4) for at, name in enumerate(meters) if n
+    )
+    bureau.run()
+    columns = "service_date, energy_wh, as_read_wh, meters_received"
+    used = f"SELECT {columns} FROM daily_consumption WHERE account_id = 'big' ORDER BY ALL"
+    assert bureau.query(used) == [
+        (day(1), 0, 64 * most, 0), (day(2), 63 * most, None, 64), (day(3), 0, 64 * most, 0),
+    ]  # fmt: skip
+    named = "SELECT service_date, vee_rule, severity, as_read_wh, after_wh FROM vee_results ORDER BY ALL"
+    assert bureau.query(named) == [(day(n), "day_limit", "reject", 64 * most, 0) for n in (1, 3)]
+    bureau.check()
+    bureau.land_all([reading("b0", day(1), 5, 2)])
+    bureau.run()
+    assert bureau.query(used)[0] == (day(1), 63 * most + 5, None, 64)
+    bureau.check()
 
 
 def edited(bureau):

@@ -1,6 +1,6 @@
 """Exact integer arithmetic on columns where int64 alone would overflow.
 
-Energies of up to 2^44 Wh an account and day are allowed for; a window of 365 of them stays below 2^53.
+Energies below 2^44 Wh an account and day are counted (the rule `day_limit` of VEE); a window of 365 of them stays below 2^53.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Assignments:
     main: Mask
 
     def on(self, day: int, n: int) -> tuple[Int, Mask]:
-        """Row that began last of each of `n` meter slots on `day` (-1: none), and whether it holds, of a known account. (n,) both."""
+        """Row that began last of each of `n` meter slots on `day` (-1: none), and whether it holds, of a known account. (n,)."""
         row = last_per_slot(self.slot, self.installed <= day, n)
         if len(self.slot) == 0:
             return row, np.zeros(n, np.bool_)

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.inbound import PERIODS
+from schemas.inbound import DEMAND, PERIODS
 from schemas.vee import (
+    DAY_LIMIT,
+    JUDGED,
     LIKE_DAYS,
     SEVERITIES,
     UNIT_TOLERANCE_PPM,
-    VEE_RULES,
     Above,
     Below,
     Capacity,
@@ -31,6 +32,7 @@ from schemas.vee import (
     Vee,
 )
 from transforms.kernels.days_read import DaysRead
+from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH
 from transforms.kernels.registers import scaled
 
 Int = npt.NDArray[np.int64]
@@ -48,7 +50,7 @@ CAPACITY_LIMIT_VA = 1 << 42
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What was found of one day, by rule in the order of `VEE_RULES`, then by account. All (m,).
+    """What was found of one day, by rule in the order of `JUDGED`, then by account. All (m,).
 
     slot: account; rule: its number in `VEE_RULES`; severity: its number in `SEVERITIES`; as_read: Wh; limit: Wh, `NO_LIMIT`
     where the rule has none.
@@ -62,14 +64,13 @@ class Verdicts:
 
 
 def judge(vee: Vee, held: DaysRead) -> Verdicts:
-    """Hold the energy of a service day against the rules."""
+    """Hold the energy of a service day against the rules, and against what an account can use at all."""
     none = np.zeros(0, np.int64)
     parts: list[tuple[Int, int, int, Int, Int]] = []
-    for name, rule in vee.on().items():
-        tripped, limit = _CHECKS[name](held, rule)
+    checks = [(name, rule.severity, *_CHECKS[name](held, rule)) for name, rule in vee.on().items()]
+    for name, severity, tripped, limit in [*checks, (DAY_LIMIT, "reject", *_day_limit(held))]:
         some = np.flatnonzero(tripped & held.accounts.known)
-        codes = list(VEE_RULES).index(name), SEVERITIES.index(rule.severity)
-        parts.append((some, *codes, held.energy[some], limit[some]))
+        parts.append((some, JUDGED.index(name), SEVERITIES.index(severity), held.energy[some], limit[some]))
     sizes = [len(slot) for slot, *_ in parts]
     return Verdicts(
         np.concatenate([none, *(slot for slot, *_ in parts)]),
@@ -185,6 +186,14 @@ def _sum_check(day: DaysRead, rule: SumCheck) -> tuple[Mask, Int]:
             whole[:k] &= ~told | (meters == block.received)
     limit = np.maximum(_part(day.energy, rule.tolerance_ppm), rule.tolerance_wh)
     return some & whole & (np.abs(day.energy - total) > limit), limit
+
+
+def _day_limit(day: DaysRead) -> tuple[Mask, Int]:
+    tripped, block = day.energy >= DAY_LIMIT_WH, day.block(0)
+    if block is not None and DEMAND in block.apart:
+        watts, _ = block.apart[DEMAND]
+        tripped[: len(watts)] |= watts >= DAY_LIMIT_W
+    return tripped, np.full(day.n, DAY_LIMIT_WH)
 
 
 _CHECKS: dict[str, Callable[[DaysRead, Any], tuple[Mask, Int]]] = {

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from schemas.inbound import APART, BESIDE, DEMAND, PERIODS
 from schemas.marts import DEMAND_MONTHS, PERIOD_WINDOWS, PROVISIONAL_WINDOWS, VALUED_WINDOWS, WINDOWS
-from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH, ppm, square_parts, variation_ppm
+from transforms.kernels.exact import ppm, square_parts, variation_ppm
 from transforms.kernels.reference import Expected
 from transforms.kernels.valuation import Amounts
 
@@ -142,8 +142,6 @@ class DayBlock:
                 target[slot] += difference.astype(target.dtype)
             else:
                 np.add.at(target, slot, difference.astype(target.dtype))
-        if len(out.energy) and int(out.energy.max()) >= DAY_LIMIT_WH:
-            raise OverflowError(f"an account used {out.energy.max()} Wh on one day; the limit is {DAY_LIMIT_WH} Wh")
         return out
 
     def add_apart(self, n: int, name: str, slot: Int32, energy: Int, received: Int) -> DayBlock:
@@ -152,8 +150,6 @@ class DayBlock:
         wh, meters = (_padded(column, n).copy() for column in held)
         np.add.at(wh, slot, energy)
         np.add.at(meters, slot, received.astype(np.int32))
-        if name == DEMAND and n and int(wh.max()) >= DAY_LIMIT_W:
-            raise OverflowError(f"an account's meters told {wh.max()} W of one day; the limit is {DAY_LIMIT_W} W")
         return replace(self, apart={**self.apart, name: (wh, meters)})
 
 
