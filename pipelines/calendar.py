@@ -20,7 +20,8 @@ Int = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Calendar:
-    """Days `first ..` by number, up to the last one with a reading or ledger event.
+    """Days `first ..` by number, from the first one with a reading up to the last one with a reading or ledger event; where there
+    are no readings, from the first ledger event.
 
     received, expected: (n,) meters; told: (n,) energies that meters tell beside their totals; events: (n,) ledger events.
     later: (2, k) days after these on which the number of meters expected changes, and by how much.
@@ -37,10 +38,11 @@ class Calendar:
     def of(cls, rows: pa.Table) -> Calendar | None:
         """From what all runs of all shards added, of `CALENDAR_SCHEMA`; None where nothing counts yet."""
         day, received, told, step, events = (numpy(c, np.int64) for c in sum_calendar(rows).columns)
-        counted = (received > 0) | (told > 0) | (events > 0)
+        read = (received > 0) | (told > 0)
+        counted = read | (events > 0)
         if not counted.any():
             return None
-        first, last = int(day[counted].min()), int(day[counted].max())
+        first, last = int(day[read if read.any() else counted].min()), int(day[counted].max())
         n = last - first + 1
         place, into = np.clip(day - first, 0, n), np.zeros((4, n + 1), np.int64)
         for row, values in enumerate((received, told, step, events)):

@@ -27,7 +27,7 @@ counted AS (
     GROUP BY ALL
 )
 SELECT
-    least(
+    coalesce(
         (SELECT min(service_date) FROM read_day),
         (SELECT min(event_date) FROM oracle.ledger_event)
     ) AS first_day,

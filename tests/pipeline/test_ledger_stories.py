@@ -139,3 +139,24 @@ def test_a_warehouse_holds_one_currency(tmp_path):
     bureau.configure(("currency: CNY", "currency: EUR"))
     with pytest.raises(Exception, match=r"holds amounts in CNY, sources.ledger_events.currency says EUR"):
         bureau.run()
+
+
+def test_an_item_open_for_years_makes_no_service_days(tmp_path):
+    """Told at the start, and told later of a day that nobody could mean; mended after that."""
+    bureau = Bureau(tmp_path / "bureau", shards=1)
+    bureau.land_all([ledger("big", "c", "charge", day(-3_000), 500, day(-2_990), "B")])
+    opened(bureau)
+    days = "SELECT min(service_date), count(*) FROM service_days"
+    overdue = (
+        "SELECT overdue_minor, oldest_overdue_days FROM features WHERE account_id = 'big' ORDER BY service_date LIMIT 1"
+    )
+    assert (bureau.query(days), bureau.query(overdue)) == ([(day(0), 4)], [(500, 2_990)])
+    bureau.land_all([ledger("big", "d", "charge", day(-7_000), 30, day(-6_999), "D")])
+    bureau.run()
+    assert (bureau.query(days), bureau.query(overdue)) == ([(day(0), 4)], [(530, 6_999)])
+    bureau.check()
+    bureau.land_all([ledger("big", "d", "charge", day(1), 30, day(2), "D", revision=2)])
+    bureau.run()
+    assert (bureau.query(days), bureau.query(overdue)) == ([(day(0), 4)], [(530, 6_999)])
+    assert bureau.query(overdue.replace("LIMIT", "DESC LIMIT")) == [(530, 2_993)]
+    bureau.check()
