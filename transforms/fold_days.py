@@ -22,6 +22,7 @@ from transforms.account_events import CONDUCT, EVENT_SOURCES, LEDGER, NO_CONTENT
 from transforms.blocks import Grouped, by_kind, concat, one_batch
 from transforms.fold_reference import load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
+from transforms.kernels.conduct import withdrawn_first
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.meter_assignments import EXPECTED_SCHEMA
@@ -142,9 +143,12 @@ def settle_versions(held: pa.Table, new: pa.Table) -> EventsUpdate:
 
 
 def _content_rank(rows: pa.Table) -> npt.NDArray[np.int64]:
-    """A number for each row's content, ascending as its columns are written as text. (n,) int64."""
+    """A number for each row's content, ascending as its columns are written as text, withdrawals first. (n,) int64."""
     content = [name for name in rows.column_names if name not in NO_CONTENT]
     text = [pc.fill_null(pc.cast(rows[name], pa.string()), "") for name in content]
+    if "event_type" in content:
+        at = content.index("event_type")
+        text[at] = withdrawn_first(text[at])
     joined = pc.binary_join_element_wise(*text, "\x01").combine_chunks()
     return Slots(pc.unique(joined)).ranks(joined)
 

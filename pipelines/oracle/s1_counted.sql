@@ -61,7 +61,7 @@ SELECT account_id, event_id, event_type, event_date
 FROM (
     FROM oracle.conduct_event
     QUALIFY row_number() OVER (
-        PARTITION BY account_id, event_id ORDER BY revision DESC, [event_type, event_date::VARCHAR]
+        PARTITION BY account_id, event_id ORDER BY revision DESC, event_type = 'withdrawn' DESC, [event_type, event_date::VARCHAR]
     ) = 1
 )
 WHERE event_type <> 'withdrawn';

@@ -10,7 +10,7 @@ WITH known AS (
 in_force AS (
     FROM known
     QUALIFY row_number() OVER (
-        PARTITION BY account_id, d, event_id ORDER BY revision DESC, [event_type, event_date::VARCHAR]
+        PARTITION BY account_id, d, event_id ORDER BY revision DESC, event_type = 'withdrawn' DESC, [event_type, event_date::VARCHAR]
     ) = 1
 )
 SELECT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -88,8 +89,8 @@ def test_windows_hold_exactly_their_days(kind: str, column: str, length: int) ->
 
 def test_an_event_may_be_withdrawn_from_a_day_on_or_altogether() -> None:
     theft = Finding("x", "theft_confirmed", on(0))
-    for withdrawn_on, days in ((0, [None, None, None]), (2, [0, 1, None])):
-        rows = [(0, theft), (0, Finding("x", "withdrawn", on(withdrawn_on), 2))]
+    for revision, (withdrawn_on, days) in product((1, 2), ((0, [None, None, None]), (2, [0, 1, None]))):
+        rows = [(0, theft), (0, Finding("x", "withdrawn", on(withdrawn_on), revision))]
         assert [made(rows, day, [0])[0]["days_since_theft"] for day in range(3)] == days
 
 

@@ -19,7 +19,7 @@ def standing(findings, day):
     best = {}
     for one in findings:
         if one.event_date <= day:
-            rank = (-one.revision, one.event_type, one.event_date.isoformat())
+            rank = (-one.revision, one.event_type != "withdrawn", one.event_type, one.event_date.isoformat())
             if one.event_id not in best or rank < best[one.event_id][0]:
                 best[one.event_id] = (rank, one)
     return [one for _, one in best.values() if one.event_type != "withdrawn"]

@@ -54,8 +54,8 @@ class Conduct:
         slot, date, revision = (numbers(events[name], np.int64) for name in ("slot", "event_date", "revision"))
         kind = numbers(pc.index_in(events["event_type"], value_set=pa.array(CONDUCT_TYPES)), np.int64)
         event = numbers(pc.rank(events["event_id"], sort_keys="ascending", tiebreaker="dense"), np.int64)
-        content = pc.rank(events["event_type"], sort_keys="ascending", tiebreaker="dense")
-        # of one revision the content that comes first as text counts: the type, then the date
+        content = pc.rank(withdrawn_first(events["event_type"]), sort_keys="ascending", tiebreaker="dense")
+        # of one revision a withdrawal counts, else the content that comes first as text: the type, then the date
         best = _places(np.lexsort((-date, -numbers(content, np.int64), revision)))
         order = np.lexsort((best, date, event, slot))
         slot, event, date, kind, best = (column[order] for column in (slot, event, date, kind, best))
@@ -105,6 +105,11 @@ class Conduct:
         out["disconnected"] = np.zeros(m, np.int32)
         out["disconnected"][off[0]] = off[1] > on_again[off[0]]
         return out
+
+
+def withdrawn_first(event_type: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """Types as text, in whose order events of one revision are settled: a withdrawal goes first."""
+    return pc.if_else(pc.equal(event_type, "withdrawn"), "", event_type)
 
 
 def _places(order: Int64) -> Int64:
