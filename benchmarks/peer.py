@@ -85,8 +85,9 @@ def connect(path: Path, threads: int, memory: str) -> duckdb.DuckDBPyConnection:
 
 
 def at(con: duckdb.DuckDBPyConnection, day: date, policy: Policy) -> None:
-    """Set the service day, and the cuts of the policy in force on it."""
+    """Set the service day, and the cuts and weights of the policy in force on it."""
     con.execute(f"SET VARIABLE day = {literal(day)}")
+    con.execute(f"SET VARIABLE weights = {list(policy.on(day).credit_decay.table())}")
     con.execute(
         "CREATE OR REPLACE TEMP TABLE policy_cut (rule VARCHAR, class VARCHAR, side VARCHAR, kind VARCHAR,"
         " cut_num BIGINT, cut_den BIGINT)"

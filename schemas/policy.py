@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
 from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
+from schemas.decay import CreditDecay, decay_faults
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
@@ -147,6 +148,7 @@ class PolicyVersion(Part):
     version: Annotated[str, Field(min_length=1, max_length=64)]
     effective_from: date
     abc: Abc
+    credit_decay: CreditDecay = CreditDecay(half_life_days=180)
     credit_score: CreditScore | None = None
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
@@ -269,6 +271,7 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
             allowed = f"must be later than {before[-1].effective_from}, that of the version before"
             yield (*path, "effective_from"), str(version.effective_from), allowed
         yield from _abc_faults(version.abc, (*path, "abc"))
+        yield from decay_faults(version.credit_decay, (*path, "credit_decay"))
         if version.credit_score is not None:
             yield from scorecard_faults(version.credit_score, SCORE_CODES, (*path, "credit_score"))
         yield from _without_score(version, path)

@@ -572,10 +572,12 @@ def test_windows_of_a_random_ledger_equal_a_clerk(seed):
         ))  # fmt: skip
     with duckdb.connect() as con:
         fill(con, [account(k) for k in names], [], [], events)
-        oracle.recompute(con, policy(), start + ONE * 500, start + ONE * 550)
+        flat = [3, *[1] * 11, 0]
+        rules = policy(("    credit_score:", f"    credit_decay: {{weights: {flat}}}\n    credit_score:"))
+        oracle.recompute(con, rules, start + ONE * 500, start + ONE * 550)
         for row in table(con, "FROM oracle.features"):
             own = [e for e in complete(inbound.LEDGER_EVENTS, events) if e["account_id"] == row["account_id"]]
-            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"])
+            expected = clerk.features([as_clerk_reads(e) for e in own], row["service_date"], weights=flat)
             assert {name: row[name] for name in expected} == expected, (row["account_id"], row["service_date"])
 
 

@@ -195,6 +195,7 @@ def test_policy_survives_pickling():
 
 
 CARD = "versions[0].credit_score"
+DECAY = "versions[0].credit_decay"
 FAULTS = [
     ("{A: 80 %, B: 95 %}", "{A: 0.8, B: 95 %}", "versions[0].abc.cuts.A: 0.8: write a share"),
     ("{A: 80 %, B: 95 %}", "{A: 80 %, B: 195 %}", "versions[0].abc.cuts.B: '195 %': write a share"),
@@ -263,6 +264,37 @@ FAULTS = [
         'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no',
     ),
     ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[4].when: []: only the"),
+    (
+        "{half_life_days: 180}",
+        "{half_life_days: 29}",
+        f"{DECAY}.half_life_days: 29: must be greater than or equal to 30",
+    ),
+    ("{half_life_days: 180}", "{half_life_days: 90.0}", f"{DECAY}.half_life_days: 90.0: must be a whole number"),
+    (
+        "{half_life_days: 180}",
+        "{half_life: 90}",
+        f"{DECAY}.half_life: 90: no such key; there are half_life_days, weights",
+    ),
+    ("{half_life_days: 180}", "{}", f"{DECAY}: []: write exactly one of half_life_days, weights"),
+    (
+        "{half_life_days: 180}",
+        f"{{half_life_days: 180, weights: {[1] * 13}}}",
+        f'{DECAY}: ["half_life_days", "weights"]: write exactly one',
+    ),
+    (
+        "{half_life_days: 180}",
+        "{weights: [1, 1]}",
+        f"{DECAY}.weights: [1, 1]: must be 13 whole numbers from 0 up, not all 0",
+    ),
+    ("{half_life_days: 180}", f"{{weights: {[0] * 13}}}", f"{DECAY}.weights: {[0] * 13}: must be 13 whole numbers"),
+    (
+        "{half_life_days: 180}",
+        f"{{weights: {[1 << 40] + [0] * 12}}}",
+        f"{DECAY}.weights: {[1 << 40] + [0] * 12}: must be 13 whole",
+    ),
+    ("{half_life_days: 180}", "{weights: [1, -1]}", f"{DECAY}.weights[1]: -1: must be greater than or equal to 0"),
+    ("{half_life_days: 180}", "{weights: [1, 0.5]}", f"{DECAY}.weights[1]: 0.5: must be a whole number"),
+    ("{half_life_days: 180}", "{weights: 1}", f"{DECAY}.weights: 1: must be a list"),
     ("weight: 50", "weight: 49", f"{CARD}.parts: [49, 20, 15, 15]: the weights must add up to 100, not 99"),
     ("weight: 50", "weight: 0", f"{CARD}.parts[0].weight: 0: must be greater than or equal to 1"),
     ("part: delay", "part: punctuality", f"{CARD}.parts[1].part: 'punctuality': another part or demerit has that name"),

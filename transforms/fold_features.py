@@ -136,6 +136,7 @@ class FoldFeaturesShard(beam.DoFn):
             counted = days.count(day, version.vee, accounts)
             windows.roll(days.load, worth)
             credit.advance(day)
+            credit.weigh(version.credit_decay.table())
             rows = np.flatnonzero(inside)
             values = day_values(windows, credit, conduct, expected, people, rows, category[rows], version)
             if day >= plan.features_from:

@@ -149,6 +149,7 @@ class _Shard:
             if windows:
                 windows.roll(self.days.load, worth)
                 credit.advance(day)
+                credit.weigh(self.policy.on(date_of(day)).credit_decay.table())
             if day >= plan.first:
                 patch = self._day(day, windows, credit, conduct, counted) if windows and counted else None
                 yield from self._ladders(day, patch)

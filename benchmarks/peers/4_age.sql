@@ -20,9 +20,7 @@ WITH in_window AS (
     FROM (
         SELECT *, due_date BETWEEN today() - 365 AND today() - 1 AS due_365d, due_date BETWEEN today() - 90 AND today() - 1 AS due_90d,
             coalesce(settled_on <= due_date, false) AS on_time,
-            CASE WHEN due_365d THEN [
-                1048576, 934175, 832255, 741455, 660561, 588493, 524288, 467088, 416128, 370728, 330281, 294247, 262144
-            ][(today() - due_date) // 30 + 1] END AS weight
+            CASE WHEN due_365d THEN getvariable('weights')[(today() - due_date) // 30 + 1] END AS weight
         FROM {{bills}}
     )
     WHERE issued_on >= today() - 364 OR due_date >= today() - 365

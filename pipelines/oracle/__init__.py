@@ -102,7 +102,9 @@ def recompute(
         version.version: _sql("s6_tier_day", **_texts(version)) + _sql("s6_abuse_day", **_texts(version))
         for version in policy.versions
     }
-    for day, version in con.execute("SELECT * FROM oracle.policy_day ORDER BY service_date").fetchall():
+    for day, version in con.execute(
+        "SELECT service_date, policy_version FROM oracle.policy_day ORDER BY ALL"
+    ).fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
     for policy_version in policy.versions:
@@ -139,13 +141,14 @@ def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     con.execute(_sql("s5_policy"))
     for until, version in zip([*policy.versions[1:], None], policy.versions, strict=True):
         con.execute(
-            "INSERT INTO oracle.policy_version VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO oracle.policy_version VALUES (?, ?, ?, ?, ?, ?)",
             [
                 version.version,
                 date.min if version is policy.versions[0] else version.effective_from,
                 until.effective_from if until else date.max,
                 version.abc.metric,
                 version.abc.rule,
+                version.credit_decay.table(),
             ],
         )
         for scope, category in _scopes(version):

@@ -43,11 +43,9 @@ SELECT
     b.is_bill AND b.due_date BETWEEN day.d - 365 AND day.d - 1 AS due_365d,
     b.is_bill AND b.due_date BETWEEN day.d - 90 AND day.d - 1 AS due_90d,
     b.settled_on IS NOT NULL AND b.settled_on <= b.due_date AS on_time,
-    -- the weight by whole steps of 30 days since due
-    CASE WHEN due_365d THEN [
-        1048576, 934175, 832255, 741455, 660561, 588493, 524288, 467088, 416128, 370728, 330281, 294247, 262144
-    ][(day.d - b.due_date) // 30 + 1] END AS weight
+    CASE WHEN due_365d THEN p.weights[(day.d - b.due_date) // 30 + 1] END AS weight
 FROM oracle.ledger_day day
+JOIN oracle.policy_day p ON p.service_date = day.d
 LEFT JOIN oracle.debit_state b
     ON b.account_id = day.account_id
     AND b.as_of = day.as_of

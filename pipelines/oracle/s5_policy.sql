@@ -4,7 +4,8 @@ CREATE OR REPLACE TABLE oracle.policy_version (
     from_day DATE,
     end_day DATE, -- exclusive
     metric VARCHAR,
-    rule VARCHAR -- the version's own rule
+    rule VARCHAR, -- the version's own rule
+    weights BIGINT[] -- of bills, by whole steps of 30 days since due
 );
 
 CREATE OR REPLACE TABLE oracle.policy_scope (
@@ -39,6 +40,6 @@ CREATE OR REPLACE TABLE oracle.policy_vee (
 );
 
 CREATE OR REPLACE VIEW oracle.policy_day AS
-SELECT d.service_date, p.policy_version
+SELECT d.service_date, p.policy_version, p.weights
 FROM oracle.service_day d
 JOIN oracle.policy_version p ON p.from_day <= d.service_date AND d.service_date < p.end_day;

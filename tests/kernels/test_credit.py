@@ -28,8 +28,7 @@ from tests.kernels.test_ledger import (
     table,
     worlds,
 )
-from tests.oracles.ledger import WEIGHTS, Event
-from transforms.kernels import credit as kernel
+from tests.oracles.ledger import WEIGHTS, Event, features
 from transforms.kernels.allocation import ALLOCATIONS, FIFO, PRIORITY
 from transforms.kernels.by_day import ByDay
 from transforms.kernels.credit import Credit, credit_features
@@ -285,8 +284,25 @@ def test_features_are_those_of_the_mart():
         assert values.tolist()[1] == (None if FEATURES[name].nullable else 0), name
 
 
-def test_weights_halve_in_six_steps():
-    assert list(kernel.WEIGHTS) == WEIGHTS == [round(2**20 * 2 ** (-step / 6)) for step in range(13)]
+@settings(max_examples=15, deadline=None)
+@given(
+    worlds(LONG, max_size=12),
+    st.lists(st.sampled_from([tuple(WEIGHTS), (1,) * 3 + (0,) * 10, tuple(range(13))]), min_size=5, max_size=5),
+)
+def test_weights_may_be_others_from_any_day_on(rows, weights):
+    """As from scratch by the weights of the day, also where a process takes up what another one left under other weights."""
+    events, day, left = table(rows), -1, (None, None)
+    for by, until in zip(weights, (-1, 40, 41, 75, 130), strict=True):
+        credit = Credit(Ledger(events, ACCOUNTS, left[0]), by, left[1])
+        while day < until:
+            day += 1
+            credit.advance(number(on(day)))
+        assert shown(credit) == shown(Credit(Ledger.at(events, ACCOUNTS, number(on(day))), by))
+        for slot, ppm in enumerate(shown(credit)["on_time_decayed_ppm"]):
+            own = [event for other, event in rows if other == slot]
+            assert ppm == features(own, on(day), weights=by)["on_time_decayed_ppm"]
+        credit.weigh([3, *[2] * 12])
+        left = dumped(credit, rebase=False)
 
 
 def test_other_weights_are_another_ratio():

@@ -25,7 +25,12 @@ from transforms.kernels.windows import date_of
 from transforms.provisional_view import Findings
 
 ACCOUNTS = 2
-RULES: Policy = parse_policy(POLICY.replace("2015-01-01", "2023-02-01"), "policy.yaml")
+RULES: Policy = parse_policy(
+    POLICY.replace("2015-01-01", "2023-02-01")
+    .replace("on_time_365d_ppm, at_least", "on_time_decayed_ppm, at_least")
+    .replace("    tiers: [", "    credit_decay: {weights: [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n    tiers: ["),
+    "policy.yaml",
+)
 CODE = st.integers(0, 2)
 DAY = number(START) + 9
 NOTHING_FOUND = Conduct(CONDUCT.kept.empty_table())
@@ -82,7 +87,8 @@ def test_as_the_page_says_whatever_is_in_the_base_and_what_came_since(rows, data
         mine = [event for other, event in rows[cuts[0] :] if other == slot]
         day = max([base.day, *(number(event.event_date) for event in mine)])
         assert days[at] == day
-        credit = features([event for other, event in rows if other == slot], date_of(day))
+        weights = RULES.on(date_of(day)).credit_decay.table()
+        credit = features([event for other, event in rows if other == slot], date_of(day), weights=weights)
         assert told(outcome, at) == expected(base, held[slot], slot, credit, day)
 
 
@@ -94,9 +100,9 @@ def test_as_a_whole_day_would_with_classes_held(rows, data):
     day = base.day + data.draw(st.one_of(st.integers(1, 4), st.integers(1, 400)))
     slots = np.arange(ACCOUNTS)
     outcome = reclassify(base, RULES, table(rows), NOTHING_FOUND, slots, np.full(ACCOUNTS, day))
-    credit = credit_features(Ledger.at(table(rows), ACCOUNTS, day))
     inside = Inside(*[base.abc == 0] * 3, *[base.abc <= 1] * 3)
     version = RULES.on(date_of(day))
+    credit = credit_features(Ledger.at(table(rows), ACCOUNTS, day), version.credit_decay.table())
     zeros = np.zeros(ACCOUNTS, np.int32)
     state = TierState(base.tier.copy(), base.abc.copy(), base.grade.copy(), base.tier.copy(), zeros, base.since.copy(),
                       zeros.copy(), zeros.copy(), ["?"])  # fmt: skip

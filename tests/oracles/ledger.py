@@ -132,7 +132,7 @@ def allocated(events, day, allocation="fifo"):
     return bills, paying
 
 
-def features(events, day, allocation="fifo"):
+def features(events, day, allocation="fifo", weights=None):
     """The credit columns of the features mart for one account."""
     debits, paying = allocated(events, day, allocation)
     bills = [debit for debit in debits if not debit.refund]
@@ -155,7 +155,7 @@ def features(events, day, allocation="fifo"):
     beyond = sum(max(0, ((bill.settled_on or day) - bill.due).days) for bill in due)
     late = [bill for bill in due if bill.settled_on is None or bill.settled_on > bill.due]
     due_90 = [bill for bill in due if (day - bill.due).days <= 90]
-    weight = [(WEIGHTS[(day - bill.due).days // 30], bill not in late) for bill in due]
+    weight = [((weights or WEIGHTS)[(day - bill.due).days // 30], bill not in late) for bill in due]
     billed = sum(bill.amount for bill in bills if 0 <= (day - bill.issued).days <= 364)
     unallocated, owing = sum(credit.left for credit in paying), sum(debit.open for debit in overdue)
     counting = existing(events, day)

@@ -6,7 +6,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from tests.pipeline.bureau import Bureau
+from tests.pipeline.bureau import POLICY, Bureau
+from tests.pipeline.streams import Epochs
 from tests.pipeline.worlds import account, ledger, meter, reading
 
 LONG_AGO = date(2020, 1, 1)
@@ -75,4 +76,84 @@ def test_who_was_graded_c_rises_to_b_before_a(bureau):
     assert [grade for _, grade in grades][:3] == ["B", "A", "C"]
     after_c = next(n for n, (_, grade) in enumerate(grades) if grade == "C")
     assert grades[after_c + 1][1] == "B"
+    bureau.check()
+
+
+OLD_COUNT_LESS = "{half_life_days: 30}"
+ONLY_RECENT_COUNT = "{weights: [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}"
+
+
+def decaying(*by_day):
+    """The policy with a rule for `on_time_decayed_ppm`, and with versions of it by decay: (first day, decay)."""
+    start = POLICY.index("  - version:")
+    rule = "      - {rule: careless, tier: low_risk, immediate: true, when: [{column: on_time_decayed_ppm, below: 400000}]}\n"
+    version = POLICY[start:].replace("    tiers:\n", f"    tiers:\n{rule}")
+    text = POLICY[:start]
+    for number, (first, decay) in enumerate(by_day):
+        one = version.replace('version: "1"', f'version: "{number}"').replace("2000-01-01", str(first))
+        text += one.replace("    credit_score:\n", f"    credit_decay: {decay}\n    credit_score:\n")
+    return text
+
+
+def late_then_on_time(bureau, last=70):
+    opened(bureau, last)
+    bills = [ledger("big", f"b{n}", "charge", day(n), 100, day(n + 1), f"B{n}") for n in (0, 2, 4, 45, 47)]
+    paid = [
+        ledger("big", f"p{n}", "payment", day(n + delay), 100, bill=f"B{n}")
+        for n, delay in ((0, 1), (2, 9), (4, 9), (45, 1), (47, 1))
+    ]
+    bureau.land_all([*bills, *paid])
+
+
+def decayed(bureau):
+    return bureau.query("SELECT on_time_decayed_ppm FROM features ORDER BY service_date")
+
+
+@pytest.mark.slow
+def test_another_decay_from_a_day_on_and_a_late_payment_put_right_under_both(bureau):
+    """By a half-life of 30 days, then by a table; the bills of day 2 and 4 were late, those since were not."""
+    late_then_on_time(bureau)
+    bureau.set_policy(decaying((LONG_AGO, OLD_COUNT_LESS), (day(60), ONLY_RECENT_COUNT)))
+    bureau.run()
+    bureau.check()
+    found = [ppm for (ppm,) in decayed(bureau)]
+    assert found[50] == (524288 + 2 * 1048576) * 10**6 // (3 * 524288 + 2 * 1048576)
+    assert found[60:62] == [3 * 10**6 // 5, 2 * 10**6 // 4]
+    assert found[66] == 10**6, "bills of the first days are more than 60 days due, and weigh nothing"
+    tiers = bureau.query("SELECT valid_from, tier FROM customer_tiers WHERE account_id = 'big' ORDER BY valid_from")
+    assert "low_risk" in {tier for _, tier in tiers}
+    bureau.land_all([ledger("big", "p2", "payment", day(3), 100, bill="B2", revision=2)])
+    assert bureau.run().restated_from == day(3)
+    bureau.check()
+    assert decayed(bureau) != [(ppm,) for ppm in found]
+
+
+@pytest.mark.slow
+def test_a_decay_that_is_changed_makes_the_days_anew_from_its_first(bureau):
+    late_then_on_time(bureau)
+    bureau.set_policy(decaying((LONG_AGO, OLD_COUNT_LESS)))
+    bureau.run()
+    before = decayed(bureau)
+    bureau.set_policy(decaying((LONG_AGO, OLD_COUNT_LESS), (day(50), "{half_life_days: 180}")))
+    assert bureau.run().restated_from == day(50)
+    bureau.check()
+    after = decayed(bureau)
+    assert after[:50] == before[:50]
+    assert after[50:] != before[50:]
+    bureau.set_policy(decaying((LONG_AGO, OLD_COUNT_LESS)))
+    bureau.run()
+    bureau.check()
+    assert decayed(bureau) == before
+
+
+@pytest.mark.slow
+def test_a_stream_decays_alike(bureau):
+    late_then_on_time(bureau, last=40)
+    bureau.set_policy(decaying((LONG_AGO, OLD_COUNT_LESS), (day(55), ONLY_RECENT_COUNT)))
+    bureau.run()
+    epochs = Epochs(bureau)
+    later = [reading("m", day(n), 1000, 1) for n in range(41, 71)]
+    epochs.take_all(
+        [later[:18], [*later[18:], ledger("big", "p2", "payment", day(3), 100, bill="B2", revision=2)]], each=True
+    )
     bureau.check()

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.credit import MONTHS_IN_ARREARS, RATIO_LIMIT
+from schemas.decay import STEP_DAYS, STEPS, SUM_LIMIT, half_life_weights
 from transforms.kernels.allocation import BOUNCE, NEVER, NO_BILL, NO_PAYMENT, SAME_DAY, UNSETTLED
 from transforms.kernels.exact import ratio
 from transforms.kernels.ledger import Ledger
@@ -30,13 +31,8 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-STEP_DAYS: Final = 30
-"""Length of a step of age by which a bill's weight decays."""
-
-WEIGHTS: Final = (
-    1048576, 934175, 832255, 741455, 660561, 588493, 524288, 467088, 416128, 370728, 330281, 294247, 262144,
-)  # fmt: skip
-"""Weight of a bill by whole steps since it was due: half-life 180 days, scaled to 2^20, rounded to whole numbers."""
+WEIGHTS: Final = half_life_weights(180)
+"""Weight of a bill by whole steps since it was due, where nothing else is said."""
 
 YEAR, QUARTER = 365, 90
 _AGED: Final = ("current_minor", "overdue_1_30_minor", "overdue_31_60_minor", "overdue_61_90_minor", "overdue_91_minor")
@@ -78,6 +74,12 @@ class _Rows:
         bills: Bool = self.is_debit & ~self.refund
         return bills
 
+    @property
+    def was_late(self) -> Bool:
+        """Of debits: not settled by the day they were due."""
+        late: Bool = (self.settled_on == UNSETTLED) | (self.settled_on > self.due_on)
+        return late
+
     @classmethod
     def of(cls, ledger: Ledger, rows: npt.NDArray[Any] | slice) -> _Rows:
         return cls(*(getattr(ledger, name)[rows] for name in cls.__dataclass_fields__))
@@ -90,25 +92,23 @@ class Credit:
     """The credit of all accounts of a ledger, as of the ledger's day.
 
     weights: of a bill by whole steps of `STEP_DAYS` since it was due, up to a year.
-    carried: what `to_batch` gave, as of the ledger's day before rows came late; without it, or where the weights were others, all
-    rows are summed up. From then on the ledger is moved by this class alone.
+    carried: what `to_batch` gave, as of the ledger's day before rows came late; without it all rows are summed up. From then on
+    the ledger is moved by this class alone.
     """
 
     def __init__(self, ledger: Ledger, weights: Sequence[int] = WEIGHTS, carried: pa.RecordBatch | None = None) -> None:
-        if len(weights) != YEAR // STEP_DAYS + 1 or min(weights) < 0 or not 0 < sum(weights) < 1 << 40:
-            raise ValueError(
-                f"weights must be {YEAR // STEP_DAYS + 1} numbers from 0 up, not all 0, below 2^40: {weights}"
-            )
         self.ledger = ledger
-        self.weights = np.array(weights, np.int64)
+        self.weights = _checked(weights)
         n = ledger.n_slots
         self._sums: dict[str, Any] = {name: np.zeros(n, np.int64) for name in _SUMS}
         self._sums |= {name: np.zeros(n, np.int32) for name in _COUNTS}
         self._sums |= {name: np.full(n, none, np.int32) for name, none in _DAYS.items()}
-        if carried is not None and carried.schema.metadata == self._metadata():
+        if carried is not None:
+            self.weights = np.array(carried.schema.metadata[b"weights"].split(), np.int64)
             for name, column in self._sums.items():
                 column[: len(carried)] = carried[name].to_numpy()
             self._anew(ledger.step.slots, ledger.step.rows)
+            self.weigh(weights)
         elif ledger.day != NO_BILL:
             self._add(_Rows.of(ledger, slice(None)), ledger.day)
 
@@ -125,13 +125,22 @@ class Credit:
             self._anew(ledger.step.slots, ledger.step.rows)
         return moved
 
+    def weigh(self, weights: Sequence[int]) -> None:
+        """From now on by these weights. Where they are others, the bills of the year are weighed anew."""
+        if self.weights.tolist() == list(weights):
+            return
+        self.weights, day = _checked(weights), self.ledger.day
+        for name in ("weight_due", "weight_on_time"):
+            self._sums[name][:] = 0
+        if day != NO_BILL:
+            rows = _Rows.of(self.ledger, self.ledger.by_due.between(day - YEAR, day - 1))
+            bills = rows.at(np.flatnonzero(rows.is_bill))
+            self._put_weights(bills, np.flatnonzero(~bills.was_late), day, 1)
+
     def to_batch(self) -> pa.RecordBatch:
         """The sums as they are stored; they belong to the ledger's day. (n_slots,) rows."""
         batch = pa.record_batch({name: column.copy() for name, column in self._sums.items()})
-        return batch.replace_schema_metadata(self._metadata())
-
-    def _metadata(self) -> dict[bytes, bytes]:
-        return {b"weights": " ".join(map(str, self.weights.tolist())).encode()}
+        return batch.replace_schema_metadata({"weights": " ".join(map(str, self.weights.tolist()))})
 
     # ---------------------------------------------------------------------------------------------- what a row adds
     def _anew(self, slots: Int64, rows: Int64) -> None:
@@ -143,7 +152,7 @@ class Credit:
     def _add(self, rows: _Rows, day: int) -> None:
         """Take all that accounts have into their sums, which are empty."""
         self._put(rows, day, 1)
-        late = np.flatnonzero(rows.is_debit & ((rows.settled_on == UNSETTLED) | (rows.settled_on > rows.due_on)))
+        late = np.flatnonzero(rows.is_debit & rows.was_late)
         self._sums["months_before"] += _months_before(rows.at(late), day, self.ledger.n_slots)
 
     def _put(self, rows: _Rows, day: int, sign: int) -> None:
@@ -173,20 +182,23 @@ class Credit:
         self._sum("billed_365d_minor", slot[recent], sign * bills.amount_minor[recent])
         due = np.flatnonzero((bills.due_on < day) & (bills.due_on >= day - YEAR))
         bills, slot = bills.at(due), slot[due]
-        unsettled = bills.settled_on == UNSETTLED
-        late = unsettled | (bills.settled_on > bills.due_on)
+        unsettled, late = bills.settled_on == UNSETTLED, bills.was_late
         settled_late = np.flatnonzero(late & ~unsettled)
         beyond = (bills.settled_on[settled_late] - bills.due_on[settled_late]).astype(np.int64)
         self._sum("beyond_settled_days", slot[settled_late], sign * beyond)
         self._sum("unsettled_due_days", slot[unsettled], sign * bills.due_on[unsettled].astype(np.int64))
         self._count("unsettled", slot[unsettled], sign)
-        weight = sign * self.weights[(day - bills.due_on) // STEP_DAYS]
+        self._put_weights(bills, np.flatnonzero(~late), day, sign)
         for window, mine in ((YEAR, np.arange(len(due))), (QUARTER, np.flatnonzero(bills.due_on >= day - QUARTER))):
             for what, some in (("due", mine), ("on_time", mine[~late[mine]])):
                 self._count(f"bills_{what}_{window}d", slot[some], sign)
                 self._sum(f"{what}_{window}d_minor", slot[some], sign * bills.amount_minor[some])
-                if window == YEAR:
-                    self._sum(f"weight_{what}", slot[some], weight[some])
+
+    def _put_weights(self, bills: _Rows, on_time: Int64, day: int, sign: int) -> None:
+        """bills: due in the year before `day`; on_time: which of them were not late."""
+        slot, weight = bills.slot.astype(np.intp), sign * self.weights[(day - bills.due_on) // STEP_DAYS]
+        self._sum("weight_due", slot, weight)
+        self._sum("weight_on_time", slot[on_time], weight[on_time])
 
     def _put_payments(self, paid: _Rows, day: int, sign: int) -> None:
         sums, slot, when = self._sums, paid.slot.astype(np.intp), paid.issued_on
@@ -287,6 +299,12 @@ _EDGES: Final = sorted(
 def credit_features(ledger: Ledger, weights: Sequence[int] = WEIGHTS) -> dict[str, npt.NDArray[Any]]:
     """The credit columns of a ledger, from all of its rows; see `Credit.columns`."""
     return Credit(ledger, weights).columns()
+
+
+def _checked(weights: Sequence[int]) -> Int64:
+    if len(weights) != STEPS or min(weights) < 0 or not 0 < sum(weights) < SUM_LIMIT:
+        raise ValueError(f"weights must be {STEPS} numbers from 0 up, not all 0, below 2^40: {weights}")
+    return np.array(weights, np.int64)
 
 
 def _ratio(amount: Any, times: int, whole: Any) -> npt.NDArray[Any]:

@@ -147,7 +147,7 @@ def _decide(
     """(tiers, grades, rules, version) of some accounts on one day. ledger: theirs, in the order of slots."""
     version, n = policy.on(date_of(day)), len(slots)
     columns = {name: column[slots] for name, column in base.columns.items()}
-    columns |= credit_features(ledger) | conduct.features(day, slots)
+    columns |= credit_features(ledger, version.credit_decay.table()) | conduct.features(day, slots)
     columns |= {SCORE: credit_score(version.credit_score, columns, n)}
     grade = grades_of(version, columns, base.grade[slots])
     number, candidate = rule_candidates(version, columns, base.abc[slots], grade)
