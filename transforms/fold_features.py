@@ -161,7 +161,7 @@ class FoldFeaturesShard(beam.DoFn):
         self.place.report(Commit("features", shard, tuple(entries), (LEDGER_EXCEPTIONS,)))
         kept = [
             e
-            for kind in ("account_slots", "tiers", "abuse_ladder", "cutoffs_before")
+            for kind in ("account_slots", CONDUCT.kind, "tiers", "abuse_ladder", "cutoffs_before")
             for e in state.entries.get(kind, [])
         ]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))

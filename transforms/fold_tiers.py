@@ -14,9 +14,11 @@ from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
+from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_features import Plan
+from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
 from transforms.kernels.order_statistics import inside
 from transforms.kernels.tiers import ABUSE, Closed, Day, Inside, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of, day_of
@@ -70,9 +72,12 @@ def inside_cuts(
 
 def tier_day(
     number: int, policy: Policy, rows: Any, ids: pa.Array, columns: dict[str, Any],
-    found: dict[tuple[int, str], Boundaries],
+    found: dict[tuple[int, str], Boundaries], conduct_before: dict[str, Any],
 ) -> Day:  # fmt: skip
-    """What fold 2 knows of a day. rows: (m,) places in the tier state; ids, columns: of the accounts there; found: cut-offs."""
+    """What fold 2 knows of a day.
+
+    rows: (m,) places in the tier state; ids, columns, conduct_before: of the accounts there; found: cut-offs.
+    """
     today, yesterday = (policy.on(date_of(day)) for day in (number, number - 1))
     values = np.ma.filled(columns[today.abc.metric], 0)
 
@@ -83,7 +88,16 @@ def tier_day(
     if inside is None:  # nobody in the population: nothing to cut
         inside = Inside(*(np.zeros(len(rows), np.bool_) for _ in range(6)))
     before = by_cuts_of(number - 1) if ranks_alike(policy, number) else None
-    return Day(number, today, yesterday, rows, columns, inside, before)
+    return Day(number, today, yesterday, rows, columns, inside, before, conduct_before)
+
+
+def conduct_on(conduct: Conduct, policy: Policy, number: int, slots: Any) -> dict[str, Any]:
+    """The columns of conduct that the rules of the day after read, as of a day. slots: (m,), ascending."""
+    read = policy.on(date_of(number + 1)).reads() & set(CONDUCT_FEATURES)
+    if not read or not len(conduct.slot):  # then they never change
+        return {}
+    found = conduct.features(number, slots)
+    return {name: found[name] for name in read}
 
 
 def ranks_alike(policy: Policy, number: int) -> bool:
@@ -109,7 +123,7 @@ class FoldTiersShard(beam.DoFn):
         found = boundaries(pa.concat_tables([*before, table]), self.policy)
         tiers = _load(state)
         tiers.grow(len(slots))
-        ladder = Ladder.load(state, self.policy)
+        ladder, conduct = Ladder.load(state, self.policy), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         closed: list[Closed] = []
         moved: list[tuple[int, Migrations, str]] = []
         features = None
@@ -117,7 +131,8 @@ class FoldTiersShard(beam.DoFn):
             features = store.read_block(inputs[number])
             rows = numpy(features.column("slot"), np.int64)
             ids = slots.ids.take(pa.array(rows))
-            day = tier_day(number, self.policy, rows, ids, tier_columns(features), found)
+            found_before = conduct_on(conduct, self.policy, number - 1, rows)
+            day = tier_day(number, self.policy, rows, ids, tier_columns(features), found, found_before)
             ended, migrations = assign_tiers(tiers, day)
             ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), features)
             closed.append(ended)

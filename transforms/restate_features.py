@@ -259,6 +259,7 @@ class _Shard:
         """What cut-offs and tiers go on from: the state, with the tier inputs put right."""
         kinds = (
             "account_slots",
+            CONDUCT.kind,
             "concerns",
             "tiers",
             "abuse_ladder",

@@ -25,6 +25,7 @@ from schemas.inbound import CATEGORIES
 from schemas.marts import ABUSE_STEPS, CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
+from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_tiers import (
@@ -32,6 +33,7 @@ from transforms.fold_tiers import (
     Boundaries,
     boundaries,
     closed_table,
+    conduct_on,
     current_table,
     load_tiers,
     migrations_table,
@@ -40,6 +42,7 @@ from transforms.fold_tiers import (
     tier_day,
     tiers_batch,
 )
+from transforms.kernels.conduct import Conduct
 from transforms.kernels.reference import NEVER
 from transforms.kernels.tiers import (
     ABUSE,
@@ -141,6 +144,7 @@ class _Shard:
     ) -> None:
         self.place, self.policy, self.plan, self.shard, self.state = place, policy, plan, shard, state
         self.slots = Slots.load(state, "account_slots")
+        self.conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
 
         def cuts(kind: str) -> pa.Table:
             tables = [state.store.read_parquet(e).cast(CUTOFFS.schema) for e in state.entries.get(kind, [])]
@@ -227,7 +231,8 @@ class _Shard:
         at = np.searchsorted(slot, who)
         here = np.flatnonzero(slot[np.minimum(at, len(slot) - 1)] == who) if len(slot) else np.zeros(0, np.int64)
         ids = self.slots.ids.take(pa.array(who[here]))
-        known = tier_day(day, self.policy, here, ids, tier_columns(inputs, at[here]), self.new)
+        found_before = conduct_on(self.conduct, self.policy, day - 1, who[here])
+        known = tier_day(day, self.policy, here, ids, tier_columns(inputs, at[here]), self.new, found_before)
         ended, moved = assign_tiers(tiers, known)
         self.closed.append(replace(ended, slot=who[ended.slot]))
         self.moved.append((day, replace(moved, slot=who[moved.slot]), known.policy.version))

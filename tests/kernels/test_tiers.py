@@ -52,7 +52,10 @@ versions:
     tiers: [{rule: first, tier: high, when: [{column: abc, equals: A}]}, {rule: rest, tier: low_small}]
     min_stay_days: 0
 """
-FIRST, SECOND = parse_policy(POLICY, "policy.yaml").versions
+VIOLATION = "      - {grade: C, when: [{column: days_since_violation, below: 3}]}\n"
+FIRST, SECOND = parse_policy(
+    POLICY.replace("grades: &grades\n", f"grades: &grades\n{VIOLATION}"), "policy.yaml"
+).versions
 COMPARE = {
     "at_least": operator.ge,
     "at_most": operator.le,
@@ -109,6 +112,7 @@ class Today:
 
     number: int
     row: Row
+    violation_before: int | None
     cuts: Cuts
     cuts_before: Cuts | None
     policy: PolicyVersion
@@ -144,7 +148,10 @@ def cause_of(before: Standing, today: Today, grade: str, abc: str, candidate: st
         return "policy_changed"
     if candidate == before.candidate:
         return "stay_ended"
-    if "abuse" in (before.tier, tier):
+    row = {**today.row, "days_since_violation": today.violation_before, "credit_grade_before": before.grade}
+    grade_before = first_rule(today.policy.credit_grades, row).grade
+    by_conduct = first_rule(today.policy.tiers, {**row, "abc": abc, "credit_grade": grade_before}).tier
+    if "abuse" in (before.tier, tier) or by_conduct == before.candidate:
         return "conduct"
     if chosen(abc, before.grade) == before.candidate:
         return "payment"
@@ -160,7 +167,8 @@ def masked(values: list[int | None]) -> np.ma.MaskedArray:
 
 
 def columns_of(rows: list[Row]) -> dict[str, np.ndarray]:
-    out = {name: masked([row[name] for row in rows]) for name in ("on_time_365d_ppm", "growth_90d_ppm")}
+    names = ("on_time_365d_ppm", "growth_90d_ppm", "days_since_violation")
+    out = {name: masked([row[name] for row in rows]) for name in names}
     out["overdue_minor"] = np.array([row["overdue_minor"] for row in rows], np.int64)
     out["category"] = np.array([CATEGORIES.index(row["category"]) for row in rows], np.int8)
     return out
@@ -176,6 +184,7 @@ def random_row(chance: Random) -> Row:
         "on_time_365d_ppm": chance.choice([None, 0, 299_999, 300_000, 500_000, 1_000_000]),
         "growth_90d_ppm": chance.choice([None, -1, 0, 7]),
         "category": chance.choice(CATEGORIES),
+        "days_since_violation": chance.choice([None, None, None, 0, 2, 3]),
     }
 
 
@@ -204,15 +213,19 @@ def simulate(seed: int):
         policy, policy_before = (SECOND if n >= 100 + change else FIRST for n in (number, number - 1))
         inside = sorted(chance.sample(range(ACCOUNTS), chance.randint(ACCOUNTS - 2, ACCOUNTS)))
         rows = {account: random_row(chance) for account in inside}
+        violations = {account: chance.choice([None, 1, 2, 5]) for account in inside}
         cuts = {account: random_cuts(chance) for account in range(ACCOUNTS)}
         yesterday = cuts_yesterday if chance.random() < 0.9 else None
         today = {
-            a: Today(number, rows[a], cuts[a], yesterday[a] if yesterday else None, policy, policy_before)
+            a: Today(
+                number, rows[a], violations[a], cuts[a], yesterday[a] if yesterday else None, policy, policy_before
+            )
             for a in inside
         }
         day = Day(
             number, policy, policy_before, np.array(inside, np.int64), columns_of([rows[a] for a in inside]),
             inside_of([cuts[a] for a in inside]), inside_of([yesterday[a] for a in inside]) if yesterday else None,
+            {"days_since_violation": masked([violations[a] for a in inside])},
         )  # fmt: skip
         closed, migrations = assign_tiers(state, day)
         before, causes = standings, {}

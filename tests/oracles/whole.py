@@ -205,7 +205,7 @@ class World:
                         cause = "policy_changed"
                     elif rule.tier == before["candidate"]:
                         cause = "stay_ended"
-                    elif "abuse" in (tier, before["tier"]):
+                    elif "abuse" in (tier, before["tier"]) or self._by_conduct(day, account, row, abc, before):
                         cause = "conduct"
                     elif by_grade == before["candidate"]:
                         cause = "payment"
@@ -219,6 +219,13 @@ class World:
                         "cause": cause, "rule": name, "policy_version": version.version,
                     }  # fmt: skip
         return days, migrations, cutoffs, features
+
+    def _by_conduct(self, day, account, row, abc, before):
+        """Whether the candidate would be yesterday's if nothing of conduct had changed."""
+        version, row = self.policy.on(day), row | conduct.features(self.found[account], day - ONE)
+        graded = row | {"credit_grade_before": before["credit_grade"]}
+        grade = next(g.grade for g in version.credit_grades if holds(g.when, graded))
+        return choose(version, row, abc, grade).tier == before["candidate"]
 
 
 def gini_ppm(amounts):

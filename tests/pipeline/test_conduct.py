@@ -142,6 +142,67 @@ def test_lock_outs_of_the_policy_that_ships(bureau, kind):
     query = f"{rows} AND coalesce(valid_to, service_date) AND service_date >= '{day(0)}' AND account_id = "
     assert [tier for _, tier in bureau.query(f"{query} 'big' ORDER BY 1")] == ["high"] * 2 + [locked] * 3
     assert [tier for _, tier in bureau.query(f"{query} 'middle' ORDER BY 1")] == [locked] * 3 + ["mid_large", "high"]
+    assert [move for move in moves(bureau) if move[1] > day(1)] == [
+        ("big", day(2), locked, "conduct"), ("middle", day(3), "mid_large", "conduct"), ("middle", day(4), "high", "payment"),
+    ]  # fmt: skip
+    bureau.check()
+
+
+GRADED_BY_CONDUCT = POLICY.replace(
+    "    credit_grades:\n", "    credit_grades:\n      - {grade: C, when: [{column: days_since_violation, below: 3}]}\n"
+).replace(
+    "      - {rule: unsteady",
+    "      - {rule: cut_off, tier: low_small, immediate: true, when: [{column: disconnected, equals: 1}]}\n      - {rule: unsteady",
+)
+"""A grade that an event forces, and a tier rule by another column of conduct."""
+
+FORCED = [
+    *[conduct("big", "v", "usage_violation", day(1)), conduct("middle", "d", "disconnection", day(2))],
+    conduct("middle", "r", "reconnection", day(5)),
+]
+BY_CONDUCT = [
+    ("big", day(1), "low_risk", "conduct"), ("big", day(4), "high", "conduct"),
+    ("middle", day(2), "low_small", "conduct"), ("middle", day(5), "mid_steady", "conduct"),
+]  # fmt: skip
+
+
+def moves(bureau):
+    return bureau.query("SELECT account_id, service_date, to_tier, cause FROM tier_migrations ORDER BY ALL")
+
+
+def test_who_moves_by_a_grade_or_rule_that_an_event_forces_moves_by_conduct(bureau):
+    bureau.set_policy(GRADED_BY_CONDUCT)
+    bureau.land_all([*reference(), *used(0, 6), *FORCED])
+    bureau.run()
+    assert moves(bureau) == BY_CONDUCT
+    bureau.check()
+
+
+def test_an_event_that_comes_late_or_is_withdrawn_leaves_the_cause_conduct(bureau, monkeypatch):
+    """Put right by account. The violation is withdrawn from day 3 on: the account rises a day sooner."""
+    monkeypatch.setattr(pipelines.restate, "MOST_PPM", 10**9)
+    monkeypatch.setattr(pipelines.restate, "LEAST_DAYS", 1)
+    bureau.set_policy(GRADED_BY_CONDUCT)
+    bureau.land_all([*reference(), *used(0, 0)])
+    bureau.run()
+    for n in range(1, 7):
+        bureau.land_all(used(n, n))
+        bureau.run()
+    assert moves(bureau) == []
+    bureau.land_all(FORCED)
+    bureau.run()
+    assert moves(bureau) == BY_CONDUCT
+    bureau.check()
+    bureau.land_all([conduct("big", "v", "withdrawn", day(3), 2)])
+    bureau.run()
+    assert moves(bureau) == [BY_CONDUCT[0], ("big", day(3), "high", "conduct"), *BY_CONDUCT[2:]]
+    bureau.check()
+
+
+def test_a_stream_tells_conduct_as_the_cause(bureau):
+    bureau.set_policy(GRADED_BY_CONDUCT)
+    Epochs(bureau).take_all([[*reference(), *used(0, 3), *FORCED[:1]], [*used(4, 6), *FORCED[1:]]], each=True)
+    assert moves(bureau) == BY_CONDUCT
     bureau.check()
 
 

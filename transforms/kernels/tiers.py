@@ -6,7 +6,7 @@ Codes: a tier is its position in `TIERS`, a class or credit grade its position i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -167,7 +167,8 @@ class Migrations:
 class Day:
     """What fold 2 knows of a service day: the accounts in the population and what their tiers follow from.
 
-    rows: (m,) slots; columns: features (m,); inside, inside_before: by today's and by yesterday's cut-offs (None: unknown).
+    rows: (m,) slots; columns: features (m,); inside, inside_before: by today's and by yesterday's cut-offs (None: unknown);
+    conduct_before: those of the columns that tell of conduct, as of yesterday.
     """
 
     number: int
@@ -177,6 +178,7 @@ class Day:
     columns: Columns
     inside: Inside
     inside_before: Inside | None
+    conduct_before: Columns = field(default_factory=dict)
 
 
 def rule_candidates(policy: PolicyVersion, columns: Columns, abc: Int8, grade: Int8) -> tuple[Int8, Int8]:
@@ -192,11 +194,6 @@ def grades_of(policy: PolicyVersion, columns: Columns, before: Int8) -> Int8:
     return np.array([CLASSES.index(g.grade) for g in policy.credit_grades], np.int8)[number]
 
 
-def _candidates(day: Day, abc: Int8, grade: Int8, keep: npt.NDArray[Any] | slice = slice(None)) -> tuple[Int8, Int8]:
-    """(rule number, tier code) that the tier rules choose under these classes and grades."""
-    return rule_candidates(day.policy, {name: column[keep] for name, column in day.columns.items()}, abc, grade)
-
-
 def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
     """Move the tiers of a shard on by one service day, in place. Rules: docs/explanation/definitions.md, "Tiers"."""
     policy, rows = day.policy, day.rows
@@ -206,7 +203,7 @@ def assign_tiers(state: TierState, day: Day) -> tuple[Closed, Migrations]:
 
     abc = classify(abc0, day.inside)
     grade = grades_of(policy, day.columns, grade0)
-    rule, candidate = _candidates(day, abc, grade)
+    rule, candidate = rule_candidates(policy, day.columns, abc, grade)
     immediate = np.array([r.immediate for r in policy.tiers], np.bool_)[rule]
     may_move = new | immediate | (day.number - before.since[rows] >= policy.min_stay_days)
     tier = np.where(may_move, candidate, tier0).astype(np.int8)
@@ -244,14 +241,17 @@ def _causes(
     if day.policy.version != day.policy_before.version:
         return ["policy_changed"] * len(moved)
     slots = day.rows[moved]
-    candidate0, abc0 = before.candidate[slots], before.abc[slots]
-    _, by_grade = _candidates(day, abc[moved], before.grade[slots], moved)
-    _, by_class = _candidates(day, abc0, grade[moved], moved)
+    candidate0, abc0, grade0 = before.candidate[slots], before.abc[slots], before.grade[slots]
+    columns = {name: column[moved] for name, column in day.columns.items()}
+    _, by_grade = rule_candidates(day.policy, columns, abc[moved], grade0)
+    _, by_class = rule_candidates(day.policy, columns, abc0, grade[moved])
+    found_before = {**columns, **{name: column[moved] for name, column in day.conduct_before.items()}}
+    _, by_conduct = rule_candidates(day.policy, found_before, abc[moved], grades_of(day.policy, found_before, grade0))
     cut = np.zeros(len(moved), np.bool_)
     if day.inside_before is not None:
         cut = (classify(abc0, day.inside_before.take(moved)) == abc0) & (by_class == candidate0)
     stay, paid = candidate[moved] == candidate0, by_grade == candidate0
-    abuse = (tier == ABUSE) | (before.tier[slots] == ABUSE)
+    conduct = (tier == ABUSE) | (before.tier[slots] == ABUSE) | (by_conduct == candidate0)
     names = ["stay_ended", "conduct", "payment", "cutoff_moved"]
-    causes: list[str] = np.select([stay, abuse, paid, cut], names, "own_use").tolist()
+    causes: list[str] = np.select([stay, conduct, paid, cut], names, "own_use").tolist()
     return causes
