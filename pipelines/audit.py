@@ -98,7 +98,8 @@ def audit(
     """Checks what a run is about to publish, and writes this audit's Data Docs below `docs_dir`.
 
     staging: relation -> Parquet files with the publication's new rows: inbound sources by their own name (accepted
-    rows), `daily_consumption`, `features`, `customer_tiers_current` (in full), `tier_migrations`, `cutoffs`. Others
+    rows), `daily_consumption`, `features`, `customer_tiers_current` (in full), `tier_migrations`, `abuse_steps`,
+    `cutoffs`. Others
     are not audited. A relation without files has no rows to check.
     overrides: ids of expectations that may fail without stopping the publication; this is recorded.
     advice: what the message says to do before it names what failed.
@@ -227,6 +228,9 @@ def predicate(expectation: Expectation) -> str | None:
             return f"{column} NOT IN ({', '.join(map(ddl.literal, kwargs['values']))})"
         case "differs":
             return f"{column} = {ddl.name(kwargs['other'])}"
+        case "leads_to":
+            fit = ", ".join(f"({', '.join(map(ddl.literal, pair))})" for pair in kwargs["pairs"])
+            return f"({column}, {ddl.name(kwargs['other'])}) NOT IN ({fit})"
         case "at_most":
             return f"{column} > {ddl.name(kwargs['other'])}"
         case _:

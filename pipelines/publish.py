@@ -53,7 +53,7 @@ AUDITED = {
     "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
-    "cutoffs": "mart:cutoffs",
+    "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs",
 }  # fmt: skip
 
 MEND_REJECTS = {

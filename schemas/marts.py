@@ -17,9 +17,13 @@ CAUSES = (
     "own_use", "payment", "window_decay", "correction", "cutoff_moved", "policy_changed", "conduct", "stay_ended",
 )  # fmt: skip
 ABUSE_STEPS_TAKEN = ("warn", "restrict", "release")
-ABUSE_REASONS = (
-    "tier_abuse", "warning_ended", "inspection_passed", "new_finding", "tier_left", "account_closed", "no_ladder",
-)  # fmt: skip
+STEP_OF_REASON = {
+    "tier_abuse": "warn", "warning_ended": "restrict", "inspection_passed": "release", "new_finding": "warn",
+    "tier_left": "release", "account_closed": "release", "no_ladder": "release",
+}  # fmt: skip
+"""Why a step on the abuse ladder is taken -> the step."""
+
+ABUSE_REASONS = tuple(STEP_OF_REASON)
 WINDOWS = (7, 30, 90, 365)
 """Lengths of the rolling windows in days. The schema's version owns them; the policy picks among them."""
 

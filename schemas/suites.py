@@ -1,6 +1,6 @@
 """What has to hold before a publication, as plain data generated from the schemas.
 
-Three suites, one a gate: `inbound` (the rows a run accepts), `features`, and `tiers` (tiers, migrations, cut-offs).
+Three suites, one a gate: `inbound` (the rows a run accepts), `features`, and `tiers` (tiers, migrations, abuse steps, cut-offs).
 An expectation says what it wants in plain English; `pipelines/audit.py` checks it.
 """
 
@@ -13,7 +13,15 @@ from typing import Any, Literal, TypeGuard
 from schemas.errors import ConfigError
 from schemas.fields import Column, Relation
 from schemas.inbound import SOURCES
-from schemas.marts import CUSTOMER_TIERS_CURRENT, CUTOFFS, DAILY_CONSUMPTION, FEATURES, TIER_MIGRATIONS
+from schemas.marts import (
+    ABUSE_STEPS,
+    CUSTOMER_TIERS_CURRENT,
+    CUTOFFS,
+    DAILY_CONSUMPTION,
+    FEATURES,
+    STEP_OF_REASON,
+    TIER_MIGRATIONS,
+)
 
 Severity = Literal["warn", "block"]
 Kind = Literal[
@@ -22,6 +30,7 @@ Kind = Literal[
     "maximum",  # kwargs: maximum
     "values",  # kwargs: values
     "differs",  # kwargs: other, a column with another value in the same row
+    "leads_to",  # kwargs: other, a column; pairs, the (value, value of other) that fit
     "at_most",  # kwargs: other, a column that is nowhere below this one
     "unique",  # kwargs: columns that together name one row
     "present_in",  # kwargs: other (relation), column; rows of the last service day only
@@ -110,7 +119,7 @@ def _all(reject_share_limit_ppm: int) -> Iterator[Expectation]:
     for relation in (DAILY_CONSUMPTION, FEATURES):
         yield from _columns("features", relation)
         yield _unique("features", relation, relation.keys)
-    for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, CUTOFFS):
+    for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS, CUTOFFS):
         yield from _columns("tiers", relation)
     yield from _tiers()
 
@@ -149,8 +158,10 @@ def _unique(suite: str, relation: Relation, columns: tuple[str, ...], why: str =
 
 def _tiers() -> Iterator[Expectation]:
     tiers, moves, cutoffs = CUSTOMER_TIERS_CURRENT.name, TIER_MIGRATIONS.name, CUTOFFS.name
+    steps = ABUSE_STEPS.name
     yield _unique("tiers", CUSTOMER_TIERS_CURRENT, CUSTOMER_TIERS_CURRENT.keys, ": an account has exactly one tier")
     yield _unique("tiers", TIER_MIGRATIONS, TIER_MIGRATIONS.keys)
+    yield _unique("tiers", ABUSE_STEPS, ABUSE_STEPS.keys, ": an account takes one step a day at most")
     yield _unique("tiers", CUTOFFS, CUTOFFS.keys)
     yield Expectation(
         "tiers", tiers, "", "present_in",
@@ -164,6 +175,13 @@ def _tiers() -> Iterator[Expectation]:
     yield Expectation(
         "tiers", moves, "to_tier", "differs", f"{moves}.to_tier differs from from_tier", kwargs={"other": "from_tier"}
     )
+    yield Expectation(
+        "tiers", steps, "step", "differs", f"{steps}.step differs from from_step", kwargs={"other": "from_step"}
+    )
+    yield Expectation(
+        "tiers", steps, "abuse_reason", "leads_to", f"{steps}.abuse_reason is one that leads to the step",
+        kwargs={"other": "step", "pairs": tuple(STEP_OF_REASON.items())},
+    )  # fmt: skip
     for inside, ranked in (("inside_customers", "customers"), ("inside_total", "total")):
         yield Expectation(
             "tiers", cutoffs, inside, "at_most", f"{cutoffs}.{inside} is never above {ranked}",

@@ -54,6 +54,7 @@ def world() -> dict[str, list[Row]]:
         "features": [sound("features", account_id=f"A{n}", wh_365d=n) for n in (17, 18, 19)],
         "customer_tiers_current": [sound("customer_tiers_current", account_id=f"A{n}") for n in (17, 18, 19, 20)],
         "tier_migrations": [sound("tier_migrations", account_id="A17", to_tier="low_small")],
+        "abuse_steps": [sound("abuse_steps", account_id="A17", step="warn", from_step=None, abuse_reason="tier_abuse")],
         "cutoffs": [
             cut(c, s, n) for c, s, n in (("A", "entry", 1), ("A", "cut", 2), ("A", "exit", 3), ("B", "cut", 2))
         ],
@@ -147,6 +148,33 @@ FAULTS: list[tuple[str, Callable[[dict[str, list[Row]]], object], str, str]] = [
         lambda w: w["tier_migrations"][0].update(to_tier="high"),
         "tier_migrations.to_tier.differs",
         "tier_migrations.to_tier differs from from_tier: 1 of 1 row breaks it (first: account A17 on 2016-03-01: high)",
+    ),
+    (
+        "tiers",
+        lambda w: w["abuse_steps"][0].update(abuse_reason="warning_ended"),
+        "abuse_steps.abuse_reason.leads_to",
+        "abuse_steps.abuse_reason is one that leads to the step: "
+        "1 of 1 row breaks it (first: account A17 on 2016-03-01: warning_ended)",
+    ),
+    (
+        "tiers",
+        lambda w: w["abuse_steps"][0].update(from_step="warn"),
+        "abuse_steps.step.differs",
+        "abuse_steps.step differs from from_step: 1 of 1 row breaks it (first: account A17 on 2016-03-01: warn)",
+    ),
+    (
+        "tiers",
+        lambda w: w["abuse_steps"].append(w["abuse_steps"][0]),
+        "abuse_steps.unique",
+        "abuse_steps has one row per account_id, service_date: an account takes one step a day at most: "
+        "1 case breaks it (first: account A17 on 2016-03-01: 2 rows)",
+    ),
+    (
+        "tiers",
+        lambda w: w["abuse_steps"][0].update(from_step="fined"),
+        "abuse_steps.from_step.values",
+        "abuse_steps.from_step is one of warn, restrict, release: "
+        "1 of 1 row breaks it (first: account A17 on 2016-03-01: fined)",
     ),
     (
         "tiers",
