@@ -51,9 +51,9 @@ EVENTS = ("ledger", "conduct")
 class Settings:
     """What to simulate. `accounts` counts premises: an account that leaves is followed by another under a new id.
 
-    `ledger`: events of accounts, of the ledger and of conduct. `plain`: every row once, on the next day, without faults (for
-    benchmarks). `registers`: meters show cumulative registers, in all and by period, in place of interval energy. `faults`: a
-    handful of rows that a reader has to reject.
+    `ledger`: events of accounts, of the ledger and of conduct. `plain`: every row once, on the next day, without faults, and no
+    refunds (for benchmarks). `registers`: meters show cumulative registers, in all and by period, in place of interval energy.
+    `faults`: a handful of rows that a reader has to reject.
     `skip_days`: the first days are simulated but not written, so that a simulation can be taken further in the folder of
     a shorter one. The shares are of all readings; of the late ones, most come within five days, `very_late_share`
     within 30. Of new accounts and meters `late_reference_share` are told within ten days. Raises ConfigError.
@@ -280,7 +280,7 @@ def deliveries(
         summary.accounts += int(held.opens.sum())
 
         if settings.ledger:
-            events = ledger_for_day(world, books, day, held)
+            events = ledger_for_day(world, books, day, held, refunds=not settings.plain)
             rng = world.random("ledger", day)
             deliver(
                 events, events["day"] + 1, "amount_fen", ledger_shares, rng, pending["ledger"], settings.has_faults,

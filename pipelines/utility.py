@@ -39,7 +39,7 @@ METER_ROW = np.dtype(
 NEVER = np.iinfo(np.int32).max
 """A day that does not come: an account still open, a meter still in place."""
 
-CHARGE, PAYMENT, REVERSAL, WRITE_OFF, ADJUSTMENT = range(5)
+CHARGE, PAYMENT, REVERSAL, WRITE_OFF, ADJUSTMENT, REFUND, PREPAYMENT = range(7)
 """Kinds of ledger event, in the order of `EVENT_TYPES`."""
 
 RESIDENTIAL, COMMERCIAL, INDUSTRIAL, AGRICULTURAL = range(4)
@@ -60,6 +60,8 @@ REGION_SHARES = (0.3, 0.22, 0.18, 0.14, 0.1, 0.06)
 
 GOOD, SLOW, BAD, PREPAYING = range(4)
 PAYER_SHARES = (0.80, 0.12, 0.04, 0.04)
+PAID_TWICE_SHARE = 0.003
+"""Of the bills of good payers."""
 
 ONE = 1024
 """The factor one, in 1/1024."""
@@ -82,7 +84,20 @@ WEEKDAYS = (
 HOLIDAYS = {(1, 1), (5, 1), (5, 2), (5, 3), (10, 1), (10, 2), (10, 3), (10, 4), (10, 5), (10, 6), (10, 7)}
 """Month and day of days that go like a Sunday."""
 
-STREAMS = ("world", "noise", "bills", "readings", "ledger", "accounts", "meters", "faults", "dials", "conduct", "told")
+STREAMS = (
+    "world",
+    "noise",
+    "bills",
+    "readings",
+    "ledger",
+    "accounts",
+    "meters",
+    "faults",
+    "dials",
+    "conduct",
+    "told",
+    "refunds",
+)
 """Purposes of random draws. The order is part of what a seed means."""
 
 
@@ -372,14 +387,20 @@ class Books:
         )  # fmt: skip
 
     def top_up(self, bills: Rows, closes: Bools, rng: np.random.Generator) -> Rows:
-        """(n,) EVENT: payments ahead, in tens of yuan, that keep two bills in credit; a leaver pays what is owed."""
+        """(n,) EVENT: prepayments, in tens of yuan, that keep two bills in credit.
+
+        A leaver pays what is owed, or is paid back in a fortnight what is left.
+        """
         slots, fen = bills["slot"], bills["amount_fen"]
         credit = self.credit_fen[slots] - fen
         short = np.maximum(0, np.where(closes, 0, 2 * fen) - credit)
         paid = -(-short // 1_000) * 1_000
         self.credit_fen[slots] = np.where(closes, 0, credit + paid)
-        due = paid > 0
-        return _follow(bills[due], PAYMENT, 1, bills["day"][due] + rng.integers(1, 6, due.sum()), paid[due], False)
+        due, left = paid > 0, closes & (credit > 0)
+        return np.concatenate([
+            _follow(bills[due], PREPAYMENT, 1, bills["day"][due] + rng.integers(1, 6, due.sum()), paid[due], False),
+            _follow(bills[left], REFUND, 1, bills["day"][left] + 14, credit[left], False),
+        ])  # fmt: skip
 
 
 def _follow(bills: Rows, kind: int, part: int, day: Any, amount_fen: Any, directed: Any) -> Rows:
@@ -431,14 +452,27 @@ def settle(bills: Rows, payer: npt.NDArray[np.int8], rng: np.random.Generator) -
     return np.asarray(events[(events["amount_fen"] > 0) | (events["kind"] == ADJUSTMENT)])
 
 
-def ledger_for_day(world: World, books: Books, day: int, held: Occupancy) -> Rows:
-    """(n,) EVENT: the day's bills and everything that will come of them, on the days it will happen."""
+def pay_twice(bills: Rows, rng: np.random.Generator) -> Rows:
+    """(n,) EVENT: a few bills are paid once more by mistake, within days of their due date; weeks later that is paid back."""
+    bills = bills[rng.random(len(bills)) < PAID_TWICE_SHARE]
+    day = bills["due_day"] + rng.integers(1, 6, len(bills))
+    again = _follow(bills, PAYMENT, 4, day, bills["amount_fen"], False)
+    return np.concatenate(
+        [again, _follow(again, REFUND, 2, day + rng.integers(7, 29, len(day)), again["amount_fen"], False)]
+    )
+
+
+def ledger_for_day(world: World, books: Books, day: int, held: Occupancy, refunds: bool = True) -> Rows:
+    """(n,) EVENT: the day's bills and everything that will come of them, on the days it will happen; `refunds` or none."""
     rng = world.random("bills", day)
     bills = books.bill(world, day, held)
     payer = world.payer[bills["slot"]]
     ahead = payer == PREPAYING
-    return np.concatenate([
+    events = np.concatenate([
         bills,
         settle(bills[~ahead], payer[~ahead], rng),
         books.top_up(bills[ahead], held.closes[bills["slot"][ahead]], rng),
     ])  # fmt: skip
+    if not refunds:
+        return np.asarray(events[events["kind"] != REFUND])
+    return np.concatenate([events, pay_twice(bills[payer == GOOD], world.random("refunds", day))])

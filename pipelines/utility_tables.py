@@ -33,7 +33,7 @@ from schemas.inbound import CATEGORIES, EVENT_TYPES
 REGISTERS = "registers"
 """The source in place of `readings` where meters show registers."""
 
-EVENT_LETTERS = ("C", "P", "R", "W", "A")
+EVENT_LETTERS = ("C", "P", "R", "W", "A", "F", "V")
 TARIFFS = tuple(name + suffix for name in ("RES", "COM", "IND", "AGR") for suffix in ("", "-P"))
 REGIONS = ("Riverside", "Old Town", "North", "Harbour", "Hills", "New District")
 VOLTAGES = ("220V", "380V", "10kV", "35kV", "110kV")

@@ -157,6 +157,7 @@ def test_plain_brings_every_reading_once_and_on_time(tmp_path: Path) -> None:
     assert all(row["lands"] - date.fromisoformat(row["service_date"]) == timedelta(days=1) for row in rows)
     assert {(row["quality"], row["revision"]) for row in rows} == {("A", "1")}
     assert not summary.fates
+    assert "refund" not in {row["event_type"] for row in landed(tmp_path, "ledger")}
     reference = {row["account_id"]: row["lands"] for row in reversed(landed(tmp_path, "accounts"))}
     assert all(reference[row["account_id"]] <= row["lands"] for row in landed(tmp_path, "ledger"))
 
@@ -198,7 +199,7 @@ def test_a_meter_belongs_to_one_account_at_a_time(year: Path) -> None:
 
 def test_ledger_events_name_known_accounts_bills_and_payments(year: Path) -> None:
     ledger = landed(year, "ledger")
-    assert {row["event_type"] for row in ledger} == set(EVENT_TYPES) - {"refund", "prepayment"}
+    assert {row["event_type"] for row in ledger} == set(EVENT_TYPES)
     accounts = {row["account_id"] for row in landed(year, "accounts")}
     assert {row["account_id"] for row in ledger} <= accounts
 

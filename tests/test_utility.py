@@ -17,7 +17,9 @@ from pipelines.utility import (
     INDUSTRIAL,
     PAYMENT,
     PREPAYING,
+    PREPAYMENT,
     READING,
+    REFUND,
     RESIDENTIAL,
     REVERSAL,
     SLOW,
@@ -27,6 +29,7 @@ from pipelines.utility import (
     day_factors,
     ledger_for_day,
     occupancy,
+    pay_twice,
     readings_for_day,
     reference_rows,
     settle,
@@ -76,10 +79,15 @@ def test_seasons_weekdays_and_empty_stretches(world: World) -> None:
     assert max(zeros) < 100
 
 
-def test_payers_pay_as_they_are() -> None:
-    bills = np.zeros(9_000, EVENT)
-    bills["slot"] = np.arange(9_000)
+def bills_of(slots: int) -> np.ndarray:
+    bills = np.zeros(slots, EVENT)
+    bills["slot"] = np.arange(slots)
     bills["kind"], bills["day"], bills["due_day"], bills["amount_fen"] = CHARGE, 100, 117, 12_345
+    return bills
+
+
+def test_payers_pay_as_they_are() -> None:
+    bills = bills_of(9_000)
     payer = np.repeat(np.array([GOOD, SLOW, BAD], np.int8), 3_000)
     events = settle(bills, payer, np.random.default_rng(0))
     first = events[(events["kind"] == PAYMENT) & (events["part"] == 1)]
@@ -105,10 +113,21 @@ def test_prepaying_customers_are_never_long_in_debt(world: World) -> None:
         events = ledger_for_day(world, books, day, held)
         assert len(events) == 0 or events["day"].min() >= day
         ahead = world.payer[events["slot"]] == PREPAYING
-        assert not events["directed"][ahead & (events["kind"] == PAYMENT)].any()
+        assert set(events["kind"][ahead].tolist()) <= {CHARGE, PREPAYMENT, REFUND}
+        assert not events["directed"][ahead & (events["kind"] != CHARGE)].any()
     assert books.credit_fen.min() == 0
     assert books.credit_fen[world.payer == PREPAYING].max() > 0
     assert not books.credit_fen[world.payer != PREPAYING].any()
+
+
+def test_what_is_paid_twice_is_paid_back_weeks_later() -> None:
+    bills = bills_of(20_000)
+    again, back = np.split(pay_twice(bills, np.random.default_rng(1)), 2)
+    assert 0 < len(again) < 200
+    assert (set(again["kind"].tolist()), set(back["kind"].tolist())) == ({PAYMENT}, {REFUND})
+    assert again["amount_fen"].tolist() == back["amount_fen"].tolist()
+    assert (again["day"] > again["due_day"]).all()
+    assert (back["day"] >= again["day"] + 7).all()
 
 
 def test_large_customers_are_mostly_businesses(world: World) -> None:

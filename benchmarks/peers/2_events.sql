@@ -12,14 +12,14 @@ FROM event WHERE event_type = 'charge' OR (event_type = 'adjustment' AND amount_
 INSERT INTO credit_name
 SELECT slot, event_id,
     (SELECT coalesce(max(credit_key) + 1, 0) FROM credit) + row_number() OVER (ORDER BY event_date, slot, event_id) - 1
-FROM event WHERE event_type IN ('payment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0);
+FROM event WHERE event_type IN ('payment', 'prepayment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0);
 
 INSERT INTO credit
 WITH numbered AS (
-    SELECT slot, event_date, abs(amount_minor) AS amount, nullif(bill_id, '') AS bill_number, event_type = 'payment' AS pays,
+    SELECT slot, event_date, abs(amount_minor) AS amount, nullif(bill_id, '') AS bill_number, event_type IN ('payment', 'prepayment') AS pays,
         (SELECT coalesce(max(credit_key) + 1, 0) FROM credit) + row_number() OVER (ORDER BY event_date, slot, event_id) - 1
             AS credit_key
-    FROM event WHERE event_type IN ('payment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0)
+    FROM event WHERE event_type IN ('payment', 'prepayment', 'write_off') OR (event_type = 'adjustment' AND amount_minor < 0)
 )
 SELECT c.slot, c.credit_key, c.event_date, c.amount, b.bill_key, c.pays
 FROM numbered c
