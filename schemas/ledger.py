@@ -9,7 +9,7 @@ LEDGER_FAULTS: dict[str, str] = {
     "conflicting_event": "An event delivered with other content under the same revision. The content that is first as text counts.",
     "bill_unknown": "A credit directed to a bill that is not there. It serves what is open until the bill comes.",
     "bill_number_twice": "A bill of the number of another one of the account. Credits that name it go to the other one.",
-    "closed_account_pays": "A payment or prepayment after the account's last day. It counts.",
+    "closed_account_pays": "A payment or prepayment after the account's last day, more than was owed. It counts.",
     "refund_beyond_credit": "A refund that credits do not cover. What they do not stays owed.",
     "beyond_limit": "An event after the account's amounts add up to 2^63 minor units. It does not count.",
 }

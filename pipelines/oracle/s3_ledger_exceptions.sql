@@ -44,6 +44,17 @@ standing AS (
     JOIN there t USING (account_id, event_id)
     LEFT JOIN closing k USING (account_id)
 ),
+-- What is left in the pool is of its last credits: those with less behind them than is left.
+unallocated AS (
+    SELECT p.account_id, p.event_id
+    FROM (
+        SELECT *, max(upto_minor) OVER (PARTITION BY account_id) - upto_minor AS behind_minor
+        FROM oracle.pooled
+        SEMI JOIN last USING (account_id, as_of)
+    ) p
+    JOIN oracle.balance b USING (account_id, as_of)
+    WHERE p.behind_minor < b.unallocated_minor
+),
 found (account_id, event_id, reason, named_id, closed_on) AS (
     SELECT
         account_id,
@@ -84,6 +95,7 @@ found (account_id, event_id, reason, named_id, closed_on) AS (
     UNION ALL
     SELECT account_id, event_id, 'closed_account_pays', NULL, closed_on
     FROM standing
+    SEMI JOIN unallocated USING (account_id, event_id)
     WHERE event_type IN ('payment', 'prepayment') AND event_date > closed_on
     UNION ALL
     SELECT account_id, event_id, 'refund_beyond_credit', NULL, NULL

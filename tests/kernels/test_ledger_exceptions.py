@@ -98,6 +98,22 @@ STORIES = {
 }  # fmt: skip
 
 
+def test_a_closed_account_may_pay_its_last_bill_but_not_more():
+    """Closed on day 1: the bill is paid on day 2 and 3, of the second payment 2 are left over, until they are paid back."""
+    paid = [
+        Event("a", "payment", on(2), 3),
+        Event("b", "payment", on(3), 4),
+        Event("r", "refund", on(5), 2),
+    ]
+    ledger = Ledger(table([(0, event) for event in (CHARGE, *paid)]), 1)
+    said = {}
+    for day in range(6):
+        ledger.advance(number(on(day)))
+        said[day] = [(row[1], row[2]) for row in told(everything(ledger, [on(1)]))]
+    named = [("b", "closed_account_pays")]
+    assert list(said.values()) == [[], [], [], named, named, []]
+
+
 @pytest.mark.parametrize("reason", LEDGER_FAULTS)
 def test_one_story_for_each_reason(reason):
     """Event r is at fault on day 2; what ends it, ends it."""

@@ -257,7 +257,7 @@ def exceptions(events, day, closed_on=None, allocation="fifo"):
         if credit.bill_number and credit.bill_number not in numbers:
             rows.append((credit.event_id, "bill_unknown", credit.bill_number, None))
         pays = by_id[credit.event_id].event_type in ("payment", "prepayment")
-        if pays and closed_on is not None and credit.day > closed_on:
+        if pays and closed_on is not None and credit.day > closed_on and credit.left:
             rows.append((credit.event_id, "closed_account_pays", None, closed_on))
     rows += [(b.event_id, "refund_beyond_credit", None, None) for b in bills if b.refund and b.open]
     return sorted(rows, key=lambda row: row[:2])

@@ -134,6 +134,18 @@ def allocate(events: pa.Table, n_slots: int, allocation: str = FIFO) -> Allocati
     )
 
 
+def left_of_credits(
+    events: pa.Table, counted: Counted, number: pa.Array, directed: pa.Array, unallocated_minor: Int64
+) -> Int64:
+    """Of the credits of some accounts what is in `unallocated_minor`, (n_slots,): the last of the pool. (n,) int64."""
+    debits, funds, target = _sides(events, counted, number, directed, FIFO, by_id=True)
+    _, left, _ = _apply_directed(debits, funds, target)
+    behind = sums(left, funds.slot, len(unallocated_minor))[funds.slot] - before(left, funds.slot) - left
+    out = np.zeros(len(counted.slot), np.int64)
+    out[funds.row] = np.clip(unallocated_minor[funds.slot] - behind, 0, left)
+    return out
+
+
 def _some(slots: Int64, n_slots: int) -> Bool:
     """A mask of the slots. (n_slots,)."""
     mask = np.zeros(n_slots, np.bool_)
@@ -142,14 +154,15 @@ def _some(slots: Int64, n_slots: int) -> Bool:
 
 
 def _sides(
-    events: pa.Table, counted: Counted, number: pa.Array, directed: pa.Array, allocation: str
+    events: pa.Table, counted: Counted, number: pa.Array, directed: pa.Array, allocation: str, by_id: bool = False
 ) -> tuple[_Side, _Side, Int64]:
-    """Debits as pooled credits serve them, credits by day, and the debit each credit is directed to, or -1."""
+    """Debits as pooled credits serve them, credits by day (and event id), and the debit each credit is directed to, or -1."""
     slot, issued, amount = counted.slot, counted.issued_on, counted.amount_minor
     due = due_days(events)
     debit_rows, credit_rows = np.flatnonzero(counted.bill | counted.refund), np.flatnonzero(counted.credit)
     debit_rows = order_rows(debit_rows, pair(slot[debit_rows], due[debit_rows]), number, counted.event_id)
-    credit_rows = order_rows(credit_rows, pair(slot[credit_rows], issued[credit_rows]))  # no figure depends on more
+    ids = (counted.event_id,) if by_id else ()  # which of a day comes first only tells whose the rest of the pool is
+    credit_rows = order_rows(credit_rows, pair(slot[credit_rows], issued[credit_rows]), *ids)
     target = _directed_to(debit_rows, credit_rows, slot, counted.bill, number, directed)
     if allocation == PRIORITY:
         first = numbers(pc.fill_null(events["priority"], 0), np.int64)

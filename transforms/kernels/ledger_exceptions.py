@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.ledger import LEDGER_FAULTS
+from transforms.kernels.allocation import left_of_credits
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.ledger_events import (
     ADJUSTMENT,
@@ -54,7 +55,8 @@ def ledger_exceptions(ledger: Ledger, slots: npt.NDArray[Any], closed_on: Int32)
     found = [EXCEPTIONS.empty_table()]
     for some, events, rows in ledger.blocks(slots):
         if len(rows):
-            found.append(_of_block(some, events, ledger.open_minor[rows], closed_on[some]))
+            left_over = ledger.unallocated_minor[some]
+            found.append(_of_block(some, events, ledger.open_minor[rows], left_over, closed_on[some]))
     table = pa.concat_tables(found).combine_chunks()
     return table.sort_by([(name, "ascending") for name in ("slot", "event_id", "reason")])
 
@@ -70,18 +72,29 @@ def to_look_at(ledger: Ledger, held: pa.Table, closed_on: Int32) -> Int64:
     was = numbers(said["closed_on"], np.int32) if len(slot) else np.zeros(0, np.int32)
     mine[slot[was != closed_on[slot]]] = True
     late = np.flatnonzero((ledger.issued_on > closed_on[ledger.slot]) & (ledger.issued_on <= ledger.day))
-    late = late[~np.isin(ledger.slot[late], slot)]  # few: of most such accounts it is said already
+    some = np.flatnonzero(ledger.unallocated_minor > 0)
+    late = late[np.isin(ledger.slot[late], np.setdiff1d(some, slot))]  # few: of most of them it is said already
     kinds = texts(ledger.events["event_type"].take(pa.array(late)))
     pays = pc.is_in(kinds, value_set=pa.array(["payment", "prepayment"])).to_numpy(zero_copy_only=False)
     mine[ledger.slot[late[pays]]] = True
     return np.flatnonzero(mine)
 
 
-def _of_block(slots: npt.NDArray[Any], events: pa.Table, open_minor: Int64, closed_on: Int32) -> pa.Table:
-    """The exceptions of some accounts. events: theirs up to the day; open_minor: (n,); closed_on: (accounts,)."""
+def _of_block(
+    slots: npt.NDArray[Any], events: pa.Table, open_minor: Int64, unallocated_minor: Int64, closed_on: Int32
+) -> pa.Table:
+    """The exceptions of some accounts.
+
+    events: theirs up to the day; open_minor: (n,); unallocated_minor, closed_on: (accounts,).
+    """
     counted = count_events(events, len(slots))
     number, directed = bill_numbers(events, counted)
     pays = np.isin(counted.kind, PAYMENTS)
+    late = counted.credit & pays & (counted.issued_on > closed_on[counted.slot])
+    if (late & (unallocated_minor[counted.slot] > 0)).any():
+        late &= left_of_credits(events, counted, number, directed, unallocated_minor) > 0
+    else:
+        late[:] = False
     nothing = pa.nulls(len(open_minor), pa.string())
     reference = texts(events["ref_event_id"])
     found: dict[str, tuple[Any, pa.Array]] = {
@@ -89,7 +102,7 @@ def _of_block(slots: npt.NDArray[Any], events: pa.Table, open_minor: Int64, clos
         "conflicting_event": (_conflicts(events, counted), nothing),
         "bill_unknown": (_unknown_bills(counted, number, directed), directed),
         "bill_number_twice": (_numbers_twice(counted, due_days(events), number), number),
-        _CLOSED: (counted.credit & pays & (counted.issued_on > closed_on[counted.slot]), nothing),
+        _CLOSED: (late, nothing),
         "refund_beyond_credit": (counted.refund & (open_minor > 0), nothing),
         "beyond_limit": (counted.beyond, nothing),
     }
