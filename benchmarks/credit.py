@@ -6,7 +6,7 @@
 Shards in a temporary folder, one after the other: every account is charged once a month and pays, two of a hundred payments
 bounce. Two days are measured: a plain one, and one on which every account is charged (a bill run). Each contender reads what
 the day before left, goes on by the day, gives the columns, and writes what the next day needs. Times are processor seconds. The
-columns must be equal.
+columns must be equal. With `--allocation priority` every charge has one of three priorities.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.inbound import LEDGER_EVENTS
+from transforms.kernels.allocation import ALLOCATIONS, FIFO, PRIORITY
 from transforms.kernels.credit import Credit, credit_features
 from transforms.kernels.ledger import Carried, Ledger
 from transforms.kernels.ledger_events import COLUMNS
@@ -52,17 +53,18 @@ def texts(letter: str, month: int, slot: Any) -> pa.Array:
     return pa.array(np.char.add(f"{letter}{month:03d}-", np.char.zfill(slot.astype(np.str_), 8)))
 
 
-def ledger_of(accounts: int, months: int, bill_run: bool, seed: int) -> tuple[pa.Table, int]:
+def ledger_of(accounts: int, months: int, bill_run: bool, allocation: str, seed: int) -> tuple[pa.Table, int]:
     """The events of a shard in order of delivery, and the day to be measured: the last with events, or that of the bill run."""
-    rng = np.random.default_rng(seed)
+    rng, priorities = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     slot, parts = np.arange(accounts), []
     of_month = np.full(accounts, 29) if bill_run else rng.integers(0, 30, accounts)
     for month in range(months):
         issued, amount = FIRST + 30 * month + of_month, rng.integers(1_000, 500_000, accounts)
         number = texts("b", month, slot)
-        parts.append(
-            events("charge", slot, texts("c", month, slot), issued, amount, due_date=dates(issued + 20), bill_id=number)
-        )
+        more: dict[str, Any] = {"due_date": dates(issued + 20), "bill_id": number}
+        if allocation == PRIORITY:
+            more["priority"] = priorities.integers(1, 4, accounts)
+        parts.append(events("charge", slot, texts("c", month, slot), issued, amount, **more))
         paid, named = issued + rng.integers(1, 45, accounts), rng.random(accounts) < 0.7
         bill = pa.array(number.to_numpy(zero_copy_only=False), mask=~named)
         payment = texts("p", month, slot)
@@ -78,10 +80,10 @@ def ledger_of(accounts: int, months: int, bill_run: bool, seed: int) -> tuple[pa
 class Shard:
     """The state of a shard as files: the day before is there, the day is to be made."""
 
-    def __init__(self, folder: str, table: pa.Table, accounts: int, day: int) -> None:
-        self.store, self.accounts, self.day = Store(folder), accounts, day
+    def __init__(self, folder: str, table: pa.Table, accounts: int, day: int, allocation: str) -> None:
+        self.store, self.accounts, self.day, self.allocation = Store(folder), accounts, day, allocation
         self.events = self.write("ledger", table.to_batches()[0], compress=False)
-        before = Ledger.at(table, accounts, day - 1)
+        before = Ledger.at(table, accounts, day - 1, allocation)
         self.files = self.dump(before.dump(), Credit(before))
         self.head = before.day, len(before.slot)
 
@@ -112,7 +114,7 @@ class Shard:
         store = Store(self.store.root)
         base, index, accounts = (store.read_block(self.files[kind]) for kind in ("base", "index", "accounts"))
         carried = Carried(*self.head, base, index, (), accounts)
-        ledger = Ledger(store.read_table(self.events), self.accounts, carried)
+        ledger = Ledger(store.read_table(self.events), self.accounts, carried, self.allocation)
         stage("ledger")
         credit = None
         if contender == "carried on":
@@ -140,11 +142,11 @@ def equal(one: dict[str, Any], two: dict[str, Any]) -> bool:
 def measure(options: argparse.Namespace, bill_run: bool, number: int) -> tuple[dict[str, dict[str, float]], bool]:
     """One day of one shard: by contender the median by stage, and whether the answers are the same."""
     accounts = options.accounts // options.shards
-    table, day = ledger_of(accounts, options.months, bill_run, number + 1)
+    table, day = ledger_of(accounts, options.months, bill_run, options.allocation, number + 1)
     runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
     same = True
     with tempfile.TemporaryDirectory(prefix="wattier-credit-") as folder:
-        shard = Shard(folder, table, accounts, day)
+        shard = Shard(folder, table, accounts, day, options.allocation)
         for _ in range(options.times):
             answers = {}
             for contender in CONTENDERS:
@@ -160,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--months", type=int, default=24)
+    parser.add_argument("--allocation", choices=ALLOCATIONS, default=FIFO)
     parser.add_argument("--shards", type=int, default=1, help="the accounts are split evenly; seconds are added up")
     parser.add_argument("--times", type=int, default=3, help="measure each so often, by turns; the median counts")
     parser.add_argument("--json", action="store_true")
@@ -176,8 +179,8 @@ def main() -> int:
         found[name] = sums
     plain, bills = (found[name]["carried on"]["total"] for name in ("plain day", "bill run"))
     ratios = {name: found[name][CONTENDERS[0]]["total"] / found[name][CONTENDERS[1]]["total"] for name in found}
-    said = {"accounts": options.accounts, "months": options.months, "equal": same, "found": found,
-            "anew / carried": ratios, "bill run / plain day": bills / plain}  # fmt: skip
+    said = {"accounts": options.accounts, "months": options.months, "allocation": options.allocation, "equal": same,
+            "found": found, "anew / carried": ratios, "bill run / plain day": bills / plain}  # fmt: skip
     if options.json:
         print(json.dumps(said))
     else:

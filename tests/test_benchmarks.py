@@ -62,8 +62,10 @@ def test_one_changed_wh_of_a_peer_is_found(work):
     assert marts["features"]["differing"] == 2
 
 
-def test_credit_carried_on_equals_summed_up_anew():
-    code, printed, errors = run("credit.py", "--accounts=500", "--months=15", "--times=1", "--json")
+@pytest.mark.parametrize("allocation", ["fifo", "priority"])
+def test_credit_carried_on_equals_summed_up_anew(allocation):
+    sizes = ("--accounts=500", "--months=15", "--times=1")
+    code, printed, errors = run("credit.py", *sizes, f"--allocation={allocation}", "--json")
     assert code == 0, errors
     said = json.loads(printed)
     assert said["equal"]
