@@ -126,3 +126,13 @@ def test_rounded_decimals_are_those_of_their_text(values: list[Decimal]) -> None
     typed = rescale(pa.array(values, pa.decimal128(18, 6)), 3, rounded=True)
     text = parse_decimal(pa.array([f"{value:f}" for value in values], pa.string()), 3, rounded=True)
     assert outcomes(typed) == outcomes(text)
+
+
+@pytest.mark.parametrize("scale", [0, 3, 18])
+@pytest.mark.parametrize("whole", ["0" * 40 + "1", "-" + "0" * 40, "9" * 19, "-" + "9" * 19, "1" * 16, "9" * 40])
+def test_rounded_text_may_have_any_number_of_digits(whole: str, scale: int) -> None:
+    text = f"{whole}.{'9' * (scale + 2)}"
+    with localcontext(prec=200):
+        found = int(Decimal(text).scaleb(scale).to_integral_value(ROUND_HALF_UP))
+    want = found if -INT64 <= found < INT64 else "out_of_range"
+    assert outcomes(parse_decimal(pa.array([text]), scale, rounded=True)) == [want]

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from transforms.kernels.parsed import Mask, Parsed, blame, build, mask_of, no_faults
 
 INT64 = np.iinfo(np.int64)
+BEYOND = r"^[+-]?0*[1-9][0-9]{19}"
+"""Text of a number that no int64 holds, by its digits alone."""
 
 
 def parse_decimal(
@@ -54,7 +56,7 @@ def parse_decimal(
         text = pc.if_else(long, pc.utf8_rtrim(text, "0"), text)
         blame(faults, mask_of(pc.match_substring_regex(text, behind)), "too_many_digits")
     if (pc.max(pc.binary_length(text)).as_py() or 0) >= 20:
-        blame(faults, mask_of(pc.match_substring_regex(text, r"^[+-]?0*[1-9][0-9]{19}")), "out_of_range")
+        blame(faults, mask_of(pc.match_substring_regex(text, BEYOND)), "out_of_range")
     usable = filled & (faults == 0)
     decimals = pc.cast(pc.if_else(pa.array(usable), text, "0"), pa.decimal128(38, scale))
     return _integers(decimals, usable, faults, minimum, maximum)
@@ -63,8 +65,8 @@ def parse_decimal(
 def _round_text(text: pa.Array, scale: int, usable: Mask) -> pa.Array:
     """(n,) decimal text to `scale` decimals, half away from zero. One digit more decides: those behind it cannot."""
     cut = pc.replace_substring_regex(text, rf"(\.[0-9]{{{scale + 1}}})[0-9]*", r"\1")
-    fits = usable & mask_of(pc.less(pc.binary_length(cut), 36))
-    exact = pc.cast(pc.if_else(pa.array(fits), cut, "0"), pa.decimal128(38, scale + 1))
+    fits = usable & ~mask_of(pc.match_substring_regex(cut, BEYOND))
+    exact = pc.cast(pc.if_else(pa.array(fits), cut, "0"), pa.decimal256(76, scale + 1))
     out = pc.cast(pc.round(exact, scale, round_mode="half_towards_infinity"), pa.string())
     return pc.if_else(pa.array(fits), out, text)
 
