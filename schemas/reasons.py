@@ -18,8 +18,8 @@ REASONS: dict[str, str] = {
     "the reading closes no day. Nothing is done about it, unless the time is wrong: then deliver the row again.",
     "date_out_of_range": "A day before the first or after the last that the mapping's `dates` allow. Check `format` "
     "and `dates` in the mapping, else deliver the right day.",
-    "unknown_code": "A code that the mapping's `map` does not name. Add it there and deliver the file again under a "
-    "new name.",
+    "unknown_code": "A code that the mapping's `map` does not name. Add it there and deliver the rows again, in a file of "
+    "their own: one of the same content is left aside.",
     "not_positive": "A charge, payment, prepayment, refund or write-off of zero or less, or an adjustment of zero. Deliver "
     "credits as payments or as negative adjustments.",
     "wrong_currency": "An amount in another currency than `currency` of the mapping names: a ledger is kept in one. Deliver the "
@@ -27,6 +27,8 @@ REASONS: dict[str, str] = {
     "due_before_issue": "A charge that is due before its event date. Deliver the right days.",
     "index_beyond_modulus": "A meter's index at installation or removal that is not below its modulus. Check `unit` of both in "
     "the mapping, else deliver the row again with the right index or modulus.",
+    "stream_not_mapped": "A day of an NMI in a NEM12 file, and the mapping names none of the NMI's data streams. Name there what "
+    "it is to be read from, and deliver its records again, in a file of their own.",
     "malformed_message": "A Kafka message that is not what `payload` of the mapping says: JSON objects in UTF-8, or an "
     "Arrow stream with exact types. Send it again, mended.",
     "empty_message": "A Kafka message without a value (a tombstone). Nothing is deleted by it: send a correction with a "

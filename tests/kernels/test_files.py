@@ -358,6 +358,7 @@ def test_columns_of_a_ledger_that_earlier_extracts_lack(tmp_path: Path) -> None:
 def test_every_reason_is_explained_and_reachable() -> None:
     seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS}
     seen |= {"off_midnight", "index_beyond_modulus"}
+    seen |= {"stream_not_mapped"}  # tests/kernels/test_nem.py
     of_messages = {
         "malformed_message",
         "empty_message",

@@ -109,6 +109,19 @@ def test_a_bad_day_is_rejected_and_stops_no_other(tmp_path, record, reject):
     assert rejects == [(3, *reject)]
 
 
+@pytest.mark.parametrize("how", [NEM12, NEM12.replace("unit: kWh}", "unit: kWh, round: half_up}")])
+def test_an_interval_has_nine_decimals_at_most(tmp_path, how):
+    """Half up rounds the day, not an interval; one that is too long is not taken for the day."""
+    nine, ten = day("20260301", ["0.000000005"] * 48), day("20260302", ["1"] * 47 + ["0.1234567891"])
+    rows, rejects = read(tmp_path, how, [HEADER, stream("E1", unit="MWh"), nine, ten, "900"])
+    long = "0.1234567891, with more than 9 decimals"
+    if "round" in how:
+        assert [row["energy_wh"] for row in rows] == [0]
+        assert rejects == [(4, "energy_wh", long, "bad_decimal")]
+    else:
+        assert rejects == [(3, "energy_wh", "0.000240", "too_many_digits"), (4, "energy_wh", long, "bad_decimal")]
+
+
 def test_another_unit_is_no_energy(tmp_path):
     _, rejects = read(tmp_path, NEM12, [HEADER, stream("E1", unit="kvarh"), day("20260301", ["1"] * 48), "900"])
     assert rejects == [(3, "energy_wh", "kvarh", "bad_decimal")]
@@ -118,6 +131,95 @@ def test_a_second_record_of_a_stream_and_day_is_a_row_of_its_own(tmp_path):
     lines = [HEADER, stream("E1"), day("20260301", ["1"] * 48), stream("E1"), day("20260301", ["2"] * 48), "900"]
     rows, _ = read(tmp_path, NEM12, lines)
     assert [(row["energy_wh"], row["row"]) for row in rows] == [(48_000, 3), (96_000, 5)]
+
+
+def one(value, updated="02"):
+    return day("20260301", [value] * 48, updated=f"202603{updated}000000")
+
+
+def versions(rows):
+    """Row number, NMI, kWh used and fed in on average per interval, and day of update."""
+    return [
+        (row["row"], row["meter_id"], row["energy_wh"] // 48_000, row["reverse_wh"] and row["reverse_wh"] // 48_000,
+         row["revision"] // 10**6 % 100)
+        for row in rows
+    ]  # fmt: skip
+
+
+OF_UPDATES = NEM12 + "  revision: {column: updated}\n"
+
+
+def test_the_streams_of_a_day_need_not_stand_together(tmp_path):
+    lines = [HEADER, stream("E1"), one("1"), stream("E1", "NMI2"), one("2"), stream("B1"), one("3"), "900"]
+    rows, rejects = read(tmp_path, OF_UPDATES, lines)
+    assert rejects == []
+    assert sorted(versions(rows)) == [(3, "NMI1", 1, 3, 2), (5, "NMI2", 2, None, 2)]
+
+
+@pytest.mark.parametrize(
+    ("used", "fed_in", "found"),
+    [
+        # (value, updated on) of E1, from line 3 on, and of B1 -> (row, E1, B1, updated)
+        ([(1, 2), (2, 3)], [(5, 2), (6, 3)], [(3, 1, 5, 2), (4, 2, 6, 3)]),
+        ([(2, 3), (1, 2)], [(5, 2), (6, 3)], [(3, 2, 6, 3), (4, 1, 5, 2)]),
+        ([(1, 2), (2, 3)], [(5, 2)], [(3, 1, 5, 2), (4, 2, 5, 3)]),  # what was fed in is not corrected: it stands
+        ([(1, 2)], [(5, 2), (6, 3)], [(3, 1, 5, 2), (6, 1, 6, 3)]),
+        ([(1, 2)], [(5, 3)], [(3, 1, 5, 3)]),
+        ([(1, 2), (2, 3)], [(5, 4)], [(3, 1, None, 2), (4, 2, 5, 4)]),  # on the second nothing fed in was known
+        ([(1, 2), (2, 2)], [(5, 2), (6, 2)], [(3, 1, 5, 2), (4, 2, 6, 2)]),
+    ],
+)
+def test_records_of_a_day_are_paired_by_the_time_of_their_update(tmp_path, used, fed_in, found):
+    lines = [HEADER, stream("E1"), *(one(f"{value}", f"{at:02}") for value, at in used), stream("B1")]
+    rows, rejects = read(tmp_path, OF_UPDATES, [*lines, *(one(f"{value}", f"{at:02}") for value, at in fed_in), "900"])
+    assert rejects == []
+    assert [(row, energy, reverse, updated) for row, _, energy, reverse, updated in versions(rows)] == found
+
+
+def test_a_day_that_no_column_is_asked_for_is_rejected(tmp_path):
+    """Of an NMI, one stream of which is asked for, another says nothing."""
+    lines = [HEADER, stream("E1"), one("1"), stream("Q1", unit="kvarh"), one("9"), stream("E2", "NMI2"), one("1"),
+             day("20260302", ["1"] * 48), stream("Q1", "NMI2", "kvarh"), one("9"), "900"]  # fmt: skip
+    rows, rejects = read(tmp_path, OF_UPDATES, lines)
+    assert versions(rows) == [(3, "NMI1", 1, None, 2)]
+    assert rejects == [
+        (7, "", "NMI2 20260301: E2", "stream_not_mapped"),
+        (8, "", "NMI2 20260302: E2", "stream_not_mapped"),
+    ]
+
+
+records = st.lists(st.tuples(st.sampled_from(["NMI1", "NMI2", "NMI3"]), st.sampled_from(["E1", "B1", "E2"]),
+                             st.sampled_from(["20260301", "20260302"]), st.integers(2, 4)), max_size=12)  # fmt: skip
+
+
+@given(records, st.integers(1, 5), st.integers(1, 3))
+def test_blocks_of_any_size_hold_the_same_rows(told, block_rows, summed):
+    """Each record is in one row: as new, and in later ones where no newer one of its stream takes its place."""
+    lines = [HEADER]
+    for value, (nmi, suffix, date, updated) in enumerate(told):
+        lines += [stream(suffix, nmi), day(date, ["0"] * 47 + [f"{value}"], updated=f"2026030{updated}")]
+    if not any(suffix != "E2" for _, suffix, *_ in told):
+        lines += [stream("E1", "NMI4")]
+    asked = ["nmi", "date", "updated", "E1", "B1"]
+
+    def rows_in(size):
+        found = list(nem12_rows("f", lambda: [*lines, "900"], asked, size))
+        assert all(block.row == sorted(block.row) for block in found)
+        broken = [bad for block in found for bad in block.broken]
+        return sorted(
+            row for block in found
+            for row in zip(block.row, *(block.columns[name].to_pylist() for name in asked), strict=True)
+        ), sorted(broken)  # fmt: skip
+
+    whole, broken = rows_in(100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.kernels.nem.SUMMED_AT_ONCE", summed)
+        assert rows_in(block_rows) == (whole, broken)
+    mapped = {nmi for nmi, suffix, *_ in told if suffix != "E2"}
+    energies = {f"{value}.000000000" for value, (_, suffix, *_) in enumerate(told) if suffix != "E2"}
+    assert {energy for row in whole for energy in row[4:] if energy} == energies
+    assert len(broken) == len({(nmi, date) for nmi, _, date, _ in told if nmi not in mapped})
+    assert len({row[0] for row in whole} | {bad.row for bad in broken}) == len(whole) + len(broken)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +252,7 @@ def test_a_compressed_file_is_read(tmp_path):
 def test_no_sum_passes_what_an_integer_holds():
     """The most that nine decimals leave room for in an interval, 48 times; modulo 2^64 it would be another figure."""
     most = "9223372036.854775807"
-    (block,) = nem12_rows("f", [HEADER, stream("E1"), day("20260301", [most] * 48), "900"], ["E1"], 9)
+    (block,) = nem12_rows("f", lambda: [HEADER, stream("E1"), day("20260301", [most] * 48), "900"], ["E1"], 9)
     assert [Fraction(text) for text in block.columns["E1"].to_pylist()] == [48 * Fraction(most)]
 
 
@@ -162,7 +264,7 @@ def test_sums_are_exact_in_blocks_of_any_size(days, block_rows):
     lines = [HEADER]
     for n, values in enumerate(days):
         lines += [stream("E1", f"NMI{n}"), day("20260301", [f"{value}" for value in values])]
-    blocks = list(nem12_rows("f", [*lines, "900"], ["nmi", "E1"], block_rows))
+    blocks = list(nem12_rows("f", lambda: [*lines, "900"], ["nmi", "E1"], block_rows))
     found = [Fraction(text) for block in blocks for text in block.columns["E1"].to_pylist()]
     assert found == [sum(map(Fraction, values)) for values in days]
 

@@ -391,9 +391,13 @@ def _nem_blocks(uri: str, file: BinaryIO, form: str, mapping: SourceMapping, blo
     wanted = list(source_columns(mapping))
     if form == "nem13" and (unknown := [name for name in wanted if name not in READ_COLUMNS]):
         raise _no_column(uri, unknown, list(READ_COLUMNS), _mend(unknown, source_columns(mapping), mapping))
-    reader = cast(BinaryIO, Utf8Reader(uri, file, mapping.encoding))
-    lines = codecs.iterdecode(iter(lambda: reader.read(1 << 20), b""), "utf-8")
-    for block in NEM[form](uri, _lines(lines), wanted, block_rows):
+
+    def lines() -> Iterator[str]:
+        file.seek(0)
+        reader = cast(BinaryIO, Utf8Reader(uri, file, mapping.encoding))
+        return _lines(codecs.iterdecode(iter(lambda: reader.read(1 << 20), b""), "utf-8"))
+
+    for block in NEM[form](uri, lines, wanted, block_rows):
         columns = {name: block.columns[name] for name in wanted}
         yield Raw(columns, np.array(block.row, np.int64), block.broken)
 

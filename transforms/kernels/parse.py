@@ -62,10 +62,11 @@ class Decoded(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A row whose fields could not be told apart."""
+    """A row whose fields could not be told apart, or that none is asked for."""
 
     row: int
     text: str
+    reason: str = "column_count"
 
 
 def accepted_schema(source: str) -> pa.Schema:
@@ -88,7 +89,7 @@ def decode_block(
         revision: of all rows; None where the mapping takes it from a column.
         columns: source column -> (n,) string, integer, decimal, boolean, date or timestamp.
         row: (n,) row numbers, ascending.
-        broken: rows beside those, rejected as `column_count`.
+        broken: rows beside those, rejected.
     """
     relation = SOURCES[mapping.source]
     parsed = {
@@ -316,7 +317,7 @@ def _rejects(
         "row": pa.array([bad.row for bad in broken], pa.int64()),
         "column": _repeat("", len(broken), pa.string()),
         "value": _shown(pa.array([bad.text for bad in broken], pa.string())),
-        "reason": _repeat("column_count", len(broken), pa.string()),
+        "reason": pa.array([bad.reason for bad in broken], pa.string()),
     }
     pieces = [pa.table(whole_rows)]
     for number, column in enumerate(mapping.delivered):
