@@ -60,9 +60,10 @@ DEFAULTS: dict[str, dict[str, str]] = {
 }
 """Required columns that a mapping may leave out all the same, and the value they then have."""
 
+REGISTER = "register"
 LONG: dict[str, tuple[Column, Column]] = {
     "register_readings": (
-        Column("register", TEXT, "Which register the row is of; empty: one that is not wanted", nullable=True,
+        Column(REGISTER, TEXT, "Which register the row is of; a code mapped to nothing: one that is not wanted", nullable=True,
                values=MEASURES),
         Column("index", WH, "Index as read, before the multiplier; of a maximum demand in kW where others are in kWh",
                "thousandths of a Wh", minimum=0, maximum=INDEX_LIMIT - 1),

@@ -205,6 +205,18 @@ def what_stands(shard):
     )
 
 
+def test_rows_of_a_register_that_is_not_wanted_are_accepted(tmp_path):
+    """Alone, beside others, and again; of a meter that is not known they wait, and are accepted then."""
+    shard = Shard(tmp_path, ["a"])
+    told, nothing = shows({0: "101"})["register_readings"], shows({0: "", 1: ""})["register_readings"]
+    shard.fold({"register_readings": nothing})
+    assert (shard.counts["accepted"], shard.counts["superseded"], shard.pending()) == (0, 0, 2)
+    shard.fold({**dial(), "register_readings": [*told, *nothing]})
+    assert (shard.counts["accepted"], shard.counts["superseded"], shard.pending()) == (5, 0, 0)
+    shard.fold({"register_readings": [*told, *nothing]})
+    assert (shard.counts["accepted"], shard.counts["superseded"]) == (7, 1)
+
+
 @pytest.mark.parametrize("order", list(permutations(SHOWN)), ids=str)
 def test_an_index_beyond_the_modulus_is_no_point_in_any_order(tmp_path, order):
     shard = Shard(tmp_path, ["a"])

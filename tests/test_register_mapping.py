@@ -161,6 +161,20 @@ def test_one_register_a_row(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("told", ["", "  ", "-"])
+def test_a_row_that_tells_no_register_is_rejected(tmp_path, told):
+    """But where the mapping says that no code is a register that is not wanted. A hyphen stands for nothing here."""
+    rows = f"meter,read_at,obis,value\nm1,2026-03-02 00:00:00,{told},garbage\n"
+    mapping = OBIS.replace("column: obis\n", 'column: obis\n      empty: ["-"]\n')
+    assert read(tmp_path, mapping, rows) == ([], [(1, "register", told, "missing_value")])
+    on_purpose = mapping.replace('"3.8.0": null', '"3.8.0": null, "": null')
+    assert read(tmp_path, on_purpose, rows) == ([("m1", "2026-03-01", {}, "actual")], [])
+    total = mapping.replace('"3.8.0": null', '"3.8.0": null, "": total')
+    assert read(tmp_path, total, rows.replace("garbage", "7"))[0] == [
+        ("m1", "2026-03-01", {"total": 7_000_000}, "actual")
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -598,12 +598,13 @@ def _count(
 ) -> None:  # fmt: skip
     """Sort the rows of a day into accepted, superseded and pending.
 
-    A row is accepted where one of its indexes is the one that counts, and the first such row for it, and was not before. Its
-    multiplier does not matter.
+    A row is accepted where one of its indexes is the one that counts, and the first such row for it, and was not before; or
+    where it has none, as that of a register that is not wanted. Its multiplier does not matter.
     """
     s = slot[mine]
     here = terms.known_at(s, np.full(len(s), number))
-    accepted = np.zeros(len(mine), np.bool_)
+    told = [has[r][mine] for r in has.keys() - {TIMES}]
+    accepted = here & ~np.logical_or.reduce(told) if told else here.copy()
     for r in index.keys() & after.keys() - {TIMES}:
         now, was = after[r], before.get(r)
         wins = here & has[r][mine] & (revision[mine] == now.revision[s]) & (index[r][mine] == now.low[s])

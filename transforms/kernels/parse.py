@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
 from schemas.inbound import ENERGY_LIMIT_WH, INDEX_COLUMNS, MEASURES, MULTIPLIER, PERIODS, REGISTERS, SOURCES, STAMP
-from schemas.mapping import CURRENCY, ColumnMapping, SourceMapping, kind_of, zone
+from schemas.mapping import CURRENCY, REGISTER, ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
 from transforms.kernels.dates import from_temporal, parse_days, shift_and_bound
@@ -144,6 +144,8 @@ def _decode_column(
     else:
         raw = _without(_joined(mapped, columns), mapped.empty)
         parsed = _parse(delivery, mapping, column, mapped, raw)
+        if column.name == REGISTER and "" not in (mapped.map or {}):
+            blame(parsed.faults, ~mask_of(parse_text(raw, strip=True).values.is_valid()), "missing_value")
     if not column.nullable:
         blame(parsed.faults, mask_of(parsed.values.is_null()), "missing_value")
     return parsed
@@ -257,15 +259,15 @@ def _ledger_rules(parsed: Mapping[str, Parsed], currency: str | None) -> dict[st
 def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
     """Rules between the columns of a register reading: a row of one value is spread over the registers' columns.
 
-    A row without any index is `missing_value`, but for one of a register that is not wanted: it is accepted, and says nothing.
+    A row without any index is `missing_value`, but for one whose code is mapped to no register: it is accepted, and says nothing.
     """
     names = list(INDEX_COLUMNS.values())
-    if "register" not in parsed:
+    if REGISTER not in parsed:
         empty = np.logical_and.reduce([mask_of(parsed[name].values.is_null()) for name in names])
         faults = parsed["index_total"].faults.copy()
         blame(faults, empty, "missing_value")
         return {"index_total": Parsed(parsed["index_total"].values, faults)}
-    register, index = parsed["register"], parsed["index"]
+    register, index = parsed[REGISTER], parsed["index"]
     unwanted, times = mask_of(register.values.is_null()), parsed[MULTIPLIER]
     faults, times_faults = index.faults.copy(), times.faults.copy()
     faults[unwanted] = times_faults[unwanted] = 0
