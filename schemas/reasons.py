@@ -25,6 +25,8 @@ REASONS: dict[str, str] = {
     "wrong_currency": "An amount in another currency than `currency` of the mapping names: a ledger is kept in one. Deliver the "
     "amount in it, or name in `map` what stands for it.",
     "due_before_issue": "A charge that is due before its event date. Deliver the right days.",
+    "removed_before_installed": "A meter that is removed before the day it is installed. Deliver the right days; a row that is to "
+    "be taken back is told with a higher revision and both on one day.",
     "index_beyond_modulus": "A meter's index at installation or removal that is not below its modulus. Check `unit` of both in "
     "the mapping, else deliver the row again with the right index or modulus.",
     "stream_not_mapped": "A day of an NMI in a NEM12 file, and the mapping names none of the NMI's data streams. Name there what "

@@ -312,6 +312,19 @@ def test_an_index_of_the_reference_that_the_meter_cannot_show_is_rejected(tmp_pa
     ]
 
 
+def test_a_meter_that_is_removed_before_it_is_installed_is_rejected(tmp_path: Path) -> None:
+    """On one day it is taken back: the row never holds."""
+    rows = "m,on,off,a\n1,2015-01-02,2015-01-01,a\n2,2015-01-02,2015-01-02,a\n3,2015-01-02,2015-01-03,a\n"
+    rows += "4,2015-01-02,,a\n5,2015-13-01,2015-01-01,a\n"
+    columns = {"meter_id": "m", "installed_on": "on", "account_id": "a", "removed_on": "off"}
+    decoded = read(land(tmp_path / "m.csv", rows, "meters"), mapping({"files": "m.csv", "columns": columns}, "meters"))
+    assert decoded.rows["meter_id"].to_pylist() == ["2", "3", "4"]
+    assert rejected(decoded) == [
+        (1, "removed_on", "2015-01-01", "removed_before_installed"),
+        (5, "installed_on", "2015-13-01", "bad_date"),
+    ]
+
+
 def test_accepted_ledger_events(tmp_path: Path) -> None:
     text = (
         "account,id,type,day,due,amount,ref\na,1,B,2015-01-01,2015-01-01,10.5,\na,2,P,2015-01-02,,10.50,\n"
@@ -357,7 +370,7 @@ def test_columns_of_a_ledger_that_earlier_extracts_lack(tmp_path: Path) -> None:
 
 def test_every_reason_is_explained_and_reachable() -> None:
     seen = {reason for *_, reason in REJECTED_READINGS} | {reason for *_, reason in REJECTED_EVENTS}
-    seen |= {"off_midnight", "index_beyond_modulus"}
+    seen |= {"off_midnight", "index_beyond_modulus", "removed_before_installed"}
     seen |= {"stream_not_mapped"}  # tests/kernels/test_nem.py
     of_messages = {
         "malformed_message",

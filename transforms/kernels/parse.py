@@ -283,9 +283,11 @@ def _register_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
 
 
 def _meter_rules(parsed: Mapping[str, Parsed]) -> dict[str, Parsed]:
-    """Indexes that the reference gives are below the modulus, where it gives one."""
-    modulus = parsed["modulus"].values
-    out = {}
+    """A meter is not removed before it is installed; indexes that are given are below the modulus, where that is given."""
+    removed, modulus = parsed["removed_on"], parsed["modulus"].values
+    removed_faults = removed.faults.copy()
+    blame(removed_faults, mask_of(pc.less(removed.values, parsed["installed_on"].values)), "removed_before_installed")
+    out = {"removed_on": Parsed(removed.values, removed_faults)}
     for name in (f"{prefix}_{register}" for prefix in ("installed", "removed") for register in REGISTERS):
         faults = parsed[name].faults.copy()
         blame(faults, mask_of(pc.greater_equal(parsed[name].values, modulus)), "index_beyond_modulus")
