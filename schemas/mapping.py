@@ -326,7 +326,22 @@ class SourceMapping(_Model):
             missing.append("index_total, or register and index,")
         if missing:
             raise Refused("columns", sorted(self.columns), f"{self.source} also needs {', '.join(missing)}")
+        if one_a_row:
+            self._check_total()
         return self
+
+    def _check_total(self) -> None:
+        """The energy of a day is that of the total register: it follows from no other. Raises Refused."""
+        register, total = self.columns.get(REGISTER), INDEX_COLUMNS["total"]
+        says = "as the energy of a day is that of the total; where meters show none, deliver the energy of days as `meter_readings`"
+        if register is None and total not in self.columns:
+            raise Refused("columns", sorted(self.columns), f"must map {total}, {says}")
+        if register is not None:
+            codes = list(register.map.values()) if register.map else [register.constant or "total"]
+            if "total" not in codes:
+                raise Refused(
+                    f"columns.{REGISTER}", register.map or register.constant, f"must map a code to total, {says}"
+                )
 
     def _check_currency(self) -> None:
         """Amounts are of one currency: a column that tells theirs is held against it. Raises Refused."""

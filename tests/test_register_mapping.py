@@ -197,3 +197,38 @@ def test_what_does_not_fit_is_refused(change, says):
     with pytest.raises(ConfigError) as refusal:
         parse_sources(sources, "wattier.yaml")
     assert says in str(refusal.value)
+
+
+WITHOUT_TOTAL = (
+    "must map index_total, as the energy of a day is that of the total; where meters show none, deliver the energy of "
+)
+WITHOUT_TOTAL += "days as `meter_readings`"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "register", "says"),
+    [
+        (WIDE.replace("    index_total: {column: R, unit: kWh}\n", ""), None, f": {WITHOUT_TOTAL}"),
+        (
+            OBIS,
+            {"column": "obis", "map": {"1.8.1": "peak", "1.8.2": "valley", "3.8.0": None}},
+            "must map a code to total",
+        ),
+        (OBIS, {"constant": "peak"}, "sources.register_readings.columns.register: 'peak': must map a code to total"),
+        (OBIS, {"constant": "total"}, ""),
+        (OBIS, "register", ""),  # the codes are the registers' own names
+    ],
+)
+def test_registers_without_a_total_are_refused(mapping, register, says):
+    """Periods alone give no energy: every day would be 0, and none covered."""
+    sources = yaml.safe_load(mapping)
+    if register:
+        sources["register_readings"]["columns"]["register"] = register
+    if not says:
+        parse_sources(sources, "wattier.yaml")
+        return
+    with pytest.raises(ConfigError) as refusal:
+        parse_sources(sources, "wattier.yaml")
+    assert says in str(refusal.value)
+    assert str(refusal.value).startswith("wattier.yaml: sources.register_readings.columns")
+    assert refusal.value.exit_code == 2
