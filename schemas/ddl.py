@@ -11,6 +11,7 @@ from schemas.fields import Column, Relation
 DUCKDB_TYPES: dict[pa.DataType, str] = {
     pa.string(): "VARCHAR",
     pa.date32(): "DATE",
+    pa.timestamp("us"): "TIMESTAMP",
     pa.int32(): "INTEGER",
     pa.int64(): "BIGINT",
     pa.bool_(): "BOOLEAN",

@@ -11,6 +11,7 @@ Privacy = Literal["none", "pseudonymous", "personal"]
 
 ID = pa.string()
 DAY = pa.date32()
+INSTANT = pa.timestamp("us")  # UTC
 WH = pa.int64()
 MINOR = pa.int64()
 COUNT = pa.int32()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, TEXT, WH, Column, Relation
+from schemas.fields import COUNT, DAY, FLAG, ID, INSTANT, MINOR, PPM, TEXT, WH, Column, Relation
 
 ENERGY_LIMIT_WH = 1 << 38
 """Largest accepted energy of one meter and day: 275 GWh, five times the largest smelter."""
@@ -30,6 +30,11 @@ CATEGORIES = ("residential", "commercial", "industrial", "agricultural")
 REVISION = Column(
     "revision", WH, "Which of several versions of the row counts: the highest. From a column, the date in the "
     "file's name, or the order of delivery, as the mapping says", minimum=0,
+)  # fmt: skip
+
+READ_AT = Column(
+    "read_at", INSTANT, "Moment it was read, UTC, where the service day is taken from a column with a time of day; nothing "
+    "follows from it", nullable=True,
 )  # fmt: skip
 
 REGISTERS = ("total", "sharp", "peak", "flat", "valley", "reverse")
@@ -69,6 +74,7 @@ METER_READINGS = Relation(
     (
         Column("meter_id", ID, "Meter", key=True, privacy="pseudonymous"),
         Column("service_date", DAY, "Local calendar day the energy was used", key=True),
+        READ_AT,
         Column("energy_wh", WH, "Energy used on the day; the sum of its periods where a source has no total", "Wh", minimum=0, maximum=ENERGY_LIMIT_WH),
         Column("quality", TEXT, "How the value came about", values=QUALITIES),
         *(
@@ -106,6 +112,7 @@ REGISTER_READINGS = Relation(
         Column(
             "service_date", DAY, "Local calendar day that the reading closes: taken at 00:00 of the next day", key=True
         ),
+        READ_AT,
         *index_columns("index_", "Index as read, before the multiplier"),
         Column(
             INDEX_COLUMNS[DEMAND],

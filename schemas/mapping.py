@@ -25,7 +25,7 @@ from schemas.dateformat import date_pattern
 from schemas.document import MISSING, fault_line
 from schemas.errors import ConfigError
 from schemas.fields import TEXT, WH, Column
-from schemas.inbound import INDEX_COLUMNS, INDEX_LIMIT, MEASURES, PERIODS, SOURCES
+from schemas.inbound import INDEX_COLUMNS, INDEX_LIMIT, MEASURES, PERIODS, READ_AT, SOURCES
 from schemas.kafka import Topic
 
 UNITS: dict[str, dict[str, int]] = {
@@ -379,8 +379,11 @@ class SourceMapping(_Model):
 
     @property
     def delivered(self) -> tuple[Column, ...]:
-        """The columns that a row is read into: those of the schema, or where it holds one value a row, that one."""
-        columns, long = SOURCES[self.source].columns, LONG.get(self.source, ())
+        """The columns that a row is read into: those of the schema, or where it holds one value a row, that one. When it was read
+        follows from its service day.
+        """
+        columns = tuple(column for column in SOURCES[self.source].columns if column is not READ_AT)
+        long = LONG.get(self.source, ())
         if any(column.name in self.columns for column in long):
             return (*(column for column in columns if column.name not in INDEX_COLUMNS.values()), *long)
         return (*columns, *(column for column in HELD_AGAINST.get(self.source, ()) if column.name in self.columns))

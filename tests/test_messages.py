@@ -89,7 +89,7 @@ def rejected(found: Decoded) -> list[tuple[int, str, str | None, str]]:
 def test_one_by_hand() -> None:
     assert decode([GOOD], first=41).rows.to_pylist() == [
         {
-            "meter_id": "M1", "service_date": date(2026, 2, 9), "energy_wh": 1500, "quality": "actual",
+            "meter_id": "M1", "service_date": date(2026, 2, 9), "read_at": None, "energy_wh": 1500, "quality": "actual",
             **dict.fromkeys(BESIDE.values()), "revision": 3, "delivery": 0, "row": 41,
         }
     ]  # fmt: skip

@@ -90,6 +90,31 @@ def test_wide_rows(tmp_path):
     ]
 
 
+def test_when_a_register_was_read_is_kept_beside_the_day_that_it_closes(tmp_path):
+    """The service day is the day before the midnight nearby; the moment is the clock's, in UTC. A day alone has none."""
+    sources = yaml.safe_load(OBIS)
+    body = sources["register_readings"]
+    body["time_zone"] = "Asia/Shanghai"
+    body["columns"]["service_date"]["time_of_day"] = {"within_minutes": 30}
+    rows = "meter,read_at,obis,value\nm1,2026-03-02 00:07:00,1.8.0,10\nm1,2026-03-02 23:55:10,1.8.0,11\n"
+    assert moments(tmp_path, sources, rows) == [
+        ("2026-03-01", "2026-03-01 16:07:00"), ("2026-03-02", "2026-03-02 15:55:10")
+    ]  # fmt: skip
+    body["columns"]["service_date"]["format"] = "%Y-%m-%d"
+    assert moments(tmp_path, sources, rows.replace(" 00:07:00", "").replace(" 23:55:10", "")) == [
+        ("2026-03-01", "None")
+    ] * 2  # fmt: skip
+
+
+def moments(tmp_path, sources, text):
+    """Service days and moments of accepted rows."""
+    path = tmp_path / "rows.csv"
+    path.write_text(text)
+    delivery = Delivery(1, "register_readings", str(path), "", datetime(2026, 6, 1, tzinfo=UTC))
+    (block,) = read_delivery(delivery, parse_sources(sources, "w")["register_readings"])
+    return [(f"{row['service_date']}", f"{row['read_at']}") for row in block.rows.to_pylist()]
+
+
 def multipliers(tmp_path, mapping, text):
     """Multipliers of accepted rows, and rejects."""
     path = tmp_path / "rows.csv"

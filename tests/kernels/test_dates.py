@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pytest
@@ -66,6 +67,52 @@ def test_timestamps(unit: str) -> None:
     column = pa.array(values, pa.timestamp(unit))
     assert outcomes(from_temporal(column)) == [date(2015, 1, 1), "bad_date", None]
     assert outcomes(from_temporal(column, drop_time=True)) == [date(2015, 1, 1), date(1969, 12, 31), None]
+
+
+@given(
+    st.lists(st.datetimes(datetime(2000, 1, 1), datetime(2037, 1, 1)), min_size=1, max_size=5),  # noqa: DTZ001
+    st.sampled_from(["UTC", "Asia/Shanghai", "Europe/Paris", "Australia/Lord_Howe"]),
+    st.sampled_from(["s", "ms", "us", "ns"]),
+    st.booleans(),
+)
+def test_the_moment_is_kept(times: list[datetime], name: str, unit: str, aware: bool) -> None:
+    """As Python has it: the first of two that a clock shows; but what it leaves out is where it goes on."""
+    shown = [time.replace(microsecond=0) for time in times]
+    local = [time.replace(tzinfo=ZoneInfo(name)) for time in shown]
+    real = [
+        time.astimezone(UTC).astimezone(ZoneInfo(name)).replace(tzinfo=None) == at
+        for time, at in zip(local, shown, strict=True)
+    ]
+    wanted = [time.astimezone(UTC).replace(tzinfo=None) for time in local]
+    text = pa.array([f"{time:%Y-%m-%d %H:%M:%S}" for time in shown])
+    found = [parse_days(text, "%Y-%m-%d %H:%M:%S", drop_time=True, clock=name)]
+    if aware:
+        instants = pa.array([time.astimezone(UTC) for time in local], pa.timestamp(unit, "UTC"))
+        found.append(from_temporal(instants, name, drop_time=True, instants=True))
+    else:
+        found.append(from_temporal(pa.array(shown, pa.timestamp(unit)), name, drop_time=True, instants=True))
+    for parsed in found:
+        assert parsed.at is not None
+        assert parsed.at.type == pa.timestamp("us")
+        assert [at for at, kept in zip(parsed.at.to_pylist(), real, strict=True) if kept] == [
+            at for at, kept in zip(wanted, real, strict=True) if kept
+        ]
+
+
+def test_the_moment_where_clocks_change_and_where_none_is_told() -> None:
+    """02:30 is left out on 29 March 2026 in Paris, and shown twice on 25 October."""
+    texts = pa.array(
+        ["2026-03-29 02:30", "2026-10-25 02:30", "2026-02-30 02:30", "", None, "0001-01-01 00:00", "9999-12-31 23:59"]
+    )
+    at = parse_days(texts, "%Y-%m-%d %H:%M", clock="Europe/Paris").at
+    assert at is not None
+    assert [f"{moment}" for moment in at[:5].to_pylist()] == [
+        "2026-03-29 01:00:00", "2026-10-25 00:30:00", "None", "None", "None"
+    ]  # fmt: skip
+    assert parse_days(texts, "%Y-%m-%d %H:%M").at is None
+    assert parse_days(pa.array(["2026-03-29"]), clock="Europe/Paris").at is None
+    days = pa.array([date(2026, 3, 29)])
+    assert from_temporal(days, "Europe/Paris", instants=True).at is None
 
 
 def test_an_instant_has_its_local_day() -> None:

@@ -47,6 +47,23 @@ def test_every_row_is_read_as_the_mapping_says(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_when_registers_were_read_stands_in_the_accepted_log_alone(tmp_path: Path) -> None:
+    """State grows by it only where rows wait."""
+    shutil.copytree(EXTRACTS, tmp_path / "extracts")
+    config = load_config(tmp_path / "extracts" / "state_grid" / "wattier.yaml")
+    run(config)
+    with duckdb.connect(str(Path(config.warehouse) / "marts.duckdb"), read_only=True) as con:
+        rows = con.execute("SELECT service_date, read_at FROM accepted_registers ORDER BY ALL").fetchall()
+    landed = rows_of(EXTRACTS / "state_grid" / "landing" / "E_MP_DAY_READ_20260309.csv")
+    rejected = ("10:15:00", "9")  # closes no day; no status that is known
+    told = sorted((line[1], line[2]) for line in landed if line[2][11:] not in rejected and line[-1] not in rejected)
+    assert [(f"{day:%Y%m%d}", f"{at}") for day, at in rows] == told
+    blocks = [path for path in Path(config.warehouse).rglob("*.arrow") if "pending" not in path.name]
+    assert blocks
+    assert not any(b"read_at" in path.read_bytes() for path in blocks)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_day_has_the_energy_that_its_reader_works_out(name: str, tmp_path: Path) -> None:
     shutil.copytree(EXTRACTS, tmp_path / "extracts")

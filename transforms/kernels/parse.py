@@ -14,7 +14,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.fields import Column, Relation
-from schemas.inbound import ENERGY_LIMIT_WH, INDEX_COLUMNS, MEASURES, MULTIPLIER, PERIODS, REGISTERS, SOURCES, STAMP
+from schemas.inbound import (
+    ENERGY_LIMIT_WH,
+    INDEX_COLUMNS,
+    MEASURES,
+    MULTIPLIER,
+    PERIODS,
+    READ_AT,
+    REGISTERS,
+    SOURCES,
+    STAMP,
+)
 from schemas.mapping import CURRENCY, REGISTER, ColumnMapping, SourceMapping, kind_of, zone
 from schemas.marts import REJECTS
 from schemas.reasons import FAULTS, REASONS
@@ -98,6 +108,9 @@ def decode_block(
         else Parsed(_repeat(revision, len(row), column.type), no_faults(len(row)))
         for column in mapping.delivered
     }
+    if READ_AT in relation.columns:
+        at = parsed["service_date"].at
+        parsed[READ_AT.name] = Parsed(pa.nulls(len(row), READ_AT.type) if at is None else at, no_faults(len(row)))
     if mapping.source == "ledger_events":
         parsed |= _ledger_rules(parsed, mapping.currency)
     if mapping.source == "register_readings":
@@ -174,10 +187,12 @@ def _parse(delivery: Delivery, mapping: SourceMapping, column: Column, mapped: C
             )
         case "day":
             drop, within = mapped.time_of_day == "drop", mapped.minutes_off
+            told = column.name == "service_date"
             if text or pa.types.is_integer(raw.type):
-                days = parse_days(pc.cast(raw, pa.string()), mapped.format or "%Y-%m-%d", drop, within)
+                clock = mapping.time_zone if told else None
+                days = parse_days(pc.cast(raw, pa.string()), mapped.format or "%Y-%m-%d", drop, within, clock)
             else:
-                days = from_temporal(raw, mapping.time_zone, drop, within)
+                days = from_temporal(raw, mapping.time_zone, drop, within, instants=told)
             first, last = mapping.day_bounds(column.name, delivery.day(mapping.time_zone))
             return shift_and_bound(days, mapped.shift_days, first, last)
         case "flag" if pa.types.is_boolean(raw.type):

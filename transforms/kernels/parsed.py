@@ -16,10 +16,12 @@ class Parsed(NamedTuple):
 
     values: (n,) of the schema column's type; null where the source is empty or at fault.
     faults: (n,) uint8, numbers of `schemas.reasons.FAULTS`; 0 where there is none.
+    at: (n,) timestamp in UTC, the moment that a day was told with, where that is asked for and it was told with one.
     """
 
     values: pa.Array
     faults: NDArray[np.uint8]
+    at: pa.Array | None = None
 
 
 Mask = NDArray[np.bool_]
