@@ -128,9 +128,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Take in what has landed and bring the marts up to date. Options after -- go to Beam."""
+    loaded = _load(config)  # first: what a run imports takes a second
     from pipelines.run import run as go
 
-    loaded = _load(config)
     with _progress(quiet=as_json) as progress:
         report = go(
             loaded, through=through.date() if through else None, beam_options=context.args, audit=not no_audit,
@@ -205,10 +205,10 @@ def stream(
 ) -> None:
     """Take in topics and landed files as they come, and publish each day as it closes. Options after -- go to Beam."""
     signals = Signals()  # first: what is imported takes seconds
+    loaded = _load(config)
     from pipelines.stream import StreamSettings, Waiting, describe
     from pipelines.stream import stream as go
 
-    loaded = _load(config)
     settings = StreamSettings(
         until.date() if until else None, attach, cut_seconds, cut_rows, not no_audit, frozenset(override or ()), flink,
         publish_seconds, stalled_seconds,
@@ -227,9 +227,10 @@ def stream(
 @app.command()
 def status(config: ConfigFile = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Say what is published, and what waits."""
+    loaded = _load(config)
     from pipelines.status import status as go
 
-    facts = go(_load(config))
+    facts = go(loaded)
     if as_json:
         print(json.dumps(facts, default=str))
         return
@@ -246,11 +247,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute the published marts from the accepted events, by the definitions, and compare."""
+    loaded = _load(config)
     from pipelines.status import check_published
     from pipelines.verify import verify as go
     from pipelines.warehouse import Warehouse
 
-    loaded = _load(config)
     warehouse = Warehouse(loaded.warehouse)
     check_published(warehouse, loaded.policy)
     store = Path(loaded.warehouse) / "verify" / f"mismatches-{warehouse.load().number:06d}.parquet"

@@ -36,7 +36,16 @@ def new_pipeline(beam_options: Sequence[str]) -> Any:
     from apache_beam.runners.job.utils import dict_to_struct
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 
-    options = PipelineOptions(list(beam_options))
+    class Options(PipelineOptions):  # type: ignore[misc]
+        """Beam asks for the same few views hundreds of times, and parses the arguments each time."""
+
+        def view_as(self, cls: type[PipelineOptions]) -> PipelineOptions:
+            views = vars(self).setdefault("views", {})
+            if cls not in views:
+                views[cls] = super().view_as(cls)
+            return views[cls]
+
+    options = Options(list(beam_options))
     setup = options.view_as(SetupOptions)
     setup.beam_plugins = [*(setup.beam_plugins or ()), "transforms.blocks"]
     if options.view_as(StandardOptions).runner not in (None, "FnApiRunner"):

@@ -97,7 +97,7 @@ def test_quiet_days_pass_every_edge():
         assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day)))), day
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(worlds(SHORT), st.data())
 def test_a_dense_ledger_is_carried_on_through_its_edges(rows, data):
     credit = Credit(Ledger(table(rows), ACCOUNTS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -155,6 +156,13 @@ class Bureau:
         )
         self.landed = 0
 
+    def copy(self, folder: Path) -> Bureau:
+        """The same in another folder. Until its next run the marts name the files of this one, which must stay."""
+        shutil.copytree(self.folder, folder)
+        other = copy.copy(self)
+        other.folder = folder
+        return other
+
     # --- configuration
     def configure(self, *changes: tuple[str, str]) -> None:
         """Replace texts in wattier.yaml, each wherever it stands."""
@@ -211,8 +219,9 @@ class Bureau:
 
     def check(self) -> None:
         """Every file is as it was written, and every mart on every service day as the oracle says."""
-        assert check_files(Warehouse(self.config.warehouse)) == []
-        report = verify(str(self.marts), self.config.policy, all_days=True)
+        config = self.config
+        assert check_files(Warehouse(config.warehouse)) == []
+        report = verify(str(self.marts), config.policy, all_days=True)
         assert report.ok, str(report)
 
 

@@ -206,6 +206,7 @@ def test_a_stream_tells_conduct_as_the_cause(bureau):
     bureau.check()
 
 
+@pytest.mark.slow
 def test_a_stream_publishes_what_a_run_does(tmp_path):
     """Epoch by epoch, with a finding that comes late, one that waits for its account, and one withdrawn."""
     portions = [
@@ -260,6 +261,7 @@ def test_the_ladder_is_climbed_step_by_step(bureau):
     bureau.check()
 
 
+@pytest.mark.slow
 def test_day_by_day_is_as_at_once_and_a_late_finding_puts_the_steps_right(bureau, monkeypatch):
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 10**9)  # by account
     monkeypatch.setattr(pipelines.restate, "DAYS_AT_ONCE", 3)

@@ -55,14 +55,22 @@ def corrections(monkeypatch):
     return taken
 
 
-def opened(folder, *changes: tuple[str, str], last: int = 70, daily: int = 3) -> Bureau:
-    """A bureau published day by day over the latest of its days. daily: how many these are."""
-    bureau = Bureau(folder, *changes)
-    for rows in landed(last, daily):
-        bureau.land_all(rows)
-        if rows[0][0] == "meter_readings":
-            bureau.run()
-    return bureau
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A bureau published day by day over the latest of its days; made once, and copied. daily: how many these are."""
+    made: dict[tuple, Bureau] = {}
+
+    def opened(folder, *changes: tuple[str, str], last: int = 70, daily: int = 3) -> Bureau:
+        which = (changes, last, daily, transforms.checkpoints.DAILY_CHECKPOINTS)
+        if which not in made:
+            bureau = made[which] = Bureau(tmp_path_factory.mktemp("opened") / "bureau", *changes)
+            for rows in landed(last, daily):
+                bureau.land_all(rows)
+                if rows[0][0] == "meter_readings":
+                    bureau.run()
+        return made[which].copy(folder)
+
+    return opened
 
 
 def landed(last: int, daily: int) -> list[list]:
@@ -81,15 +89,16 @@ def kinds(bureau: Bureau) -> dict[str, set[str]]:
 
 
 def test_an_old_correction_puts_one_account_right_and_leaves_the_files_of_the_others(
-    tmp_path, corrections, monkeypatch
+    tmp_path, opened, corrections, monkeypatch
 ):
-    bureau = opened(tmp_path / "some")
+    monkeypatch.setattr(pipelines.restate, "DAYS_AT_ONCE", 7)
+    bureau = opened(tmp_path / "some", last=34, daily=2)
     before = kinds(bureau)
     bureau.land_all(used(12, revision=2, only=("three",), times=3))
     report = bureau.run()
     assert report.restated_from == day(12)
-    assert report.days == 58
-    assert len(corrections) == 3  # some weeks at a time
+    assert report.days == 22
+    assert len(corrections) == 3  # some days at a time
     bureau.check()
     assert_balanced(bureau)
     after = kinds(bureau)
@@ -100,14 +109,15 @@ def test_an_old_correction_puts_one_account_right_and_leaves_the_files_of_the_ot
         assert kind not in before
 
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 0)
-    everybody = opened(tmp_path / "all")
+    everybody = opened(tmp_path / "all", last=34, daily=2)
     everybody.land_all(used(12, revision=2, only=("three",), times=3))
     everybody.run()
     assert "patch:features" not in kinds(everybody)
     assert_equal_marts(bureau.marts, everybody.marts, same_deliveries=True)
 
 
-def test_corrections_of_corrections_the_days_after_them_and_all_days_anew(tmp_path, corrections):
+@pytest.mark.slow
+def test_corrections_of_corrections_the_days_after_them_and_all_days_anew(tmp_path, opened, corrections):
     bureau = opened(tmp_path / "bureau")
     for rows in (
         used(12, revision=2, only=("three",), times=3),
@@ -125,7 +135,8 @@ def test_corrections_of_corrections_the_days_after_them_and_all_days_anew(tmp_pa
     assert not {"patch:features", "tier_input_patch", "windows_patch"} & kinds(bureau).keys()
 
 
-def test_rows_that_retention_hides_are_put_right_and_those_that_are_gone_stay_so(tmp_path, corrections):
+@pytest.mark.slow
+def test_rows_that_retention_hides_are_put_right_and_those_that_are_gone_stay_so(tmp_path, opened, corrections):
     bureau = opened(
         tmp_path / "bureau", ("features: 4000", "features: 21"), ("daily_consumption: 4000", "daily_consumption: 21")
     )
@@ -151,7 +162,7 @@ def test_rows_that_retention_hides_are_put_right_and_those_that_are_gone_stay_so
 
 @pytest.mark.slow
 def test_days_are_put_right_for_few_up_to_a_checkpoint_and_from_there_made_anew_for_all(
-    tmp_path, corrections, monkeypatch
+    tmp_path, opened, corrections, monkeypatch
 ):
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 340_000)  # two of six
     bureau = opened(tmp_path / "bureau")
@@ -188,7 +199,7 @@ def test_days_are_put_right_for_few_up_to_a_checkpoint_and_from_there_made_anew_
 
 
 @pytest.mark.slow
-def test_another_policy_within_the_days_that_a_correction_reaches(tmp_path, corrections):
+def test_another_policy_within_the_days_that_a_correction_reaches(tmp_path, opened, corrections):
     """Days up to it are put right for the account concerned, and those after are made anew under it."""
     bureau = opened(tmp_path / "bureau")
     version = POLICY[POLICY.index('  - version: "1"') :]
@@ -204,7 +215,7 @@ def test_another_policy_within_the_days_that_a_correction_reaches(tmp_path, corr
 
 
 @pytest.mark.slow
-def test_a_stream_goes_on_from_what_was_put_right(tmp_path, corrections):
+def test_a_stream_goes_on_from_what_was_put_right(tmp_path, opened, corrections):
     old = used(12, revision=2, only=("three",), times=3)
     portions = (
         [*used(70), *used(55, revision=2, only=("five",), times=4)],
@@ -232,7 +243,7 @@ def test_a_stream_goes_on_from_what_was_put_right(tmp_path, corrections):
 
 
 @pytest.mark.slow
-def test_days_that_were_put_right_are_withdrawn_and_come_again(tmp_path, corrections):
+def test_days_that_were_put_right_are_withdrawn_and_come_again(tmp_path, opened, corrections):
     bureau = opened(tmp_path / "bureau")
     bureau.land_all([*used(12, revision=2, only=("three",), times=3), *used(64, revision=2, only=("two",), times=7)])
     bureau.run()
@@ -255,7 +266,7 @@ def test_days_that_were_put_right_are_withdrawn_and_come_again(tmp_path, correct
 
 
 @pytest.mark.slow
-def test_rows_put_right_do_not_stand_alone_where_retention_is_made_longer(tmp_path, corrections, monkeypatch):
+def test_rows_put_right_do_not_stand_alone_where_retention_is_made_longer(tmp_path, opened, corrections, monkeypatch):
     """The files of days leave one by one; a patch is of all days between two checkpoints."""
     monkeypatch.setattr(transforms.checkpoints, "DAILY_CHECKPOINTS", 2)
     bureau = opened(
@@ -278,7 +289,7 @@ def test_rows_put_right_do_not_stand_alone_where_retention_is_made_longer(tmp_pa
 
 
 @pytest.mark.slow
-def test_another_policy_after_the_days_that_are_put_right(tmp_path, corrections):
+def test_another_policy_after_the_days_that_are_put_right(tmp_path, opened, corrections):
     bureau = opened(tmp_path / "bureau")
     version = POLICY[POLICY.index('  - version: "1"') :]
     other = version.replace('"1"', '"2"').replace("2000-01-01", f"{day(71)}").replace("wh_7d", "wh_30d")
@@ -296,7 +307,7 @@ def test_another_policy_after_the_days_that_are_put_right(tmp_path, corrections)
 
 
 @pytest.mark.slow
-def test_a_second_correction_after_the_checkpoints_of_the_first_are_gone(tmp_path, corrections, monkeypatch):
+def test_a_second_correction_after_the_checkpoints_of_the_first_are_gone(tmp_path, opened, corrections, monkeypatch):
     monkeypatch.setattr(transforms.checkpoints, "DAILY_CHECKPOINTS", 4)
     bureau = opened(tmp_path / "bureau")
 
@@ -319,7 +330,7 @@ def test_a_second_correction_after_the_checkpoints_of_the_first_are_gone(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 20])
-def test_days_whose_tier_inputs_are_gone_are_made_anew_for_everybody(tmp_path, corrections, kept):
+def test_days_whose_tier_inputs_are_gone_are_made_anew_for_everybody(tmp_path, opened, corrections, kept):
     bureau = opened(tmp_path / "bureau", ("retention:\n", f"retention:\n  tier_inputs: {kept}\n"))
     some = used(65, revision=2, only=("two",), times=3)
     bureau.land_all(some)
@@ -336,7 +347,7 @@ def test_days_whose_tier_inputs_are_gone_are_made_anew_for_everybody(tmp_path, c
 
 
 @pytest.mark.slow
-def test_patches_of_corrections_day_after_day_are_bounded_by_what_they_are_laid_over(tmp_path, corrections):
+def test_patches_of_corrections_day_after_day_are_bounded_by_what_they_are_laid_over(tmp_path, opened, corrections):
     bureau = opened(
         tmp_path / "bureau", ("shards: 4", "shards: 1"), ("features: 4000", "features: 15"),
         ("retention:\n", "retention:\n  tier_inputs: 30\n"), last=30, daily=0,
