@@ -4,6 +4,7 @@ import copy
 import pickle
 from datetime import date, timedelta
 from fractions import Fraction
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -28,6 +29,7 @@ from schemas.policy import (
 )
 
 TEXT = default_policy_text()
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 DOCUMENT = yaml.safe_load(TEXT)
 RULE_PATH = "versions[0].tiers[5]"
 
@@ -97,6 +99,16 @@ def test_a_ladder_wants_a_rule_that_yields_abuse():
         ConfigError, match=r"versions\[0\]\.abuse_ladder: .*no rule of this version yields the tier abuse"
     ):
         parse_policy(TEXT.replace("tier: abuse", "tier: low_risk"), "policy.yaml")
+
+
+def test_the_receivables_are_scored_by_the_scorecard_that_ships():
+    """As the example's README says: nothing in it was fitted to the invoices."""
+    (version,) = load_policy(EXAMPLES / "receivables" / "policy.yaml").versions
+    (shipped,) = parse_policy(TEXT, "policy.yaml").versions
+    assert version.credit_score == shipped.credit_score is not None
+    assert (
+        "policy.yaml` has the scorecard that ships, as it ships" in (EXAMPLES / "receivables" / "README.md").read_text()
+    )
 
 
 def test_cuts_of_the_default_policy():

@@ -11,6 +11,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from schemas.policy import Policy, load_policy
+
 FIXTURE = Path(__file__).parent / "fixture"
 EXAMPLES = FIXTURE.parents[2] / "docs" / "examples"
 REAL = os.environ.get("WATTIER_REAL_DATA")
@@ -34,6 +36,11 @@ class Example:
         path = self.folder / f"{warehouse}.yaml"
         path.write_text("\n".join(lines), "utf-8")
         return path
+
+    @property
+    def policy(self) -> Policy:
+        """The example's policy."""
+        return load_policy(self.folder / "policy.yaml")
 
     def wattier(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command, as a user starts it."""
