@@ -36,11 +36,11 @@ def new_pipeline(beam_options: Sequence[str]) -> Any:
     from apache_beam.runners.job.utils import dict_to_struct
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
 
-    class Options(PipelineOptions):  # type: ignore[misc]
+    class Options(PipelineOptions):
         """Beam asks for the same few views hundreds of times, and parses the arguments each time."""
 
         def view_as(self, cls: type[PipelineOptions]) -> PipelineOptions:
-            views = vars(self).setdefault("views", {})
+            views = self.__dict__.setdefault("views", {})
             if cls not in views:
                 views[cls] = super().view_as(cls)
             return views[cls]
