@@ -31,7 +31,7 @@ from schemas.policy import (
 TEXT = default_policy_text()
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 DOCUMENT = yaml.safe_load(TEXT)
-RULE_PATH = "versions[0].tiers[5]"
+RULE_PATH = "versions[0].tiers[6]"
 
 
 def mutated(old: str, new: str) -> str:
@@ -81,14 +81,19 @@ def test_default_policy_is_the_one_that_the_issue_names():
     ]
     assert [grade.grade for grade in version.credit_grades] == ["C", "C", "C", "B", "A", "B", "C"]
     assert {rule.tier for rule in version.tiers} == set(TIERS)
-    assert [rule.rule for rule in version.tiers if rule.immediate] == ["abuse", "tampering", "large_bad_credit"]
+    assert [rule.rule for rule in version.tiers if rule.immediate] == [
+        "abuse",
+        "tampering",
+        "malicious_arrears",
+        "large_bad_credit",
+    ]
 
 
 def test_a_condition_has_one_operator_and_its_values():
     (version,) = parse_policy(TEXT, "policy.yaml").versions
-    first = version.tiers[2].when[0]
+    first = version.tiers[3].when[0]
     assert (first.column, first.op, first.values, first.or_null) == ("abc", "one_of", ("A", "B"), False)
-    growth = version.tiers[3].when[3]
+    growth = version.tiers[4].when[3]
     assert (growth.column, growth.op, growth.values, growth.or_null) == ("growth_90d_ppm", "at_least", (-300000,), True)
     zero = version.credit_grades[4].when[1]
     assert (zero.op, zero.values) == ("equals", (0,))
@@ -232,7 +237,7 @@ FAULTS = [
     ("severities: {}", "severities: {tierz: warn}", "audit.severities: 'tierz' names no expectation"),
     ("severities: {}", "severities: {tiers: wan}", "audit.severities.tiers: 'wan': must be 'warn' or 'block'"),
     ("day_close:", "day_clse:", "day_close: is missing"),
-    ("tier: mid_large", "tier: large", "versions[0].tiers[4].tier: 'large': must be 'high', "),
+    ("tier: mid_large", "tier: large", "versions[0].tiers[5].tier: 'large': must be 'high', "),
     ("grade: C", "grade: D", "versions[0].credit_grades[0].grade: 'D': must be 'A', 'B' or 'C'"),
     ("rule: average", "rule: stay", f"{RULE_PATH}.rule: 'stay': write a name"),
     ("rule: average", "rule: Average", f"{RULE_PATH}.rule: 'Average': write a name"),
@@ -265,7 +270,7 @@ FAULTS = [
     ("abc, equals: B", "account_id, equals: B", f"{RULE_PATH}.when[0].column: 'account_id': must be one of category"),
     ("- {column: abc, equals: B}", "- abc", f"{RULE_PATH}.when[0]: 'abc': must be a mapping with the keys column, "),
     (
-        "overdue_91_minor, at_least: 1",
+        "oldest_overdue_days, above: 90",
         "abc, equals: A",
         "versions[0].credit_score.demerits[1].when[0].column: 'abc': must be",
     ),
@@ -307,30 +312,30 @@ FAULTS = [
     ("{half_life_days: 180}", "{weights: [1, -1]}", f"{DECAY}.weights[1]: -1: must be greater than or equal to 0"),
     ("{half_life_days: 180}", "{weights: [1, 0.5]}", f"{DECAY}.weights[1]: 0.5: must be a whole number"),
     ("{half_life_days: 180}", "{weights: 1}", f"{DECAY}.weights: 1: must be a list"),
-    ("weight: 50", "weight: 49", f"{CARD}.parts: [49, 20, 15, 15]: the weights must add up to 100, not 99"),
+    ("weight: 50", "weight: 49", f"{CARD}.parts: [49, 20, 25, 5]: the weights must add up to 100, not 99"),
     ("weight: 50", "weight: 0", f"{CARD}.parts[0].weight: 0: must be greater than or equal to 1"),
     ("part: delay", "part: punctuality", f"{CARD}.parts[1].part: 'punctuality': another part or demerit has that name"),
     ("demerit: bad_debt", "demerit: delay", f"{CARD}.demerits[1].demerit: 'delay': another part or demerit"),
     (
-        "column: overdue_minor\n",
+        "column: oldest_overdue_days\n",
         "column: credit_score\n",
-        f"{CARD}.parts[2].column: 'credit_score': must be one of wh_7d",
+        f"{CARD}.parts[3].column: 'credit_score': must be one of wh_7d",
     ),
     (
-        "points: 40, when",
-        "points: 40, per: category, when",
-        f"{CARD}.demerits[1].per: 'category': must be one of wh_7d",
+        "points: 5, per: bounced_365d",
+        "points: 5, per: category",
+        f"{CARD}.demerits[0].per: 'category': must be one of wh_7d",
     ),
     (
-        "overdue_91_minor, at_least: 1",
+        "oldest_overdue_days, above: 90",
         "credit_score, at_least: 1",
         f"{CARD}.demerits[1].when[0].column: 'credit_score': must",
     ),
     ("          if_null: 75\n", "", f"{CARD}.parts[0].if_null: null: on_time_decayed_ppm may be null: say how many"),
     (
-        "weight: 15\n          bins",
-        "weight: 15\n          if_null: 1\n          bins",
-        f"{CARD}.parts[2].if_null: 1: overdue_minor is",
+        "oldest_overdue_days\n          weight: 5",
+        "oldest_overdue_days\n          if_null: 1\n          weight: 5",
+        f"{CARD}.parts[3].if_null: 1: oldest_overdue_days is",
     ),
     ("            - {points: 20}\n", "", f'{CARD}.parts[0].bins[3]: {{"at_least": 700000}}: the last bin must have no'),
     ("{at_least: 900000, points: 90}", "{points: 90}", f"{CARD}.parts[0].bins[1]: {{}}: write exactly one of at_least"),

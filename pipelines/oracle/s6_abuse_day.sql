@@ -30,7 +30,7 @@ reasoned AS (
             WHEN step_yesterday = 'restrict' AND {{inspection_releases}}
                 AND {{day}} - since_yesterday >= {{restrict_days}}
                 AND inspected_on > since_yesterday
-                AND (found_on IS NULL OR inspected_on > found_on)
+                AND inspected_on > found_on
                 THEN 'inspection_passed'
             WHEN step_yesterday = 'release' AND found_on > since_yesterday THEN 'new_finding'
         END AS abuse_reason

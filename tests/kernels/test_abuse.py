@@ -48,7 +48,8 @@ def by_the_page(
         and day - state[1] >= ladder.restrict_days
         and inspected is not None
         and inspected > state[1]
-        and (found is None or inspected > found)
+        and found is not None
+        and inspected > found
     ):
         step = "release", "inspection_passed"
     elif state[0] == "release" and found is not None and found > state[1]:

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.policy import default_policy_text, parse_policy
 from schemas.scorecard import CreditScore
+from tests.kernels.test_ledger import table
+from tests.oracles.ledger import Event
 from tests.oracles.whole import score_of
+from transforms.kernels.credit import Credit
+from transforms.kernels.ledger import Ledger
 from transforms.kernels.score import credit_score, points_of, taken_off
+from transforms.kernels.windows import date_of
 
 CARD = CreditScore.model_validate({
     "parts": (
@@ -68,3 +74,49 @@ def test_a_demerit_goes_by_number_up_to_its_most(bills, off):
 
 def test_without_a_scorecard_there_is_no_score():
     assert credit_score(None, {}, 3).tolist() == [None, None, None]
+
+
+def shipped_scores(events: list[tuple[int, Event]], days: range) -> list[int]:
+    """The score of account 0 by the policy that ships."""
+    (version,) = parse_policy(default_policy_text(), "policy.yaml").versions
+    credit, scores = Credit(Ledger(table(events), 1)), []
+    for day in days:
+        credit.advance(day)
+        columns = credit.columns() | {"category": np.zeros(1, np.int8)}
+        scores.append(int(credit_score(version.credit_score, columns, 1)[0]))
+    return scores
+
+
+def bills(first: int, last: int, fen: int = 10_000) -> list[tuple[int, Event]]:
+    """A bill every 30 days, due after 20, and paid five days before that."""
+    return [
+        (0, event)
+        for day in range(first, last, 30)
+        for event in (
+            Event(f"c{day}", "charge", date_of(day), fen, date_of(day + 20), f"b{day}"),
+            Event(f"p{day}", "payment", date_of(day + 15), fen, bill_id=f"b{day}"),
+        )
+    ]
+
+
+def test_by_the_policy_that_ships_a_debt_grows_no_better_with_age():
+    scores = shipped_scores([(0, Event("c", "charge", date_of(0), 100, date_of(20)))], range(21, 900))
+    assert sorted(scores, reverse=True) == scores
+    assert scores[-1] == 0
+
+
+def test_by_the_policy_that_ships_an_old_debt_is_c_whatever_else_is_paid():
+    lost = [(0, Event("c", "charge", date_of(400), 10_000, date_of(420), "lost"))]
+    scores = shipped_scores([*bills(0, 1_500), *lost], range(399, 1_500))
+    assert scores[0] == 100
+    assert max(scores[420 - 399 + 91 :]) < 70
+
+
+def test_by_the_policy_that_ships_a_fen_makes_no_bad_customer():
+    """Of one bill a fen stays open for ever: no grade A, which wants nothing overdue, but no C either."""
+    short = [
+        (0, Event("c", "charge", date_of(400), 10_000, date_of(420), "short")),
+        (0, Event("p", "payment", date_of(410), 9_999, bill_id="short")),
+    ]
+    scores = shipped_scores([*bills(0, 1_500), *short], range(399, 1_500))
+    assert min(scores) >= 70

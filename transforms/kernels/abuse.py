@@ -102,7 +102,7 @@ def climb(
     ]
     if ladder:
         found, stood = last(FINDINGS), day - since
-        inspected = last((INSPECTION,)) > np.maximum(found, since)
+        inspected = (last((INSPECTION,)) > np.maximum(found, since)) & (found > _LONG_AGO)
         taken += [
             (climbs & (step == OFF), WARN, _TIER_ABUSE),
             (climbs & (step == WARN) & (stood >= ladder.warn_days), RESTRICT, _WARNED),
