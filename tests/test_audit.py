@@ -34,6 +34,8 @@ def sound(relation: str, **given: object) -> Row:
     for column in RELATIONS[relation].columns:
         if pa.types.is_date(column.type):
             row[column.name] = DAY
+        elif pa.types.is_timestamp(column.type):
+            row[column.name] = None
         elif pa.types.is_integer(column.type):
             row[column.name] = column.minimum or 0
         else:
