@@ -145,7 +145,7 @@ LEDGER_EVENTS = Relation(
         Column("event_id", ID, "Event, unique within the account", key=True, privacy="pseudonymous"),
         Column("event_type", TEXT, "Kind of event", values=EVENT_TYPES),
         Column("event_date", DAY, "Day it takes effect: issue of a bill, receipt of a payment"),
-        Column("due_date", DAY, "Day a charge is due; required for charges", nullable=True),
+        Column("due_date", DAY, "Day a charge, or an adjustment that adds to what is owed, is due; required for charges", nullable=True),
         Column("amount_minor", MINOR, "Amount; positive, except that an adjustment may be negative. A reversal's is ignored",
                "minor units", minimum=-MONEY_LIMIT_MINOR, maximum=MONEY_LIMIT_MINOR),
         Column("bill_id", ID, "Of a charge: its number; of a credit: the bill it is directed to", nullable=True,

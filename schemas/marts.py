@@ -455,7 +455,7 @@ LEDGER_EXCEPTIONS = Relation(
         Column("amount_minor", MINOR, "Its amount, of the version that counts", "minor units"),
         Column("named_id", ID, "What it names: the event that a reversal takes back, the bill; null elsewhere", nullable=True,
                privacy="pseudonymous"),
-        Column("closed_on", DAY, "The account's last day, of `closed_account_pays`; null elsewhere", nullable=True),
+        Column("closed_on", DAY, "The account's last day, where that is the reason; null elsewhere", nullable=True),
     ),
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ WITH issued AS (
         event_id,
         CASE WHEN event_type = 'charge' THEN coalesce(nullif(bill_id, ''), event_id) ELSE event_id END AS bill_number,
         event_date AS issued_on,
-        CASE WHEN event_type = 'charge' THEN due_date ELSE event_date END AS due_date,
+        CASE WHEN event_type = 'refund' THEN event_date ELSE coalesce(due_date, event_date) END AS due_date,
         amount_minor,
         event_type <> 'refund' AS is_bill,
         CASE WHEN getvariable('allocation') = 'priority' THEN coalesce(priority, 0) ELSE 0 END AS served

@@ -22,6 +22,7 @@ reversing AS (
         r.ref_event_id,
         c.event_id IS NOT NULL AS is_there,
         coalesce(c.pays, false) AS pays,
+        r.amount_minor <> 0 AND abs(r.amount_minor) <> abs(c.amount_minor) AS is_other_amount,
         row_number() OVER (PARTITION BY r.account_id, r.ref_event_id ORDER BY r.event_date, r.event_id) AS nth
     FROM there r
     LEFT JOIN there c ON c.account_id = r.account_id AND c.event_id = r.ref_event_id
@@ -69,6 +70,10 @@ found (account_id, event_id, reason, named_id, closed_on) AS (
     FROM reversing
     WHERE NOT pays OR nth > 1
     UNION ALL
+    SELECT account_id, event_id, 'reversal_amount_differs', ref_event_id, NULL
+    FROM reversing
+    WHERE pays AND nth = 1 AND is_other_amount
+    UNION ALL
     SELECT account_id, event_id, 'conflicting_event', NULL, NULL
     FROM there t
     WHERE EXISTS (
@@ -97,6 +102,12 @@ found (account_id, event_id, reason, named_id, closed_on) AS (
     FROM standing
     SEMI JOIN unallocated USING (account_id, event_id)
     WHERE event_type IN ('payment', 'prepayment') AND event_date > closed_on
+    UNION ALL
+    SELECT d.account_id, d.event_id, 'closed_account_owes', NULL, k.closed_on
+    FROM oracle.debit_state d
+    SEMI JOIN last l ON l.account_id = d.account_id AND l.as_of = d.as_of
+    JOIN closing k ON k.account_id = d.account_id
+    WHERE d.open_minor > 0 AND d.due_date < getvariable('through') AND k.closed_on < getvariable('through')
     UNION ALL
     SELECT account_id, event_id, 'refund_beyond_credit', NULL, NULL
     FROM oracle.debit_state

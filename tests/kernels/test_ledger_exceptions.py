@@ -88,10 +88,12 @@ STORIES = {
     "reversal_of_unknown": [Event("r", "reversal", on(1), 0, ref_event_id="p"), Event("p", "payment", on(3), 5)],
     "reversal_of_no_credit": [CHARGE, Event("r", "reversal", on(1), 0, ref_event_id="c")],
     "reversal_again": [PAYMENT, *(Event(name, "reversal", on(2), 0, ref_event_id="p") for name in ("q", "r"))],
+    "reversal_amount_differs": [PAYMENT, Event("r", "reversal", on(2), 3, ref_event_id="p")],
     "conflicting_event": [Event("r", "payment", on(1), 7), Event("r", "payment", on(1), 6)],
     "bill_unknown": [CHARGE, Event("r", "payment", on(1), 5, bill_id="A")],
     "bill_number_twice": [CHARGE, Event("r", "charge", on(0), 5, due_date=on(9), bill_id="B")],
     "closed_account_pays": [Event("r", "prepayment", on(2), 5)],
+    "closed_account_owes": [Event("r", "charge", on(0), 5, due_date=on(1))],
     "refund_beyond_credit": [Event("r", "refund", on(2), 5)],
     "beyond_limit": [*(Event(f"p{n}", "payment", on(1), MONEY_LIMIT_MINOR) for n in range((1 << 15) - 1)),
                      Event("r", "write_off", on(1), MONEY_LIMIT_MINOR)],
@@ -114,10 +116,25 @@ def test_a_closed_account_may_pay_its_last_bill_but_not_more():
     assert list(said.values()) == [[], [], [], named, named, []]
 
 
+def test_what_a_closed_account_owes_is_told_when_it_is_past_due_and_until_it_is_paid():
+    """Closed on day 1; one bill is due on day 2, the other on day 4, and both are paid on day 7. No event tells of a due date."""
+    bills = [Event(name, "charge", on(0), 5, due_date=on(due)) for name, due in (("a", 2), ("b", 4))]
+    rows, said = [(0, event) for event in (*bills, Event("p", "payment", on(7), 10))], {}
+    ledger, held = Ledger(table(rows), 1), EXCEPTIONS.empty_table()
+    for day in range(9):
+        ledger = Ledger(table(rows), 1, ledger.dump() if day else None)
+        ledger.advance(number(on(day)))
+        some = to_look_at(ledger, held, last_days([on(1)]))
+        if len(some):
+            held = ledger_exceptions(ledger, some, last_days([on(1)]))
+        said[day] = held["event_id"].to_pylist()
+    assert said == {0: [], 1: [], 2: [], 3: ["a"], 4: ["a"], 5: ["a", "b"], 6: ["a", "b"], 7: [], 8: []}
+
+
 @pytest.mark.parametrize("reason", LEDGER_FAULTS)
 def test_one_story_for_each_reason(reason):
     """Event r is at fault on day 2; what ends it, ends it."""
-    rows, closed = [(0, event) for event in STORIES[reason]], [on(1) if reason == "closed_account_pays" else None]
+    rows, closed = [(0, event) for event in STORIES[reason]], [on(1) if reason.startswith("closed") else None]
     found = everything(Ledger.at(table(rows), 1, number(on(2))), closed)
     assert found.select(["event_id", "reason"]).to_pylist() == [{"event_id": "r", "reason": reason}]
     cures = {
@@ -125,6 +142,8 @@ def test_one_story_for_each_reason(reason):
         "conflicting_event": [Event("r", "payment", on(3), 7, revision=1)],
         "bill_unknown": [Event("d", "charge", on(3), 5, due_date=on(9), bill_id="A")],
         "refund_beyond_credit": [Event("d", "payment", on(3), 5)],
+        "closed_account_owes": [Event("d", "payment", on(3), 5)],
+        "reversal_amount_differs": [Event("r", "reversal", on(3), 5, ref_event_id="p", revision=1)],
     }  # fmt: skip
     if reason in cures:
         rows += [(0, event) for event in cures[reason]]

@@ -105,8 +105,9 @@ def allocated(events, day, allocation="fifo"):
             number = e.bill_id or e.event_id
             bills.append(Bill(number, e.event_id, e.event_date, e.due_date, e.amount_minor, e.priority or 0))
         elif e.event_type == "refund" or (e.event_type == "adjustment" and e.amount_minor > 0):
-            day_, refund = e.event_date, e.event_type == "refund"
-            bills.append(Bill(e.event_id, e.event_id, day_, day_, e.amount_minor, e.priority or 0, refund))
+            refund = e.event_type == "refund"
+            due = e.event_date if refund else e.due_date or e.event_date
+            bills.append(Bill(e.event_id, e.event_id, e.event_date, due, e.amount_minor, e.priority or 0, refund))
         elif is_credit(e) and e.event_id not in reversed_ids:
             to = "" if e.event_type == "prepayment" else e.bill_id or ""
             amount = abs(e.amount_minor)
@@ -246,6 +247,8 @@ def exceptions(events, day, closed_on=None, allocation="fifo"):
                 rows.append((e.event_id, "reversal_again", e.ref_event_id, None))
             else:
                 taken.add(target.event_id)
+                if e.amount_minor and abs(e.amount_minor) != abs(target.amount_minor):
+                    rows.append((e.event_id, "reversal_amount_differs", e.ref_event_id, None))
         rivals = [o for o in events if (o.event_id, o.revision) == (e.event_id, e.revision) and o.event_date <= day]
         if any(o.as_text() != e.as_text() for o in rivals):
             rows.append((e.event_id, "conflicting_event", None, None))
@@ -259,5 +262,7 @@ def exceptions(events, day, closed_on=None, allocation="fifo"):
         pays = by_id[credit.event_id].event_type in ("payment", "prepayment")
         if pays and closed_on is not None and credit.day > closed_on and credit.left:
             rows.append((credit.event_id, "closed_account_pays", None, closed_on))
+    if closed_on is not None and closed_on < day:
+        rows += [(b.event_id, "closed_account_owes", None, closed_on) for b in bills if b.open and b.due < day]
     rows += [(b.event_id, "refund_beyond_credit", None, None) for b in bills if b.refund and b.open]
     return sorted(rows, key=lambda row: row[:2])

@@ -35,6 +35,8 @@ CHARGE, PAYMENT, REVERSAL, WRITE_OFF, ADJUSTMENT, REFUND, PREPAYMENT = (
     for name in ("charge", "payment", "reversal", "write_off", "adjustment", "refund", "prepayment")
 )
 
+_TELL_DUE: Final = pa.array(["charge", "adjustment"])
+
 PAYMENTS: Final = (PAYMENT, PREPAYMENT)
 """Types of events by which a customer pays."""
 
@@ -112,9 +114,9 @@ def count_events(events: pa.Table, n_slots: int) -> Counted:
 
 
 def due_days(events: pa.Table) -> Int32:
-    """The day each row is due, were it a debit: a charge on its `due_date`, all others on their `event_date`. (n,)."""
-    issued, charge = events["event_date"], pc.equal(events["event_type"].cast(pa.string()), "charge")
-    return numbers(pc.if_else(charge, pc.coalesce(events["due_date"], issued), issued), np.int32)
+    """The day each row is due, were it a debit: charges and adjustments on a `due_date`, all others on their `event_date`. (n,)."""
+    issued, told = events["event_date"], pc.is_in(events["event_type"].cast(pa.string()), value_set=_TELL_DUE)
+    return numbers(pc.if_else(told, pc.coalesce(events["due_date"], issued), issued), np.int32)
 
 
 def bill_numbers(events: pa.Table, counted: Counted) -> tuple[pa.Array, pa.Array]:

@@ -5,6 +5,7 @@ The reasons are in docs/explanation/definitions.md, "Ledger exceptions". Only th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.inbound import EVENT_TYPES
 from schemas.ledger import LEDGER_FAULTS
 from transforms.kernels.allocation import left_of_credits
 from transforms.kernels.ledger import Ledger
@@ -42,9 +44,9 @@ EXCEPTIONS: Final = pa.schema(
         ("event_date", pa.date32()), ("amount_minor", pa.int64()), ("named_id", pa.string()), ("closed_on", pa.date32()),
     ]
 )  # fmt: skip
-"""An event and a reason. named_id: what the event names; closed_on: of `closed_account_pays`, the account's last day."""
+"""An event and a reason. named_id: what the event names; closed_on: the account's last day, where that is the reason."""
 
-_CLOSED: Final = "closed_account_pays"
+_PAYS, _OWES = _CLOSED = ("closed_account_pays", "closed_account_owes")
 
 
 def ledger_exceptions(ledger: Ledger, slots: npt.NDArray[Any], closed_on: Int32) -> pa.Table:
@@ -55,8 +57,8 @@ def ledger_exceptions(ledger: Ledger, slots: npt.NDArray[Any], closed_on: Int32)
     found = [EXCEPTIONS.empty_table()]
     for some, events, rows in ledger.blocks(slots):
         if len(rows):
-            left_over = ledger.unallocated_minor[some]
-            found.append(_of_block(some, events, ledger.open_minor[rows], left_over, closed_on[some]))
+            owed = _Owed(ledger.open_minor[rows], _past_due(ledger, rows, closed_on), ledger.unallocated_minor[some])
+            found.append(_of_block(some, events, owed, closed_on[some]))
     table = pa.concat_tables(found).combine_chunks()
     return table.sort_by([(name, "ascending") for name in ("slot", "event_id", "reason")])
 
@@ -67,26 +69,42 @@ def to_look_at(ledger: Ledger, held: pa.Table, closed_on: Int32) -> Int64:
     held: the exceptions as of `carried`, of EXCEPTIONS.
     """
     mine = ledger.touched.copy()
-    said = held.filter(pc.equal(held["reason"], _CLOSED))
+    said = held.filter(pc.is_in(held["reason"], value_set=pa.array(_CLOSED)))
     slot = numbers(said["slot"], np.int64)
     was = numbers(said["closed_on"], np.int32) if len(slot) else np.zeros(0, np.int32)
     mine[slot[was != closed_on[slot]]] = True
+    owes = np.asarray(pc.equal(said["reason"], _OWES))
+    still = np.flatnonzero(ledger.open_minor)
+    still = still[_past_due(ledger, still, closed_on)]
+    mine |= np.bincount(ledger.slot[still], minlength=len(mine)) != np.bincount(slot[owes], minlength=len(mine))
+    slot = slot[~owes]
     late = np.flatnonzero((ledger.issued_on > closed_on[ledger.slot]) & (ledger.issued_on <= ledger.day))
     some = np.flatnonzero(ledger.unallocated_minor > 0)
     late = late[np.isin(ledger.slot[late], np.setdiff1d(some, slot))]  # few: of most of them it is said already
     kinds = texts(ledger.events["event_type"].take(pa.array(late)))
-    pays = pc.is_in(kinds, value_set=pa.array(["payment", "prepayment"])).to_numpy(zero_copy_only=False)
+    pays = pc.is_in(kinds, value_set=pa.array([EVENT_TYPES[kind] for kind in PAYMENTS])).to_numpy(zero_copy_only=False)
     mine[ledger.slot[late[pays]]] = True
     return np.flatnonzero(mine)
 
 
-def _of_block(
-    slots: npt.NDArray[Any], events: pa.Table, open_minor: Int64, unallocated_minor: Int64, closed_on: Int32
-) -> pa.Table:
-    """The exceptions of some accounts.
+def _past_due(ledger: Ledger, rows: npt.NDArray[Any], closed_on: Int32) -> Bool:
+    """Which rows would be owed past due by an account that has closed, were they open debits. rows: (k,)."""
+    past: Bool = (ledger.due_on[rows] < ledger.day) & (closed_on[ledger.slot[rows]] < ledger.day)
+    return past
 
-    events: theirs up to the day; open_minor: (n,); unallocated_minor, closed_on: (accounts,).
-    """
+
+@dataclass(frozen=True)
+class _Owed:
+    """What the ledger says of some accounts. open_minor, past_due: (n,), as of `_past_due`; unallocated_minor: (accounts,)."""
+
+    open_minor: Int64
+    past_due: Bool
+    unallocated_minor: Int64
+
+
+def _of_block(slots: npt.NDArray[Any], events: pa.Table, owed: _Owed, closed_on: Int32) -> pa.Table:
+    """The exceptions of some accounts. events: theirs up to the day, (n,); closed_on: (accounts,)."""
+    open_minor, unallocated_minor = owed.open_minor, owed.unallocated_minor
     counted = count_events(events, len(slots))
     number, directed = bill_numbers(events, counted)
     pays = np.isin(counted.kind, PAYMENTS)
@@ -102,7 +120,8 @@ def _of_block(
         "conflicting_event": (_conflicts(events, counted), nothing),
         "bill_unknown": (_unknown_bills(counted, number, directed), directed),
         "bill_number_twice": (_numbers_twice(counted, due_days(events), number), number),
-        _CLOSED: (late, nothing),
+        _PAYS: (late, nothing),
+        _OWES: ((open_minor > 0) & owed.past_due, nothing),
         "refund_beyond_credit": (counted.refund & (open_minor > 0), nothing),
         "beyond_limit": (counted.beyond, nothing),
     }
@@ -125,7 +144,7 @@ def _table(
     closed_on: Int32,
 ) -> pa.Table:
     slot = counted.slot[rows.to_numpy()]
-    closed = pa.array(closed_on[slot]).cast(pa.date32()) if reason == _CLOSED else pa.nulls(len(rows), pa.date32())
+    closed = pa.array(closed_on[slot]).cast(pa.date32()) if reason in _CLOSED else pa.nulls(len(rows), pa.date32())
     columns = {name: events[name].take(rows) for name in ("event_type", "event_date", "amount_minor")}
     columns |= {
         "slot": pa.array(slots[slot].astype(np.int32)), "event_id": counted.event_id.take(rows),
@@ -135,11 +154,10 @@ def _table(
 
 
 def _reversals(counted: Counted) -> dict[str, Bool]:
-    """Reversals that take nothing back, by reason. (n,) each."""
+    """Reversals that take nothing back, or another amount than they say, by reason. (n,) each."""
     n = len(counted.slot)
-    out = {
-        reason: np.zeros(n, np.bool_) for reason in ("reversal_of_unknown", "reversal_of_no_credit", "reversal_again")
-    }
+    reasons = ("reversal_of_unknown", "reversal_of_no_credit", "reversal_again", "reversal_amount_differs")
+    out = {reason: np.zeros(n, np.bool_) for reason in reasons}
     rows = counted.reversals
     if len(rows) == 0:
         return out
@@ -159,6 +177,10 @@ def _reversals(counted: Counted) -> dict[str, Bool]:
     first = np.zeros(len(some), np.bool_)
     first[starts(by_row[some])] = True
     out["reversal_again"][some[~first]] = True
+    amount, said = np.zeros(n, np.int64), np.abs(counted.amount_minor)
+    amount[rows] = said[at]
+    some = some[first]
+    out["reversal_amount_differs"][some] = (said[some] > 0) & (said[some] != amount[some])
     return out
 
 

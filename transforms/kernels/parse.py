@@ -250,7 +250,8 @@ def _ledger_rules(parsed: Mapping[str, Parsed], currency: str | None) -> dict[st
 
     due_faults = due.faults.copy()
     blame(due_faults, charge & mask_of(due.values.is_null()), "missing_value")
-    blame(due_faults, charge & mask_of(pc.less(due.values, parsed["event_date"].values)), "due_before_issue")
+    early = mask_of(pc.less(due.values, parsed["event_date"].values))
+    blame(due_faults, (charge | adjustment) & early, "due_before_issue")
 
     amount_faults = amount.faults.copy()
     amount_faults[reversal & (amount_faults == FAULTS["missing_value"])] = 0
