@@ -94,7 +94,7 @@ class Allocation:
 
 
 @dataclass(frozen=True)
-class _Side:
+class Side:
     """Debits, or the credits that pay them, in the order in which they are served. All (k,); `slot` is ascending."""
 
     row: Int64
@@ -103,31 +103,60 @@ class _Side:
     minor: Int64
 
 
+@dataclass(frozen=True)
+class Matched:
+    """Debits and credits, and what goes from one to the other.
+
+    number, directed: (n,) as of `bill_numbers`. target: (credits,) position of the debit that each credit is directed to, or -1.
+    need: (debits,) what each still needs of the pool; left: (credits,) what of each goes to the pool; filled: (debits,) what each
+    gets of it; latest: (debits,) day of the latest portion.
+    """
+
+    counted: Counted
+    number: pa.Array
+    directed: pa.Array
+    debits: Side
+    funds: Side
+    target: Int64
+    need: Int64
+    left: Int64
+    filled: Int64
+    latest: Int64
+
+
+def match(events: pa.Table, n_slots: int, allocation: str = FIFO) -> Matched:
+    """Match the credits of some accounts with their debits. events, errors: as of `count_events`."""
+    counted = count_events(events, n_slots)
+    number, directed = bill_numbers(events, counted)
+    debits, funds, target = _sides(events, counted, number, directed, allocation)
+    need, left, latest = _apply_directed(debits, funds, target)
+    filled, latest = _apply_pooled(debits, funds, need, left, latest, n_slots)
+    return Matched(counted, number, directed, debits, funds, target, need, left, filled, latest)
+
+
 def allocate(events: pa.Table, n_slots: int, allocation: str = FIFO) -> Allocation:
     """Allocate all credits of some accounts to their debits. events, errors: as of `count_events`.
 
     allocation: one of `ALLOCATIONS`.
     """
-    counted = count_events(events, n_slots)
-    number, directed = bill_numbers(events, counted)
-    debits, funds, target = _sides(events, counted, number, directed, allocation)
-    need, left, latest = _apply_directed(debits, funds, target)
-    overpaid = _some(funds.slot[(target >= 0) & (left > 0)], n_slots)
-    filled, latest = _apply_pooled(debits, funds, need, left, latest, n_slots)
+    found = match(events, n_slots, allocation)
+    counted, debits, funds = found.counted, found.debits, found.funds
+    need, left, filled = found.need, found.left, found.filled
+    overpaid = _some(funds.slot[(found.target >= 0) & (left > 0)], n_slots)
 
     open_minor = np.zeros(len(counted.slot), np.int64)
     settled_on = np.full(len(counted.slot), NO_BILL, np.int32)
     open_minor[debits.row] = need - filled
-    settled_on[debits.row] = np.where(need == filled, latest, UNSETTLED)
+    settled_on[debits.row] = np.where(need == filled, found.latest, UNSETTLED)
     owed, credited = sums(debits.minor, debits.slot, n_slots), sums(funds.minor, funds.slot, n_slots)
     unallocated = sums(left, funds.slot, n_slots) - sums(filled, debits.slot, n_slots)
     last_due = np.full(n_slots, NO_BILL, np.int32)
     np.maximum.at(last_due, debits.slot, debits.day.astype(np.int32))
     next_paid_on = _next_payments(counted)
     last_paid_row = _last_payments(counted.slot, next_paid_on, n_slots)
-    in_vain = funds.slot[(lengths(directed)[funds.row] > 0) & (target < 0)]
+    in_vain = funds.slot[(lengths(found.directed)[funds.row] > 0) & (found.target < 0)]
     odd = _some(
-        np.r_[in_vain, _of_one_number(counted, number), _naming_nothing(counted), counted.slot[counted.beyond]], n_slots
+        np.r_[in_vain, _of_one_number(counted, found.number), _naming_nothing(counted), counted.slot[counted.beyond]], n_slots
     )
     return Allocation(
         open_minor, settled_on, next_paid_on, unallocated, owed - credited, last_due, last_paid_row, odd, overpaid
@@ -155,7 +184,7 @@ def _some(slots: Int64, n_slots: int) -> Bool:
 
 def _sides(
     events: pa.Table, counted: Counted, number: pa.Array, directed: pa.Array, allocation: str, by_id: bool = False
-) -> tuple[_Side, _Side, Int64]:
+) -> tuple[Side, Side, Int64]:
     """Debits as pooled credits serve them, credits by day (and event id), and the debit each credit is directed to, or -1."""
     slot, issued, amount = counted.slot, counted.issued_on, counted.amount_minor
     due = due_days(events)
@@ -171,8 +200,8 @@ def _sides(
         place[served] = np.arange(len(served))
         debit_rows = debit_rows[served]
         target[target >= 0] = place[target[target >= 0]]
-    debits = _Side(debit_rows, slot[debit_rows], due[debit_rows].astype(np.int64), amount[debit_rows])
-    funds = _Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
+    debits = Side(debit_rows, slot[debit_rows], due[debit_rows].astype(np.int64), amount[debit_rows])
+    funds = Side(credit_rows, slot[credit_rows], issued[credit_rows], np.abs(amount[credit_rows]))
     return debits, funds, target
 
 
@@ -197,7 +226,7 @@ def _directed_to(
     return target
 
 
-def _apply_directed(debits: _Side, funds: _Side, target: Int64) -> tuple[Int64, Int64, Int64]:
+def _apply_directed(debits: Side, funds: Side, target: Int64) -> tuple[Int64, Int64, Int64]:
     """Pay each bill from the credits directed to it, in their order.
 
     Returns what each debit still needs (debits,), what is left of each credit (funds,), and the latest day of a
@@ -216,7 +245,7 @@ def _apply_directed(debits: _Side, funds: _Side, target: Int64) -> tuple[Int64, 
 
 
 def _apply_pooled(
-    debits: _Side, funds: _Side, need: Int64, left: Int64, latest: Int64, n_slots: int
+    debits: Side, funds: Side, need: Int64, left: Int64, latest: Int64, n_slots: int
 ) -> tuple[Int64, Int64]:
     """Fill what the debits need from what is left of the account's credits, both in order.
 
