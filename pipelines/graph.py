@@ -60,7 +60,7 @@ def _create(elements: Sequence[Any]) -> beam.PTransform:
 
 def take_in(
     p: beam.Pipeline, place: Place, mappings: Mapping[str, SourceMapping], deliveries: Sequence[str],
-    account_states: States, meter_states: States,
+    policy: Policy, account_states: States, meter_states: States,
 ) -> PCollection[int]:  # fmt: skip
     """Landed files in: rows are accepted, rejected or pending; day blocks and ledgers take them up."""
     landed = p | "Deliveries" >> _create(deliveries) | "ReadDeliveries" >> ReadDeliveries(place, mappings)
@@ -73,7 +73,7 @@ def take_in(
     ) | "FoldReference" >> FoldReference(place)
     read = [landed.meter_readings, landed.register_readings]
     changes = group([meters, reference.meters, *read], "ByMeter") | "FoldMeters" >> FoldMeters(place)
-    return group([reference.state, changes], "ByAccountAgain") | "FoldDays" >> FoldDays(place)
+    return group([reference.state, changes], "ByAccountAgain") | "FoldDays" >> FoldDays(place, policy)
 
 
 def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States) -> PCollection[int]:
@@ -127,7 +127,7 @@ def stream(
     reference = run("FoldReference", fold, inbox.reference)
     fold = stage("meters", 1 + n, FoldMetersShard, every("to_days"), keeps=METER_STATE)
     meters = run("FoldMeters", fold, inbox.meters, reference.to_meters)
-    fold = stage("days", 1 + n, FoldDaysShard, to_features, keeps=DAY_STATE, reports=True)
+    fold = stage("days", 1 + n, FoldDaysShard, to_features, keeps=DAY_STATE, reports=True, policy=policy)
     days = run("FoldDays", fold, reference.to_days, meters.to_days)
     planning = Stage("plan", 1 + 2 * n, None, (every("to_features"),), keeps=("calendar",))
     fold = PlanStage(planning, place, snapshot, policy, retention)

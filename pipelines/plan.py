@@ -91,7 +91,7 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
 
 def policy_state(policy: Policy) -> list[list[Any]]:
     """The versions as they can be compared: effective from (day number), content, and what holds on all days."""
-    always = policy.ledger.model_dump_json()
+    always = policy.ledger.model_dump_json(include={"allocation"})
     return [[day_of(v.effective_from), v.model_dump_json(), always] for v in policy.versions]
 
 

@@ -198,7 +198,7 @@ class _Run:
             with self._pipeline() as p:
                 accounts = self._hand_out(place, "accounts", self._by_shard(ACCOUNT_STATE))
                 meters = self._hand_out(place, "meters", self._by_shard(METER_STATE))
-                take_in(p, place, self.config.sources, deliveries, accounts, meters)
+                take_in(p, place, self.config.sources, deliveries, self.config.policy, accounts, meters)
             commits = self._commits(place, {"reference": None, "meters": None, "days": None, "read": len(deliveries)})
             self.draft.apply(commits)
             self.counts.take(commits)

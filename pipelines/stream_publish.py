@@ -24,7 +24,7 @@ from pipelines.tier_changes import TABLE, Early, EarlyFiles, tell
 from pipelines.waiting import waits_for
 from pipelines.warehouse import DELIVERIES_SCHEMA, TAKEN_IN, Draft, Generation, Warehouse, commit_point
 from schemas.errors import AuditFailed, StateError
-from transforms.checkpoints import METER_STATE
+from transforms.checkpoints import DAY_STATE, METER_STATE
 from transforms.epochs import epoch_folder, tick_folder
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.inbox import Cut, cut_path
@@ -281,7 +281,7 @@ class StreamPublisher:
         store, number = self.warehouse.store, self.standing.number
         files: dict[tuple[str, int], list[Entry]] = {}
         for entry in self.draft.entries:
-            if entry.kind.startswith(TAKEN_IN) and entry.kind not in METER_STATE:
+            if entry.kind.startswith(TAKEN_IN) and entry.kind not in (*DAY_STATE, *METER_STATE):
                 files.setdefault((entry.kind, entry.shard), []).append(entry)
         for (kind, shard), some in files.items():
             if small := to_merge(some):

@@ -186,9 +186,13 @@ class DayClose(Part):
 
 
 class LedgerRules(Part):
-    """How credits are allocated. It is no part of a version: it re-allocates all that ever was."""
+    """How credits are allocated. It is no part of a version: it re-allocates all that ever was.
+
+    horizon_days: how long what was settled is kept at hand; no figure depends on it. More than figures look back, a year.
+    """
 
     allocation: Literal["fifo", "priority"] = "fifo"
+    horizon_days: Annotated[int, Field(ge=400, le=36500)] = 800
 
 
 class Audit(Part):

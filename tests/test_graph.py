@@ -67,7 +67,7 @@ def graphs(mappings: dict) -> dict[str, api.Pipeline]:
     states = [(shard, state_block([entry])) for shard in range(2)]
     delivery = Delivery(1, "accounts", "/landing/a.csv", "00", beam.utils.timestamp.Timestamp(0).to_utc_datetime(True))
     both = {"take_in": beam.Pipeline(), "tick": beam.Pipeline()}
-    take_in(both["take_in"], place, mappings, [delivery_to_json(delivery)] * 3, states, states)
+    take_in(both["take_in"], place, mappings, [delivery_to_json(delivery)] * 3, POLICY, states, states)
     tick(both["tick"], place, POLICY, PLAN, states)
     return {name: p.to_runner_api() for name, p in both.items()}
 

@@ -21,17 +21,22 @@ BY_DAY = (
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 
+CARRIED_LEDGER = ("carried_base", "carried_index", "carried_changes", "carried_accounts", "carried_credit")
+"""The ledger of a shard, as of a checkpoint: of the rows that were kept then, by their place."""
+
 CARRIED_EXCEPTIONS = "carried_exceptions"
 """Ledger exceptions of a shard, as of a checkpoint."""
 
 CHECKPOINT = (
-    "windows", "windows_patch", "carried_base", "carried_index", "carried_changes", "carried_accounts", "carried_credit",
-    CARRIED_EXCEPTIONS, "tiers", "abuse_ladder",
+    "windows", "windows_patch", *CARRIED_LEDGER, CARRIED_EXCEPTIONS, "tiers", "abuse_ladder",
 )  # fmt: skip
 """State as of a day, from which a run can roll forward."""
 
 REFERENCE_STATE = ("account_slots", "accounts", "population", "tariff_slots", "tariffs", "waiting_meters")
-DAY_STATE = ("expected", "calendar", "ledger", "pending_ledger", "conduct", "pending_conduct", "day_block")
+LEDGER_STATE = ("ledger", "closed_names", "log:ledger_events")
+"""The ledger rows kept, and what is needed to find those that were let go."""
+
+DAY_STATE = ("expected", "calendar", *LEDGER_STATE, "pending_ledger", "conduct", "pending_conduct", "day_block")
 """What an account shard goes on from: reference data, and what happened day by day."""
 
 METER_STATE = (

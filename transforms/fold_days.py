@@ -18,13 +18,16 @@ import pyarrow.compute as pc
 
 from schemas.inbound import MEASURES, REGISTERS
 from schemas.marts import CONDUCT_EVENTS
+from schemas.policy import Policy
 from transforms.account_events import CONDUCT, EVENT_SOURCES, LEDGER, NO_CONTENT, EventSource
 from transforms.blocks import Grouped, by_kind, concat, one_batch
+from transforms.closed_ledger import CLOSED, ClosedLedger, close_ledger
 from transforms.fold_reference import load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
 from transforms.kernels.conduct import withdrawn_first
 from transforms.kernels.reference import NEVER, first_difference
 from transforms.kernels.windows import DayBlock
+from transforms.logs import merge, to_merge
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.patches import concerns
 from transforms.shards import Place, Slots, State, numpy
@@ -194,8 +197,8 @@ def _rows_by_day(rows: pa.Table) -> dict[int, npt.NDArray[np.int64]]:
 class FoldDaysShard(beam.DoFn):
     """One account shard: writes its changed day blocks, its expected stretches, its events and its calendar."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, place: Place, policy: Policy) -> None:
+        self.place, self.policy = place, policy
 
     def process(self, element: Grouped) -> Iterator[int]:
         """element: (shard, blocks of kind state, difference, period_difference, expected, and of events).
@@ -203,19 +206,21 @@ class FoldDaysShard(beam.DoFn):
         Emits the shard when done.
         """
         shard, blocks = element
-        _DaysOfShard(self.place, shard, by_kind(blocks)).fold()
+        _DaysOfShard(self.place, self.policy, shard, by_kind(blocks)).fold()
         yield shard
 
 
 class _DaysOfShard:
     """The work on one shard: what it holds, and what it has written so far."""
 
-    def __init__(self, place: Place, shard: int, kinds: dict[str, list[pa.RecordBatch]]) -> None:
-        self.place, self.shard, self.kinds = place, shard, kinds
+    def __init__(self, place: Place, policy: Policy, shard: int, kinds: dict[str, list[pa.RecordBatch]]) -> None:
+        self.place, self.rules, self.shard, self.kinds = place, policy.ledger, shard, kinds
         self.state = State.from_blocks(place.store(), kinds["state"])
         self.accounts = sum(entry.rows for entry in self.state.entries.get("account_slots", []))
         self.entries: list[Entry] = []
         self.replaces: list[str] = []
+        self.merged: list[Entry] = []
+        self.drops: list[str] = []
         self.calendar: list[pa.Table] = []
         self.concerned: list[tuple[Any, Any, Any]] = []
 
@@ -239,7 +244,7 @@ class _DaysOfShard:
         self.place.report(
             Commit(
                 "days", self.shard, tuple(self.entries), tuple(self.replaces), counts, min(known, default=None),
-                concerns=concerns(self.place, "days", self.shard, self.concerned),
+                tuple(self.merged), concerns(self.place, "days", self.shard, self.concerned), drops=tuple(self.drops),
             )
         )  # fmt: skip
 
@@ -304,16 +309,20 @@ class _DaysOfShard:
         """Take up events. Returns the counts of their rows, and the first day that differs."""
         store, path = self.state.store, self.place.path
         waited = self.state.table(source.pending, source.landed).combine_chunks()
-        if arrived.num_rows == 0 and waited.num_rows == 0:
+        nothing = arrived.num_rows == 0 and waited.num_rows == 0
+        if nothing and source is not LEDGER:
             return {}, None
         if waited.num_rows:
             slots = Slots.load(self.state, "account_slots")
             waited = waited.add_column(0, "slot", pa.array(slots.find(waited["account_id"].combine_chunks())))
         rows = pa.concat_tables([waited, arrived]).combine_chunks() if waited.num_rows else arrived
+        back = self._recalled(rows) if source is LEDGER else source.kept.empty_table()
+        if nothing and back.num_rows == 0:
+            return {}, None
         slot = numpy(rows["slot"])
         known = load_population(self.state).known(self.accounts)[slot]
         files = self.state.entries.get(source.kind, [])
-        held = self._events_of(source, files, np.unique(slot[known]))
+        held = pa.concat_tables([self._events_of(source, files, np.unique(slot[known])), back])
         now = rows.filter(pa.array(known)).select(source.kept.names)
         if waited.num_rows:  # accounts that were unknown: what is held of them are the waiting rows themselves
             held = held.filter(
@@ -325,20 +334,17 @@ class _DaysOfShard:
         self.concerned.append((update.slots, update.dates, update.dates))
 
         fresh = rows.slice(waited.num_rows).combine_chunks()
+        if fresh.num_rows or back.num_rows:
+            self._keep(source, files, pa.concat_tables([back, fresh.select(source.kept.names)]))
         if fresh.num_rows:
-            table, replace = fresh.select(source.kept.names), len(files) >= EVENT_FILES
-            if replace:
-                table = pa.concat_tables([*(store.read_table(entry) for entry in files), table]).combine_chunks()
-            blocks = [(-1, one_batch(table))]
-            file = path(source.kind, self.shard, "arrow")
-            self._put(
-                source.kind, store.write_blocks(file, source.kind, self.shard, blocks, compress=False), replace=replace
-            )
             log, dates = fresh.drop_columns(["slot"]), numpy(fresh["event_date"])
             kind = f"log:{source.source}"
             entry = store.write_parquet(path(kind, self.shard, "parquet"), kind, self.shard, log,
                                         (int(dates.min()), int(dates.max())))  # fmt: skip
             self._put(kind, [entry])
+            if source is LEDGER and (small := to_merge(self.state.entries.get(kind, []))):
+                self.merged.append(merge(store, path(f"merged:{kind}", self.shard, "parquet"), small))
+                self.drops += [entry.path for entry in small]
         pending = rows.filter(pa.array(~known)).drop_columns(["slot"])
         blocks = [(-1, one_batch(pending))] if pending.num_rows else []
         new = store.write_blocks(path(source.pending, self.shard, "arrow"), source.pending, self.shard, blocks)
@@ -348,6 +354,31 @@ class _DaysOfShard:
         counts = {"accepted": update.accepted, "superseded": update.superseded, "pending": pending.num_rows,
                   "redriven": waited.num_rows}  # fmt: skip
         return counts, update.restate_from
+
+    def _recalled(self, rows: pa.Table) -> pa.Table:
+        """Ledger rows that were let go and are wanted back, and rows that supersede what stood for them. rows: new ones."""
+        closed = ClosedLedger.load(self.state)
+        if closed is None:
+            return LEDGER_SCHEMA.empty_table()
+        kept, people = self.state.table(LEDGER.kind, LEDGER_SCHEMA), load_population(self.state)
+        slots = closed.asking(kept, rows, people, self.rules.allocation, self.accounts)
+        return closed.recalled(self.state, Slots.load(self.state, "account_slots"), kept, slots)
+
+    def _keep(self, source: EventSource, files: list[Entry], table: pa.Table) -> None:
+        """Add rows to those kept, in one file with them once in a while; ledger rows that need not be kept go."""
+        store = self.state.store
+        whole = pa.concat_tables([*(store.read_table(entry) for entry in files), table])
+        replace = len(files) >= EVENT_FILES
+        if source is LEDGER:
+            calendar = pa.concat_tables([self.state.table("calendar", CALENDAR_SCHEMA), *self.calendar])
+            people = load_population(self.state)
+            closing = close_ledger(self.place, self.state, self.shard, whole, calendar, self.rules, people, self.accounts)
+            if closing is not None:
+                (whole, names), replace = closing, True
+                self._put(CLOSED, names, replace=True)
+        blocks = [(-1, one_batch(whole if replace else table))]
+        path = self.place.path(source.kind, self.shard, "arrow")
+        self._put(source.kind, store.write_blocks(path, source.kind, self.shard, blocks, compress=False), replace=replace)
 
     def _conduct_mart(self, now: pa.Table) -> None:
         """Write the events that stand, of all known accounts. now: rows of such accounts that came, or waited."""
@@ -373,10 +404,10 @@ class _DaysOfShard:
 class FoldDays(beam.PTransform):
     """(account shard, state | difference | expected | events blocks) -> shard numbers, when their state is written."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, policy: Policy) -> None:
         super().__init__()
-        self.place = place
+        self.place, self.policy = place, policy
 
     def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
         """Wires one DoFn."""
-        return grouped | beam.ParDo(FoldDaysShard(self.place)).with_output_types(int)
+        return grouped | beam.ParDo(FoldDaysShard(self.place, self.policy)).with_output_types(int)

@@ -23,9 +23,9 @@ from schemas.scorecard import SCORE
 from schemas.vee import JUDGED, SEVERITIES
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
-from transforms.checkpoints import TIER_INPUT
+from transforms.checkpoints import CARRIED_LEDGER, TIER_INPUT
+from transforms.closed_ledger import ledger_rows
 from transforms.counted_days import Counted, CountedDays
-from transforms.fold_days import LEDGER_SCHEMA
 from transforms.fold_reference import load_population
 from transforms.kernels.abuse import LADDER_COLUMNS
 from transforms.kernels.conduct import Conduct
@@ -123,8 +123,10 @@ class FoldFeaturesShard(beam.DoFn):
         windows = load_windows(state, plan.first)
         windows.grow(n)
         allocation = self.policy.ledger.allocation
-        ledger = Ledger(state.table("ledger", LEDGER_SCHEMA), n, _load_carried(state), allocation)
-        credit, conduct = Credit(ledger, carried=_load_credit(state)), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
+        events, order = ledger_rows(state, slots, plan.first - 1, allocation)
+        carried = _load_carried(state, order)
+        ledger = Ledger(events, n, carried, allocation)
+        credit, conduct = Credit(ledger, carried=_load_credit(state) if carried else None), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
@@ -152,13 +154,14 @@ class FoldFeaturesShard(beam.DoFn):
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
-        entries += _dump_carried(self.place, state, ledger, shard, plan.last)
+        entries += _dump_carried(self.place, state, ledger, order, shard, plan.last, anew=carried is None)
         path = self.place.path("carried_credit", shard, "arrow")
         entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
         entries += renewed(self.place, state, ledger, people, slots, shard)
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
-        self.place.report(Commit("features", shard, tuple(entries), (LEDGER_EXCEPTIONS,)))
+        replaces = (LEDGER_EXCEPTIONS,) if carried else (LEDGER_EXCEPTIONS, *CARRIED_LEDGER)
+        self.place.report(Commit("features", shard, tuple(entries), replaces))
         kept = [
             e
             for kind in ("account_slots", CONDUCT.kind, "tiers", "abuse_ladder", "cutoffs_before")
@@ -209,9 +212,10 @@ def load_windows(state: State, first: int) -> Windows:
     return windows
 
 
-def _load_carried(state: State) -> Carried | None:
+def _load_carried(state: State, order: str) -> Carried | None:
+    """The ledger of the checkpoint; None where there is none, or its rows were in another order."""
     head = state.entries.get("carried_accounts", [])
-    if not head:
+    if not head or _order(state, head[0]) != order:
         return None
     base, index = (state.store.read_block(state.entries[kind][0]) for kind in ("carried_base", "carried_index"))
     changes = tuple(state.store.read_block(entry) for entry in state.entries.get("carried_changes", []))
@@ -220,17 +224,26 @@ def _load_carried(state: State) -> Carried | None:
     return Carried(head[0].first, rows, base, index, changes, accounts.replace_schema_metadata(None))
 
 
+def _order(state: State, head: Entry) -> str:
+    metadata: dict[bytes, bytes] = state.store.read_block(head).schema.metadata or {}
+    return metadata.get(b"order", b"").decode()
+
+
 def _load_credit(state: State) -> pa.RecordBatch | None:
     held = state.entries.get("carried_credit", [])
     return state.store.read_block(held[0]) if held else None
 
 
-def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: int) -> list[Entry]:
-    """The ledger's carry-over as entries of this checkpoint: a base that is seldom rewritten, and what changed since."""
+def _dump_carried(
+    place: Place, state: State, ledger: Ledger, order: str, shard: int, day: int, *, anew: bool
+) -> list[Entry]:  # fmt: skip
+    """The ledger's carry-over as entries of this checkpoint: a base that is seldom rewritten, and what changed since.
+
+    order: the name of the order of its rows; anew: whether nothing was carried over.
+    """
     store = place.store()
-    had = "carried_base" in state.entries
     carried = ledger.dump()
-    rebase = not had or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
+    rebase = anew or carried.changed_rows > max(len(carried.base) // CARRIED_RATIO, 1024)
     if rebase:
         carried = ledger.dump(rebase=True)
         entries = []
@@ -243,7 +256,7 @@ def _dump_carried(place: Place, state: State, ledger: Ledger, shard: int, day: i
             merged = pa.Table.from_batches(carried.changes).combine_chunks()
             path = place.path("carried_changes", shard, "arrow")
             entries += store.write_blocks(path, "carried_changes", shard, [(day, one_batch(merged))])
-    accounts = carried.accounts.replace_schema_metadata({"rows": str(carried.rows)})
+    accounts = carried.accounts.replace_schema_metadata({"rows": str(carried.rows), "order": order})
     return entries + store.write_blocks(
         place.path("carried_accounts", shard, "arrow"), "carried_accounts", shard, [(day, accounts)]
     )

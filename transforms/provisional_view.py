@@ -17,15 +17,17 @@ from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
 from transforms.account_events import CONDUCT, LEDGER
 from transforms.blocks import fact, kind_of, one_batch
+from transforms.closed_ledger import ClosedLedger
 from transforms.epochs import entries_of
 from transforms.fold_features import feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
+from transforms.kernels.closed import recalls, shut_slots
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import NONE
 from transforms.kernels.windows import consumption_features
-from transforms.shards import Place, State, numpy
+from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
 
 CHANGES: Final = PROVISIONAL_TIERS.schema
@@ -62,7 +64,10 @@ class Findings:
 
 @dataclass(frozen=True)
 class View:
-    """A bucket, decoded. accounts: id -> slot, ids: the reverse; told: (n,) tier told last, else the base's."""
+    """A bucket, decoded. accounts: id -> slot, ids: the reverse; told: (n,) tier told last, else the base's.
+
+    closed: of the ledger rows that were let go, those that are wanted.
+    """
 
     base: Base
     accounts: dict[str, int]
@@ -72,6 +77,27 @@ class View:
     found: Findings
     told: npt.NDArray[np.int8]
     made: Made
+    closed: Closed | None
+
+
+class Closed:
+    """What a base's ledger has let go of, and of which accounts it still is. short: whether figures of the base's day need it."""
+
+    def __init__(self, held: ClosedLedger, state: State, ids: pa.Array, ledger: Events, *, short: bool) -> None:
+        self.held, self.state, self.ids, self.short = held, state, Slots(ids), short
+        self.shut = np.zeros(len(ids), np.bool_)
+        for part in ledger.parts:
+            self.shut |= shut_slots(part.table, len(ids))
+
+    def back(self, rows: pa.Table, ledger: Events) -> pa.Table:
+        """What is wanted back for new rows; from then on it is there."""
+        slot = numpy(rows["slot"])
+        wanted = self.shut[slot] if self.short else recalls(rows, self.shut, self.held.day, self.held.names)
+        slots = np.unique(slot[wanted])
+        if len(slots) == 0:
+            return ROWS.empty_table()
+        self.shut[slots] = False
+        return self.held.recalled(self.state, self.ids, ledger.rows_of(slots), slots)
 
 
 def load_view(
@@ -96,7 +122,10 @@ def load_view(
     ledger = Events([once(file, Part.of) for file in files])
     known = load_base(state, policy, len(ids))
     found = Findings(state.table(CONDUCT.kind, CONDUCT.kept))
-    view = View(known, accounts, ids, ledger, Events(), found, known.tier.copy(), used)
+    held, closed = ClosedLedger.load(state), None
+    if held is not None:
+        closed = Closed(held, state, ids, ledger, short=not held.suffices(known.day, policy.ledger.allocation))
+    view = View(known, accounts, ids, ledger, Events(), found, known.tier.copy(), used, closed)
     for block in later:
         _keep(view, kind_of(block), rows_of(block, accounts))
     for changes in told:
@@ -142,7 +171,11 @@ def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:
 
 
 def _keep(view: View, kind: str, rows: pa.Table) -> None:
-    """Take rows of a kind into a view."""
+    """Take rows of a kind into a view, and back what they need."""
+    if view.closed is not None and (kind == LEDGER.source or view.closed.short):
+        back = view.closed.back(rows, view.ledger)
+        if back.num_rows:
+            view.later.add(back)
     (view.later if kind == LEDGER.source else view.found).add(rows)
 
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy
-from transforms.account_events import CONDUCT, LEDGER, EventSource
+from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch
 from transforms.checkpoints import TIER_INPUT, TIER_INPUT_PATCH
+from transforms.closed_ledger import ledger_rows
 from transforms.counted_days import Counted, CountedOfSome
 from transforms.fold_features import (
     consumption_table,
@@ -75,7 +76,7 @@ class Correction:
 class _Some:
     """What a shard holds of some accounts, which take the places 0, 1, 2 ... in it."""
 
-    def __init__(self, state: State, slots: Slots, some: Any) -> None:
+    def __init__(self, state: State, slots: Slots, some: Any, since: int, policy: Policy) -> None:
         self.slots = some
         self.n = len(some)
         ids = slots.ids.take(pa.array(some))
@@ -84,12 +85,14 @@ class _Some:
         place[some] = np.arange(self.n)
         self.people = _of(load_population(state), place, Population)
         self.expected = _of(load_expected(state), place, Expected)
-        self.ledger_events, self.conduct_events = (_events(state, of, place) for of in (LEDGER, CONDUCT))
+        ledger, _ = ledger_rows(state, slots, since, policy.ledger.allocation, place >= 0)
+        self.ledger_events, self.conduct_events = (
+            _by_place(events, place) for events in (ledger, state.table(CONDUCT.kind, CONDUCT.kept))
+        )
 
 
-def _events(state: State, source: EventSource, place: Any) -> pa.Table:
+def _by_place(table: pa.Table, place: Any) -> pa.Table:
     """Events of some accounts, by their places."""
-    table = state.table(source.kind, source.kept)
     at = place[numpy(table["slot"])]
     mine = np.flatnonzero(at >= 0)
     events = table.take(pa.array(mine)).drop_columns(["slot"])
@@ -126,7 +129,7 @@ class _Shard:
         self.place, self.policy, self.plan, self.shard, self.state = place, policy, plan, shard, state
         self.slots = Slots.load(state, "account_slots")
         self.who = Concerned.load(state, plan.through)
-        self.some = _Some(state, self.slots, self.who.slots)
+        self.some = _Some(state, self.slots, self.who.slots, plan.checkpoint, policy)
         self.days = CountedOfSome(state, self.who.slots, plan.first)
         self.inputs: list[tuple[int, pa.RecordBatch]] = []
         self.sums: list[tuple[int, pa.RecordBatch]] = []

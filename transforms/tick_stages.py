@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
 from transforms.blocks import by_kind, concat, fact, tag, with_facts
-from transforms.checkpoints import CHECKPOINT, TICK_DAYS, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, LEDGER_STATE, TICK_DAYS, kept_checkpoints
 from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of
 from transforms.fold_features import FoldFeaturesShard, Plan
 from transforms.fold_tiers import FoldTiersShard
@@ -21,10 +21,10 @@ from transforms.kernels.windows import BASE, YEAR
 from transforms.shards import Place, state_block
 from transforms.storage import Entry, entries_from_batch, entries_to_batch
 
-TICK_STATE = ("account_slots", "population", "tariffs", "expected", "ledger", "conduct", "day_block")
+TICK_STATE = ("account_slots", "population", "tariffs", "expected", *LEDGER_STATE, "conduct", "day_block")
 """What features are made of, beside the checkpoint."""
 
-BASE_STATE = ("account_slots", "population", "expected", "ledger", "conduct", "windows", "windows_patch", "tiers")
+BASE_STATE = ("account_slots", "population", "expected", *LEDGER_STATE, "conduct", "windows", "windows_patch", "tiers")
 """What provisional tiers are made of: the state after a tick."""
 
 CUTOFFS_BEFORE = "cutoffs_before"
@@ -109,6 +109,8 @@ class FeaturesStage(TickStage):
                 own = out.blocks[name][bucket]
                 out.blocks[name][bucket] = [with_facts(block, tick=tick.to_json()) for block in own]
             made = [e for commit in place.reported for e in commit.entries if e.kind in (*CHECKPOINT, *TICK_DAYS)]
+            replaced = {kind for commit in place.reported for kind in commit.replaces}
+            entries = [e for e in entries if e.kind not in replaced]
             if tick is ticks[-1]:
                 base = [e for e in (*some, *made) if e.kind in BASE_STATE]
                 out.blocks["to_tiers"][bucket].append(tag(entries_to_batch(base), "base"))

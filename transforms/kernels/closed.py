@@ -28,11 +28,13 @@ from transforms.kernels.ledger import Ledger
 from transforms.kernels.ledger_events import (
     ADJUSTMENT,
     NO_DAY,
+    PAYMENTS,
     Bool,
     Int32,
     Int64,
     before,
     due_days,
+    kinds,
     lengths,
     numbers,
     same_text,
@@ -70,10 +72,11 @@ class Closing:
     names: UInt64
 
 
-def close(events: pa.Table, n_slots: int, day: int, allocation: str, may_close: Bool) -> Closing:
+def close(events: pa.Table, n_slots: int, day: int, allocation: str, may_close: Bool, ended: Int32) -> Closing:
     """Which rows dated before `day` may go. events: all rows of the ledger, of COLUMNS; may_close: (n_slots,) of which accounts.
 
-    Of an account with exceptions, or whose later rows concern what would go, nothing does. The latest payment that stands stays.
+    ended: (n_slots,) the last day of each account; payments after it stay, and so does the latest one that stands. Of an account
+    with exceptions, or whose later rows concern what would go, nothing goes.
     """
     ledger = Ledger.at(events, n_slots, day - 1, allocation)
     some = may_close & ~ledger.odd & (sums(np.abs(ledger.amount_minor) >> 20, ledger.slot, n_slots) < _SMALL)
@@ -85,7 +88,7 @@ def close(events: pa.Table, n_slots: int, day: int, allocation: str, may_close: 
 
     gone, rest, dated = np.zeros(len(ledger.slot), np.bool_), np.zeros(n_slots, np.int64), np.zeros(n_slots, np.int32)
     for slots, block, rows in ledger.blocks(np.flatnonzero(some)):
-        stays = np.isin(rows, ledger.last_paid_row[slots])
+        stays = np.isin(rows, ledger.last_paid_row[slots]) | (ledger.issued_on[rows] > ended[ledger.slot[rows]])
         mine, rest[slots], dated[slots] = _close_block(block, len(slots), day, allocation, stays)
         gone[rows[mine]] = True
 
@@ -97,8 +100,19 @@ def close(events: pa.Table, n_slots: int, day: int, allocation: str, may_close: 
     shut[ledger.slot[later[asking]]] = False
     gone = (gone | opens) & shut[ledger.slot]
     slots = np.flatnonzero(shut)
-    opening = _openings(events.schema, slots, rest[slots], dated[slots], 0)
+    opening = _openings(events.schema, slots, rest[slots], dated[slots], _paid(events, ledger, gone, n_slots)[slots], 0)
     return Closing(gone, opening, _names(ledger, events, gone, shut))
+
+
+def _paid(events: pa.Table, ledger: Ledger, gone: Bool, n_slots: int) -> Int32:
+    """The latest day of a payment among what goes, and what openings say of what went before: (n_slots,)."""
+    rows = np.flatnonzero(gone)
+    some = events.take(pa.array(rows))
+    paid = np.where(np.isin(kinds(some["event_type"]), PAYMENTS), ledger.issued_on[rows], NO_DAY)
+    told = numbers(pc.fill_null(some["due_date"].cast(pa.int32()), NO_DAY), np.int32)
+    out = np.full(n_slots, NO_DAY, np.int32)
+    np.maximum.at(out, ledger.slot[rows], np.where(opening_rows(some), told, paid))
+    return out
 
 
 def _names(ledger: Ledger, events: pa.Table, gone: Bool, shut: Bool) -> UInt64:
@@ -133,6 +147,17 @@ def opening_rows(events: pa.Table) -> Bool:
     return numbers(pc.binary_length(events["event_id"]), np.int32) == len(OPENING_ID)
 
 
+def paid_days(events: pa.Table, n_slots: int) -> Int32:
+    """The latest day of a payment that went, of each account: (n_slots,), NO_DAY where none did."""
+    rows = np.flatnonzero(opening_rows(events))
+    some = events.select(["slot", "due_date"]).take(pa.array(rows))
+    out = np.full(n_slots, NO_DAY, np.int32)
+    np.maximum.at(
+        out, numbers(some["slot"], np.int64), numbers(pc.fill_null(some["due_date"].cast(pa.int32()), NO_DAY), np.int32)
+    )
+    return out
+
+
 def shut_slots(events: pa.Table, n_slots: int) -> Bool:
     """Accounts of which something went and has not come back: (n_slots,)."""
     rows = np.flatnonzero(opening_rows(events))
@@ -151,7 +176,7 @@ def superseded(events: pa.Table, slots: npt.NDArray[Any]) -> pa.Table:
     mine = rows[np.isin(slot, slots)]
     dated = numbers(events["event_date"].take(pa.array(mine)), np.int32)
     slot = numbers(events["slot"].take(pa.array(mine)), np.int64)
-    return _openings(events.schema, slot, np.zeros(len(mine), np.int64), dated, 1)
+    return _openings(events.schema, slot, np.zeros(len(mine), np.int64), dated, np.full(len(mine), NO_DAY, np.int32), 1)
 
 
 def missing(some: pa.Table, events: pa.Table) -> Bool:
@@ -209,12 +234,16 @@ def _parting(found: Matched, n: int, day: int, stays: Bool, *, pools: bool) -> t
     return gone, ~kept
 
 
-def _openings(schema: pa.Schema, slot: Int64, rest: Int64, dated: Int32, revision: int) -> pa.Table:
-    """Opening rows: adjustments of minus what is left, so that they are credits and no payments."""
+def _openings(schema: pa.Schema, slot: Int64, rest: Int64, dated: Int32, paid: Int32, revision: int) -> pa.Table:
+    """Opening rows: adjustments of minus what is left, so that they are credits and no payments.
+
+    paid: the latest day of a payment that went, or NO_DAY; it stands in `due_date`, which nothing but a charge has a use for.
+    """
     n = len(slot)
     columns = {
         "slot": pa.array(slot), "event_id": pa.repeat(OPENING_ID, n), "event_type": pa.repeat("adjustment", n),
         "event_date": pa.array(dated.astype(np.int32)), "amount_minor": pa.array(-rest), "revision": pa.repeat(revision, n),
+        "due_date": pa.array(paid, mask=paid == NO_DAY),
     }  # fmt: skip
     return pa.table(
         [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type) for field in schema],
