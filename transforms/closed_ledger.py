@@ -69,7 +69,9 @@ class ClosedLedger:
         """Whether figures as of a day, and of later ones, can be told without what was let go."""
         return allocation == self.allocation and day >= self.day + REACH
 
-    def asking(self, kept: pa.Table, new: pa.Table, people: Population, allocation: str, n: int) -> npt.NDArray[np.int64]:
+    def asking(
+        self, kept: pa.Table, new: pa.Table, people: Population, allocation: str, n: int
+    ) -> npt.NDArray[np.int64]:
         """The accounts whose events are wanted back: for new ones, for a last day that long ago, or another allocation."""
         shut = shut_slots(kept, n)
         if allocation != self.allocation:
@@ -96,11 +98,13 @@ class ClosedLedger:
         return pa.concat_tables([self.back(state, ids, kept, slots), superseded(kept, slots)]).combine_chunks()
 
 
-def ledger_rows(state: State, ids: Slots, since: int, allocation: str, some: Bool | None = None) -> tuple[pa.Table, str]:
+def ledger_rows(
+    state: State, ids: Slots, since: int, allocation: str, some: Bool | None = None
+) -> tuple[pa.Table, str]:
     """The ledger rows that figures from a day on are told from, and a name: rows of one name are in one order.
 
-    since: the day before the first; some: (n,) accounts, None: all. Where rows that were let go may matter they are put first, and no
-    opening stands for them.
+    since: the day before the first; some: (n,) accounts, None: all. Where rows that were let go may matter they are put first, and
+    no opening stands for them.
     """
     kept, closed = state.table(LEDGER.kind, LEDGER.kept), ClosedLedger.load(state)
     if some is not None:

@@ -372,13 +372,17 @@ class _DaysOfShard:
         if source is LEDGER:
             calendar = pa.concat_tables([self.state.table("calendar", CALENDAR_SCHEMA), *self.calendar])
             people = load_population(self.state)
-            closing = close_ledger(self.place, self.state, self.shard, whole, calendar, self.rules, people, self.accounts)
+            closing = close_ledger(
+                self.place, self.state, self.shard, whole, calendar, self.rules, people, self.accounts
+            )
             if closing is not None:
                 (whole, names), replace = closing, True
                 self._put(CLOSED, names, replace=True)
         blocks = [(-1, one_batch(whole if replace else table))]
         path = self.place.path(source.kind, self.shard, "arrow")
-        self._put(source.kind, store.write_blocks(path, source.kind, self.shard, blocks, compress=False), replace=replace)
+        self._put(
+            source.kind, store.write_blocks(path, source.kind, self.shard, blocks, compress=False), replace=replace
+        )
 
     def _conduct_mart(self, now: pa.Table) -> None:
         """Write the events that stand, of all known accounts. now: rows of such accounts that came, or waited."""

@@ -156,7 +156,8 @@ def allocate(events: pa.Table, n_slots: int, allocation: str = FIFO) -> Allocati
     last_paid_row = _last_payments(counted.slot, next_paid_on, n_slots)
     in_vain = funds.slot[(lengths(found.directed)[funds.row] > 0) & (found.target < 0)]
     odd = _some(
-        np.r_[in_vain, _of_one_number(counted, found.number), _naming_nothing(counted), counted.slot[counted.beyond]], n_slots
+        np.r_[in_vain, _of_one_number(counted, found.number), _naming_nothing(counted), counted.slot[counted.beyond]],
+        n_slots,
     )
     return Allocation(
         open_minor, settled_on, next_paid_on, unallocated, owed - credited, last_due, last_paid_row, odd, overpaid

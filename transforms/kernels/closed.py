@@ -144,7 +144,8 @@ def recalls(events: pa.Table, shut: Bool, day: int, names: UInt64) -> Bool:
 
 def opening_rows(events: pa.Table) -> Bool:
     """Which rows are openings: (n,)."""
-    return numbers(pc.binary_length(events["event_id"]), np.int32) == len(OPENING_ID)
+    opens: Bool = numbers(pc.binary_length(events["event_id"]), np.int32) == len(OPENING_ID)
+    return opens
 
 
 def paid_days(events: pa.Table, n_slots: int) -> Int32:
@@ -184,7 +185,8 @@ def missing(some: pa.Table, events: pa.Table) -> Bool:
     mine, theirs = same_text(texts(some["event_id"]), texts(events["event_id"]))
     several = max(int(mine.max(initial=0)), int(theirs.max(initial=0))) + 1
     key = numbers(some["slot"], np.int64) * several + mine
-    return ~np.isin(key, numbers(events["slot"], np.int64) * several + theirs)
+    absent: Bool = ~np.isin(key, numbers(events["slot"], np.int64) * several + theirs)
+    return absent
 
 
 # ------------------------------------------------------------------------------------------------------------- one block
@@ -246,7 +248,10 @@ def _openings(schema: pa.Schema, slot: Int64, rest: Int64, dated: Int32, paid: I
         "due_date": pa.array(paid, mask=paid == NO_DAY),
     }  # fmt: skip
     return pa.table(
-        [columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type) for field in schema],
+        [
+            columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type)
+            for field in schema
+        ],
         schema=schema,
     )
 
@@ -257,4 +262,6 @@ def _told(slot: npt.NDArray[Any], events: pa.Table, name: str, rows: Int64) -> t
     text = texts(events[name].take(pa.array(rows)))
     has = lengths(text) > 0
     some = rows[has]
-    return some, stable_hash(text.filter(pa.array(has))) ^ (slot[some].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return some, stable_hash(text.filter(pa.array(has))) ^ (
+        slot[some].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    )
