@@ -122,11 +122,7 @@ class FoldFeaturesShard(beam.DoFn):
         worth = valuer(state, people, n)
         windows = load_windows(state, plan.first)
         windows.grow(n)
-        allocation = self.policy.ledger.allocation
-        events, order = ledger_rows(state, slots, plan.first - 1, allocation)
-        carried = _load_carried(state, order)
-        ledger = Ledger(events, n, carried, allocation)
-        credit = Credit(ledger, carried=_load_credit(state) if carried else None)
+        credit, order, anew = _load_credit(state, slots, plan.first - 1, self.policy.ledger.allocation)
         conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         features = _Writer(self.place, "mart:features", FEATURES, shard)
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
@@ -155,13 +151,13 @@ class FoldFeaturesShard(beam.DoFn):
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
         path = self.place.path("windows", shard, "arrow")
         entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
-        entries += _dump_carried(self.place, state, ledger, order, shard, plan.last, anew=carried is None)
+        entries += _dump_carried(self.place, state, credit.ledger, order, shard, plan.last, anew=anew)
         path = self.place.path("carried_credit", shard, "arrow")
         entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
-        entries += renewed(self.place, state, ledger, people, slots, shard)
+        entries += renewed(self.place, state, credit.ledger, people, slots, shard)
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
-        replaces = (LEDGER_EXCEPTIONS,) if carried else (LEDGER_EXCEPTIONS, *CARRIED_LEDGER)
+        replaces = (LEDGER_EXCEPTIONS, *CARRIED_LEDGER) if anew else (LEDGER_EXCEPTIONS,)
         self.place.report(Commit("features", shard, tuple(entries), replaces))
         kept = [
             e
@@ -230,9 +226,13 @@ def _order(state: State, head: Entry) -> str:
     return metadata.get(b"order", b"").decode()
 
 
-def _load_credit(state: State) -> pa.RecordBatch | None:
-    held = state.entries.get("carried_credit", [])
-    return state.store.read_block(held[0]) if held else None
+def _load_credit(state: State, slots: Slots, since: int, allocation: str) -> tuple[Credit, str, bool]:
+    """Credit as of the checkpoint of the day `since`, the order of its ledger's rows, and whether it begins anew."""
+    events, order = ledger_rows(state, slots, since, allocation)
+    carried = _load_carried(state, order)
+    held = state.entries.get("carried_credit", []) if carried else []
+    sums = state.store.read_block(held[0]) if held else None
+    return Credit(Ledger(events, len(slots), carried, allocation), carried=sums), order, carried is None
 
 
 def _dump_carried(
