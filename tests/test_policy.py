@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.plan import policy_change, policy_state
 from schemas.errors import ConfigError
 from schemas.marts import CLASSES, FEATURES, RULES, SIDES, TIERS
 from schemas.policy import (
@@ -204,6 +205,19 @@ def test_digest_is_of_the_content():
         assert parse_policy(mutated(old, new), "policy.yaml").digest() != digest
 
 
+def test_no_day_is_made_anew_for_another_horizon():
+    was, longer, served = (
+        parse_policy(TEXT.replace(*change), "policy.yaml")
+        for change in (
+            ("", ""),
+            ("horizon_days: 800", "horizon_days: 900"),
+            ("allocation: fifo", "allocation: priority"),
+        )
+    )
+    assert policy_change(policy_state(was), longer) is None
+    assert policy_change(policy_state(was), served) is not None
+
+
 def test_policy_survives_pickling():
     policy = parse_policy(TEXT, "policy.yaml")
     again = pickle.loads(pickle.dumps(policy))
@@ -223,6 +237,7 @@ FAULTS = [
     ("{A: 80 %, B: 95 %}", "{A: 96 %, B: 95 %}", "versions[0].abc.cuts.A: '24/25': must be at most B's, 19/20"),
     ("metric: wh_365d", "metric: wh_366d", "versions[0].abc.metric: 'wh_366d': must be one of wh_7d, "),
     ("metric: wh_365d", "metric: growth_90d_ppm", "versions[0].abc.metric: 'growth_90d_ppm': must be one of wh_7d, "),
+    ("horizon_days: 800", "horizon_days: 399", "ledger.horizon_days: 399: must be greater than or equal to 400"),
     ("scope: all", "scope: al", "versions[0].abc.scope: 'al': must be 'all' or 'category'"),
     ("rule: cumulative_share", "rule: share", "versions[0].abc.rule: 'share': must be 'cumulative_share', "),
     ("scope: all", "scop: all", "versions[0].abc.scop: 'all': no such key; there are metric, scope, rule,"),
