@@ -148,7 +148,7 @@ NEXT, LAST = Event("d", "charge", on(0), 5, on(3), "D"), Event("q", "payment", o
         pytest.param([BILL, PAID, LAST, Event("r", "reversal", on(9), 1, ref_event_id="p")], "", 0, id="taken back later"),
         pytest.param([BILL, replace(PAID, bill_id="X"), LAST], "", 0, id="an unknown bill"),
         pytest.param(
-            [BILL, Event("o", "payment", on(1), 9), Event("r", "reversal", on(2), 1, ref_event_id="o"), PAID, LAST], "copr",
+            [BILL, Event("o", "payment", on(1), 9), Event("r", "reversal", on(2), 9, ref_event_id="o"), PAID, LAST], "copr",
             0, id="taken back before",
         ),
     ],

@@ -239,7 +239,7 @@ def _parting(found: Matched, n: int, day: int, stays: Bool, *, pools: bool) -> t
 def _openings(schema: pa.Schema, slot: Int64, rest: Int64, dated: Int32, paid: Int32, revision: int) -> pa.Table:
     """Opening rows: adjustments of minus what is left, so that they are credits and no payments.
 
-    paid: the latest day of a payment that went, or NO_DAY; it stands in `due_date`, which nothing but a charge has a use for.
+    paid: the latest day of a payment that went, or NO_DAY; it stands in `due_date`, which no credit has a use for.
     """
     n = len(slot)
     columns = {
