@@ -51,10 +51,10 @@ GRADES = {
 
 
 class BadPayers(Utility):
-    """Some simulated accounts, and those of `NAMES`, under the policy that ships."""
+    """300 simulated accounts, and those of `NAMES`, under the policy that ships."""
 
-    def __init__(self, folder: Path, accounts: int = 300) -> None:
-        super().__init__(folder, accounts, (LAST - FIRST).days + 1)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 300, (LAST - FIRST).days + 1)
         people = [f"{name},2020-01-01,industrial,North,10kV,IND,false,100,false,2020-01-01,,1" for name in NAMES]
         for source, by_day in (("accounts", {"20250102": people}), ("ledger", LEDGER), ("conduct", CONDUCT)):
             for day, rows in by_day.items():

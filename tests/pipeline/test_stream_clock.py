@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import apache_beam as beam
 import duckdb
@@ -12,6 +14,7 @@ import pytest
 from apache_beam.coders import TupleCoder, VarIntCoder
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream
+from apache_beam.transforms import userstate
 from apache_beam.utils.timestamp import Timestamp
 
 from pipelines.config import load_config
@@ -21,6 +24,7 @@ from pipelines.stream_publish import StreamPublisher
 from pipelines.warehouse import Warehouse
 from tests.feeding import streaming_config
 from tests.pipeline.bureau import Bureau
+from tests.streaming.job import Landed
 from transforms.blocks import BlockCoder, tag
 from transforms.kafka_partitions import Partition
 from transforms.kernels.messages import decode_messages
@@ -41,43 +45,63 @@ ACCOUNTS, METERS, READINGS, OTHER_READINGS, TARIFFS = PARTITIONS
 STARTED, CUT = 1_764_547_200, 10
 
 
+SPECS: dict[type, Any] = {}
+"""States and timers by class of DoFn. Beam looks them up anew for every bundle, which is most of what its runner does here."""
+
+
+def specs(dofn: beam.DoFn, look_up: Callable[[beam.DoFn], Any]) -> Any:
+    """States and timers of a DoFn: of one of ours they are its class's."""
+    kind = type(dofn)
+    if kind.__module__.startswith("apache_beam"):
+        return look_up(dofn)
+    if kind not in SPECS:
+        SPECS[kind] = look_up(dofn)
+    return SPECS[kind]
+
+
 class Clock:
     """A stream's input as it comes: messages by partition, signs of life, and time that passes."""
 
-    def __init__(self, bureau: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, bureau: Bureau | Landed, monkeypatch: pytest.MonkeyPatch, partitions: tuple[Partition, ...] = PARTITIONS
+    ) -> None:
         self.bureau = bureau
         path = bureau.folder / "wattier.yaml"
         path.write_text(streaming_config(path.read_text(), "nowhere:1", out_of_order_days=0))
         self.config = load_config(path)
         self.stream = test_stream.TestStream(coder=TupleCoder([VarIntCoder(), BlockCoder()]))
         self.stream = self.stream.advance_processing_time(STARTED)
+        looked_up = userstate.get_dofn_specs
+        monkeypatch.setattr(userstate, "get_dofn_specs", lambda dofn: specs(dofn, looked_up))
         moments = count(STARTED, CUT)
         monkeypatch.setattr("pipelines.cut.now", lambda: Timestamp(next(moments)))
-        self.next = dict.fromkeys(PARTITIONS, 0)
+        self.next = dict.fromkeys(partitions, 0)
         self.last_day: dict[Partition, int] = {}
-        monkeypatch.setattr("pipelines.stream.list_parts", lambda config, offsets: list(PARTITIONS))
+        monkeypatch.setattr("pipelines.stream.list_parts", lambda config, offsets: list(partitions))
 
     def send(self, partition: Partition, *rows: dict[str, object]) -> None:
-        """One message for each row."""
+        """One message for each row, all of them in order."""
+        days = [str(row["service_date"]) for row in rows if "service_date" in row]
+        rejected = self.send_messages(partition, [json.dumps(row).encode() for row in rows], days)
+        assert rejected == 0
+
+    def send_messages(self, partition: Partition, values: list[bytes], days: list[str]) -> int:
+        """Messages as they are on a topic. days: the service days of their readings. Returns how many are rejected."""
         first = self.next[partition]
-        offsets = list(range(first, first + len(rows)))
+        offsets = list(range(first, first + len(values)))
         now = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
-        values = [json.dumps(row).encode() for row in rows]
-        decoded = decode_messages(
-            values,
-            offsets,
-            [now] * len(rows),
-            self.config.sources[partition.source],
-            partition.topic,
-            partition.partition,
-        )
-        assert decoded.rejects.num_rows == 0, decoded.rejects.to_pylist()
-        for row in rows:
-            if "service_date" in row:
-                seen = (date.fromisoformat(str(row["service_date"])) - date(1970, 1, 1)).days
-                self.last_day[partition] = max(seen, self.last_day.get(partition, seen))
-        self.next[partition] += len(rows)
-        self._add(partition, tag(with_offsets(decoded.rows), partition.source, **self._facts(partition, first)))
+        mapping = self.config.sources[partition.source]
+        decoded = decode_messages(values, offsets, [now] * len(values), mapping, partition.topic, partition.partition)
+        for day in days:
+            seen = (date.fromisoformat(day) - date(1970, 1, 1)).days
+            self.last_day[partition] = max(seen, self.last_day.get(partition, seen))
+        self.next[partition] += len(values)
+        rejects = [decoded.rejects] if decoded.rejects.num_rows else []
+        facts = self._facts(partition, first) | {"reject_blocks": str(len(rejects))}
+        for block in rejects:
+            self._add(partition, tag(with_offsets(block), "rejects", **facts))
+        self._add(partition, tag(with_offsets(decoded.rows), partition.source, **facts))
+        return decoded.rejects.num_rows
 
     def idle(self, partition: Partition) -> None:
         """A sign of life of a partition that has been silent for long."""
