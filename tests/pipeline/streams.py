@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import apache_beam as beam
 
@@ -74,8 +74,8 @@ class Epochs:
         self.run()
         self.publish(each=each)
 
-    def publish(self, *, each: bool = False) -> list[Published]:
-        """Publish what was written: epoch by epoch, or at once."""
+    def publish(self, *, each: bool = False, then: Callable[[], None] = lambda: None) -> list[Published]:
+        """Publish what was written: epoch by epoch, or at once. then: what is done after each publication."""
         out = []
         with self.warehouse.lock():
             publisher = StreamPublisher(self.bureau.config, self.session.place.folder, audit=False)
@@ -83,6 +83,7 @@ class Epochs:
                 if each:
                     out.append(publisher.publish())
                     publisher.tell()
+                    then()
             if publisher.since.epochs:
                 out.append(publisher.publish())
                 publisher.tell()
