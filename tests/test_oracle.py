@@ -807,10 +807,10 @@ def test_a_day_below_the_floor_is_provisional_and_not_the_end(con):
         ],
         [event("a", "p", "payment", "2015-12-30", 1)],
     )
-    assert oracle.calendar(con, policy(), day("2016-01-09")) == (day("2015-12-30"), day("2016-01-03"))
-    assert oracle.calendar(con, policy(), day("2016-01-02")) == (day("2015-12-30"), day("2016-01-01"))
+    assert oracle.calendar(con, policy(), day("2016-01-09")) == (day("2016-01-01"), day("2016-01-03"))
+    assert oracle.calendar(con, policy(), day("2016-01-02")) == (day("2016-01-01"), day("2016-01-01"))
     onwards = policy(("below_floor: hold", "below_floor: provisional"))
-    assert oracle.calendar(con, onwards, day("2016-01-09")) == (day("2015-12-30"), day("2016-01-09"))
+    assert oracle.calendar(con, onwards, day("2016-01-09")) == (day("2016-01-01"), day("2016-01-09"))
     recomputed(con, "2015-12-30", "2016-01-03")
     assert con.execute("SELECT * FROM oracle.service_days ORDER BY 1").fetchall() == [
         (day("2015-12-30"), 0, 0, None, "closed", "1"),
