@@ -48,6 +48,12 @@ def in_force(rows: list[Version], day: int) -> dict[tuple[int, str], tuple[Any, 
     return {key: value[1:] for key, value in found.items()}
 
 
+def disputed(rows: list[Version]) -> bool:
+    """Whether the versions of the highest revision of one event say different things."""
+    highest = max((row[4] for row in rows), default=0)
+    return len({row[2:4] for row in rows if row[4] == highest}) > 1
+
+
 def day_number(day: int) -> int:
     return (START - date(1970, 1, 1)).days + day
 
@@ -55,10 +61,17 @@ def day_number(day: int) -> int:
 @given(versions, versions.filter(bool))
 @example([(0, "P1", 4, 1, 2)], [(0, "P1", 1, 1, 1)])  # loses in the end, and counts until then
 @example([(0, "P1", 1, 1, 1)], [(0, "P1", 1, 1, 2)])  # the same again under a higher revision
+@example([(0, "P1", 1, 1, 1)], [(0, "P1", 1, 2, 1)])  # another content that does not count, under the same one
+@example([(0, "P1", 1, 1, 1), (0, "P1", 1, 2, 1)], [(0, "P1", 1, 1, 2)])  # a conflict ends
 def test_the_first_change_is_the_first_day_another_version_is_in_force(held: list[Version], new: list[Version]) -> None:
-    found = settle_versions(table(held), table(new))
-    days = [day for day in range(5) if in_force(held, day) != in_force(held + new, day)]
-    assert found.restate_from == (day_number(days[0]) if days else None)
+    found, starts = settle_versions(table(held), table(new)), []
+    for event in {row[:2] for row in new}:
+        old, all_of = ([row for row in rows if row[:2] == event] for rows in (held, held + new))
+        days = [day for day in range(5) if in_force(old, day) != in_force(all_of, day)]
+        if not days and disputed(old) != disputed(all_of):
+            days = [max(row[2] for row in all_of)]
+        starts += days[:1]
+    assert found.restate_from == (day_number(min(starts)) if starts else None)
     assert found.accepted + found.superseded == len(new)
 
 

@@ -33,6 +33,8 @@ from transforms.patches import concerns
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
+Int = npt.NDArray[np.int64]
+
 LEDGER_SCHEMA = LEDGER.kept
 CALENDAR_SCHEMA = pa.schema(
     [("day", pa.int32()), ("received", pa.int64()), ("told", pa.int64()), ("step", pa.int64()), ("events", pa.int64())]
@@ -114,7 +116,7 @@ class EventsUpdate:
 
 
 def settle_versions(held: pa.Table, new: pa.Table) -> EventsUpdate:
-    """Sort new rows into accepted and superseded, and find the first day on which another version is in force.
+    """Sort new rows into accepted and superseded, and find the first day on which another version is in force, or a conflict told.
 
     held: rows of the same accounts; both as they are kept. On a day the version in force is, of those dated up to it, the
     one with the highest revision: a version that loses in the end may count until the winner's own date.
@@ -131,7 +133,10 @@ def settle_versions(held: pa.Table, new: pa.Table) -> EventsUpdate:
     old = order[~fresh[order]]
     winner = np.full(key.max() + 1, -1, np.int64)
     winner[key[old][_heads(key[old])]] = content[old][_heads(key[old])]
-    changed = np.unique(key[fresh & (content != winner[key])])
+    n, before = len(winner), ~fresh
+    disputed = _disputed(key, revision, content, n)
+    was = _disputed(key[before], revision[before], content[before], n)
+    changed = np.union1d(key[fresh & (content != winner[key])], np.flatnonzero(was != disputed))
     rows = np.flatnonzero(np.isin(key, changed))
     often = np.bincount(key[rows], minlength=key.max() + 1) > 1
     dates = date[rows[~often[key[rows]]]].tolist()
@@ -140,9 +145,25 @@ def settle_versions(held: pa.Table, new: pa.Table) -> EventsUpdate:
         versions.setdefault(int(key[row]), []).append(
             (int(date[row]), int(revision[row]), int(content[row]), bool(fresh[row]))
         )
-    dates += [day for some in versions.values() if (day := _first_change(some)) is not None]
+    for number, some in versions.items():
+        if (first := _first_change(some)) is not None:
+            dates.append(first)
+        elif was[number] != disputed[number]:  # no figure differs, but what is told of it does
+            dates.append(max(day for day, *_ in some))
     slots = numpy(both["slot"], np.int32)[rows]
     return EventsUpdate(accepted, new.num_rows - accepted, min(dates, default=None), slots, date[rows])
+
+
+def _disputed(key: Int, revision: npt.NDArray[Any], content: Int, n: int) -> npt.NDArray[np.bool_]:
+    """Of which of `n` events the versions of the highest revision differ in content. key, revision, content: (k,) of versions."""
+    highest = np.full(n, np.iinfo(np.int64).min)
+    np.maximum.at(highest, key, revision)
+    some = revision == highest[key]
+    first, last = np.full(n, np.iinfo(np.int64).max), np.full(n, -1)
+    np.minimum.at(first, key[some], content[some])
+    np.maximum.at(last, key[some], content[some])
+    result: npt.NDArray[np.bool_] = first < last
+    return result
 
 
 def _content_rank(rows: pa.Table) -> npt.NDArray[np.int64]:

@@ -39,6 +39,12 @@ STORIES = {
         ([ledger("big", "p", "payment", day(2), 400, bill="B")], (100, 0), [("p", "conflicting_event", None)]),
         ([ledger("big", "p", "payment", day(2), 500, bill="B", revision=2)], (0, 0), []),
     ],
+    "a duplicate with another amount, which does not count": [
+        ([CHARGE, PAYMENT], (0, 0), []),
+        ([ledger("big", "p", "payment", day(2), 600, bill="B")], (0, 0), [("p", "conflicting_event", None)]),
+        ([ledger("big", "p", "payment", day(2), 500, bill="B", revision=2)], (0, 0), []),
+        ([ledger("big", "p", "payment", day(2), 400, bill="B")], (0, 0), []),
+    ],
     "a refund, and an account that is closed": [
         ([CHARGE, PAYMENT, ledger("big", "f", "refund", day(3), 70)], (70, 0), [("f", "refund_beyond_credit", None)]),
         ([ledger("big", "v", "prepayment", day(3), 100)], (-30, 30), []),
