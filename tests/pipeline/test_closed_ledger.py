@@ -22,7 +22,9 @@ pytestmark = pytest.mark.slow
 
 LAST = 480
 HORIZON = "ledger: {horizon_days: 400}\nversions:"
-SHORT = POLICY.replace("versions:", HORIZON)
+OWING = "{rule: owing, tier: low_risk, immediate: true, when: [{column: overdue_minor, above: 0}]}"
+LONG = POLICY.replace("    tiers:\n", f"    tiers:\n      - {OWING}\n")
+SHORT = LONG.replace("versions:", HORIZON)
 
 STORIES = {
     "a payment is taken back": [ledger("{}", "r", "reversal", day(LAST), 0, ref="p0")],
@@ -55,10 +57,10 @@ def used(first, last):
     return [reading(f"m-{name}", day(n), 900 + at) for n in range(first, last + 1) for at, name in enumerate(NAMES)]
 
 
-def opened(folder, policy=SHORT):
+def opened(folder, policy):
     """A bureau of 480 days: rows of the first 80 may go."""
     keep = ("features: 4000", "features: 60"), ("consumption: 4000", "consumption: 60\n  tier_inputs: 4000")
-    bureau = Bureau(folder, *keep, policy=policy, shards=2)
+    bureau = Bureau(folder, *keep, policy=policy, shards=1)
     reference = [row for name in NAMES for row in (account(name, LONG_AGO), meter(f"m-{name}", name, LONG_AGO))]
     bills = [row for name in NAMES for n in range(0, LAST - 30, 30) for row in month_of(name, n)]
     bureau.land_all([*reference, *used(0, LAST), *bills])
@@ -66,10 +68,18 @@ def opened(folder, policy=SHORT):
     return bureau
 
 
-@pytest.fixture(autouse=True)
-def always(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def always():
     """Ledgers are closed by every run."""
-    monkeypatch.setattr(closed_ledger, "MOST_PART", 1 << 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(closed_ledger, "MOST_PART", 1 << 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def short(always, tmp_path_factory):
+    """A bureau to be copied, which has let go of what it may."""
+    return opened(tmp_path_factory.mktemp("short") / "bureau", SHORT)
 
 
 def held(bureau):
@@ -86,9 +96,9 @@ def held(bureau):
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["for all", "by account"])
-def test_what_was_let_go_is_found_again(tmp_path, monkeypatch, alone):
+def test_what_was_let_go_is_found_again(short, tmp_path, monkeypatch, alone):
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 10**9 if alone else 0)
-    bureau = opened(tmp_path / "bureau")
+    bureau = short.copy(tmp_path / "bureau")
     kept, openings, logged = held(bureau)
     assert (openings, kept <= logged - 2 * len(NAMES)) == (len(NAMES), True)
     bureau.land_all([*LATE, *used(LAST + 1, LAST + 1)])
@@ -102,15 +112,11 @@ def test_what_was_let_go_is_found_again(tmp_path, monkeypatch, alone):
     bureau.check()
 
 
-OWING = "{rule: owing, tier: low_risk, immediate: true, when: [{column: overdue_minor, above: 0}]}"
-
-
-def test_a_stream_goes_on_from_what_was_let_go(tmp_path):
+def test_a_stream_goes_on_from_what_was_let_go(short, tmp_path):
     """Events are answered when they come, and taken in, as by a bureau that holds all of them at hand."""
-    owing, told = POLICY.replace("    tiers:\n", f"    tiers:\n      - {OWING}\n"), []
-    for name, policy in (("short", owing.replace("versions:", HORIZON)), ("long", owing)):
-        bureau = opened(tmp_path / name, policy)
-        assert (held(bureau)[1] > 0) == (name == "short")
+    told = []
+    for bureau in (short.copy(tmp_path / "short"), opened(tmp_path / "long", LONG)):
+        assert (held(bureau)[1] > 0) == (not told)
         epochs = Epochs(bureau)
         bureau.land_all(LATE)
         epochs.cut(None)

@@ -35,7 +35,7 @@ def measured(generation: Generation) -> tuple[int, int, int]:
 def test_the_state_of_a_ledger_is_flat(tmp_path):
     write_templates(tmp_path)
     for name, old, new in (
-        ("wattier.yaml", "shards: 4", "shards: 2"),
+        ("wattier.yaml", "shards: 4", "shards: 1"),
         ("policy.yaml", "horizon_days: 800", f"horizon_days: {HORIZON}"),
     ):
         text = (tmp_path / name).read_text()
@@ -43,7 +43,7 @@ def test_the_state_of_a_ledger_is_flat(tmp_path):
         (tmp_path / name).write_text(text.replace(old, new))
     config, found, done = load_config(tmp_path / "wattier.yaml"), {}, 0
     for day in PORTIONS:
-        simulate(Settings(50, day, 5, date(2022, 1, 1), tmp_path / "landing", skip_days=done))
+        simulate(Settings(40, day, 5, date(2022, 1, 1), tmp_path / "landing", skip_days=done))
         done = day
         run(config, audit=False)
         found[day] = measured(Warehouse(config.warehouse).load())
