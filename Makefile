@@ -31,7 +31,7 @@ help: ## this list
 demo: hello-demo $(INSTALLED) ## a simulated utility from landed files to tiers (about 3 minutes the first time)
 	@bash docs/examples/demo/run.sh
 
-test: hello-test $(INSTALLED) lint unit slow ## all that CI checks (about 35 minutes)
+test: hello-test $(INSTALLED) lint unit slow ## all that CI checks (about 45 minutes)
 	@echo 'make test: all passed.'
 	@command -v java >/dev/null && command -v mvn >/dev/null || echo 'make test: left out what needs Flink and Kafka:' \
 		'Java or Maven is missing (apt-get install openjdk-17-jre-headless maven).'
@@ -42,7 +42,7 @@ hello-demo:
 	@test -f $(DEPENDENCIES) || echo 'make demo: about 2 minutes to install (once), then about 1 minute.'
 
 hello-test:
-	@echo 'make test: lint and types 1 minute, unit tests 2 minutes, slow tests 30 minutes; installing, once, 2 minutes.'
+	@echo 'make test: lint and types 1 minute, unit tests 3 minutes, slow tests 40 minutes; installing, once, 2 minutes.'
 
 lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated pages
 	$(BIN)/ruff check --no-cache .
@@ -51,10 +51,10 @@ lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m schemas.reference --check
 
-unit: $(INSTALLED) ## the fast tests (about 2 minutes)
+unit: $(INSTALLED) ## the fast tests (about 3 minutes)
 	$(BIN)/pytest -q -n 2 -m 'not slow' $(TESTS)
 
-slow: $(INSTALLED) ## the slow tests (about 30 minutes)
+slow: $(INSTALLED) ## the slow tests (about 40 minutes)
 	$(BIN)/pytest -q -n 2 --dist loadfile -m slow --durations=40 $(TESTS)
 
 format: $(DEPENDENCIES) ## format and mend what can be mended

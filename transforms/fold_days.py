@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import apache_beam as beam
@@ -25,7 +26,7 @@ from transforms.closed_ledger import CLOSED, ClosedLedger, close_ledger
 from transforms.fold_reference import load_population, touched
 from transforms.fold_registers import DIFFERENCE_SCHEMA, PERIODS_SCHEMA
 from transforms.kernels.conduct import withdrawn_first
-from transforms.kernels.reference import NEVER, first_difference
+from transforms.kernels.reference import NEVER, Population, first_difference
 from transforms.kernels.windows import DayBlock
 from transforms.logs import merge, to_merge
 from transforms.meter_assignments import EXPECTED_SCHEMA
@@ -245,6 +246,16 @@ class _DaysOfShard:
         self.calendar: list[pa.Table] = []
         self.concerned: list[tuple[Any, Any, Any]] = []
 
+    @cached_property
+    def people(self) -> Population:
+        """The accounts' reference rows."""
+        return load_population(self.state)
+
+    @cached_property
+    def slots(self) -> Slots:
+        """The shard's accounts."""
+        return Slots.load(self.state, "account_slots")
+
     def fold(self) -> None:
         """Fold everything in, and report it."""
         kinds = self.kinds
@@ -334,14 +345,13 @@ class _DaysOfShard:
         if nothing and source is not LEDGER:
             return {}, None
         if waited.num_rows:
-            slots = Slots.load(self.state, "account_slots")
-            waited = waited.add_column(0, "slot", pa.array(slots.find(waited["account_id"].combine_chunks())))
+            waited = waited.add_column(0, "slot", pa.array(self.slots.find(waited["account_id"].combine_chunks())))
         rows = pa.concat_tables([waited, arrived]).combine_chunks() if waited.num_rows else arrived
         back = self._recalled(rows) if source is LEDGER else source.kept.empty_table()
         if nothing and back.num_rows == 0:
             return {}, None
         slot = numpy(rows["slot"])
-        known = load_population(self.state).known(self.accounts)[slot]
+        known = self.people.known(self.accounts)[slot]
         files = self.state.entries.get(source.kind, [])
         held = pa.concat_tables([self._events_of(source, files, np.unique(slot[known])), back])
         now = rows.filter(pa.array(known)).select(source.kept.names)
@@ -381,20 +391,19 @@ class _DaysOfShard:
         closed = ClosedLedger.load(self.state)
         if closed is None:
             return LEDGER_SCHEMA.empty_table()
-        kept, people = self.state.table(LEDGER.kind, LEDGER_SCHEMA), load_population(self.state)
-        slots = closed.asking(kept, rows, people, self.rules.allocation, self.accounts)
-        return closed.recalled(self.state, Slots.load(self.state, "account_slots"), kept, slots)
+        kept = self.state.table(LEDGER.kind, LEDGER_SCHEMA)
+        asking = closed.asking(kept, rows, self.people, self.rules.allocation, self.accounts)
+        return closed.recalled(self.state, self.slots, kept, asking) if len(asking) else LEDGER_SCHEMA.empty_table()
 
     def _keep(self, source: EventSource, files: list[Entry], table: pa.Table) -> None:
         """Add rows to those kept, in one file with them once in a while; ledger rows that need not be kept go."""
-        store = self.state.store
-        whole = pa.concat_tables([*(store.read_table(entry) for entry in files), table])
-        replace = len(files) >= EVENT_FILES
+        store, replace = self.state.store, len(files) >= EVENT_FILES
+        if replace or source is LEDGER:
+            whole = pa.concat_tables([*(store.read_table(entry) for entry in files), table])
         if source is LEDGER:
             calendar = pa.concat_tables([self.state.table("calendar", CALENDAR_SCHEMA), *self.calendar])
-            people = load_population(self.state)
             closing = close_ledger(
-                self.place, self.state, self.shard, whole, calendar, self.rules, people, self.accounts
+                self.place, self.state, self.shard, whole, calendar, self.rules, self.people, self.accounts
             )
             if closing is not None:
                 (whole, names), replace = closing, True
@@ -407,7 +416,7 @@ class _DaysOfShard:
 
     def _conduct_mart(self, now: pa.Table) -> None:
         """Write the events that stand, of all known accounts. now: rows of such accounts that came, or waited."""
-        known = np.flatnonzero(load_population(self.state).known(self.accounts)).astype(np.int32)
+        known = np.flatnonzero(self.people.known(self.accounts)).astype(np.int32)
         held = self._events_of(CONDUCT, self.state.entries.get(CONDUCT.kind, []), known)
         stands = standing(pa.concat_tables([held, now]).combine_chunks())
         kind = "mart:conduct_events"

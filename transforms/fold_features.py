@@ -212,18 +212,15 @@ def load_windows(state: State, first: int) -> Windows:
 def _load_carried(state: State, order: str) -> Carried | None:
     """The ledger of the checkpoint; None where there is none, or its rows were in another order."""
     head = state.entries.get("carried_accounts", [])
-    if not head or _order(state, head[0]) != order:
+    if not head:
+        return None
+    accounts = state.store.read_block(head[0])
+    if accounts.schema.metadata.get(b"order", b"").decode() != order:
         return None
     base, index = (state.store.read_block(state.entries[kind][0]) for kind in ("carried_base", "carried_index"))
     changes = tuple(state.store.read_block(entry) for entry in state.entries.get("carried_changes", []))
-    accounts = state.store.read_block(head[0])
     rows = int(accounts.schema.metadata[b"rows"])
     return Carried(head[0].first, rows, base, index, changes, accounts.replace_schema_metadata(None))
-
-
-def _order(state: State, head: Entry) -> str:
-    metadata: dict[bytes, bytes] = state.store.read_block(head).schema.metadata or {}
-    return metadata.get(b"order", b"").decode()
 
 
 def _load_credit(state: State, slots: Slots, since: int, allocation: str) -> tuple[Credit, str, bool]:
