@@ -24,7 +24,7 @@ from pipelines.plan_stage import PlanStage
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
 from transforms.blocks import Keyed, group
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
+from transforms.checkpoints import DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.cutoffs import CutOff, ExtractOf, FindBracketsOf, LocateOf, ResolveOf, WriteCutoffsOf
 from transforms.epochs import STATE_AFTER, EpochFold, Route, RunEpochs, SpreadKeys, Stage, every, own
 from transforms.fold_days import FoldDays, FoldDaysShard
@@ -38,7 +38,7 @@ from transforms.read_files import ReadDeliveries
 from transforms.restate_features import Correction, RestateFeatures
 from transforms.restate_tiers import RestateTiers
 from transforms.shards import Place
-from transforms.tick_stages import CUTOFFS_BEFORE, FeaturesStage, TiersStage
+from transforms.tick_stages import CUTOFFS_BEFORE, MADE, FeaturesStage, TiersStage
 
 States = Sequence[Keyed]
 """One `state` block for every shard."""
@@ -134,9 +134,7 @@ def stream(
     planned = run("Plan", fold, inputs.to_plan, reference.report, days.report)
 
     routes = every("to_brackets"), own("state", "to_extract"), own("state", "to_tiers")
-    fold = FeaturesStage(
-        Stage("features", 3, None, routes, keeps=(*CHECKPOINT, *TICK_DAYS), ticks=True), place, snapshot, policy
-    )
+    fold = FeaturesStage(Stage("features", 3, None, routes, keeps=MADE, ticks=True), place, snapshot, policy)
     features = run("FoldFeatures", fold, reference.to_features, days.to_features, planned.to_features)
     found = every("to_extract"), every("to_locate", "locate"), every("to_resolve", "resolve")
     brackets = run(

@@ -54,7 +54,10 @@ def decide(
     if calendar is None or end is None:
         return Decision(end, standing.first or 0, 0, 0, ())
     first = _first_day(calendar, policy, standing, restate, end)
-    held = [day for day in standing.checkpoints if calendar.first <= day < first]
+    changed = policy_change(standing.policy, policy)
+    # what tiers are made of on the day before a change has the columns of the new rules, too
+    begin = first if changed is None else min(first, changed - 1)
+    held = [day for day in standing.checkpoints if calendar.first <= day < begin]
     if standing.first is not None and calendar.first != standing.first:
         held = []
     start = held[-1] + 1 if held else calendar.first
@@ -85,6 +88,7 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
         candidates.append(end)
     changed = policy_change(standing.policy, policy)
     candidates += [changed] if changed is not None else []
+    candidates += [end] if changed is not None and changed - 1 == before == end else []
     candidates += [calendar.first] if standing.first is not None and calendar.first != standing.first else []
     return max(min(candidates), calendar.first)
 

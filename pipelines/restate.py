@@ -78,7 +78,9 @@ def put_right_up_to(
         return None
     if calendar.first != standing.first:
         return None
-    others = [day - 1 for day in (policy_change(standing.policy, policy), concerns.others_from) if day is not None]
+    others = [] if concerns.others_from is None else [concerns.others_from - 1]
+    if (ruled := policy_change(standing.policy, policy)) is not None:
+        others.append(ruled - 2)  # tiers of the day before a change are made of more columns
     most = MOST_PPM * sum(e.rows for e in draft.entries if e.kind == "account_slots") // 1_000_000
     changed = concerns.first_days(store)
     few = [day for day in standing.checkpoints if np.searchsorted(changed, day, side="right") <= most]

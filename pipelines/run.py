@@ -25,7 +25,7 @@ from pipelines.publish import Publisher
 from pipelines.restate import Concerns, Restatement, put_right_up_to, spans
 from pipelines.warehouse import Draft, Warehouse, commit_point
 from schemas.errors import StateError, WattierError
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
+from transforms.checkpoints import DAY_STATE, METER_STATE, REFERENCE_STATE
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import date_of, day_of
@@ -34,7 +34,7 @@ from transforms.read_files import delivery_to_json, read_faults
 from transforms.restate_features import Correction
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
-from transforms.tick_stages import TICK_STATE, within_reach
+from transforms.tick_stages import MADE, TICK_STATE, within_reach
 
 INTAKE_BYTES = 64 << 20
 """Landed files are taken in this many bytes at a time, so that memory stays bounded."""
@@ -252,7 +252,7 @@ class _Run:
         return replace(decision, start=last + 1, drop_from=last + 1, spans=tuple(months_of(last + 1, decision.end)))
 
     def _tick_states(self, plan: Plan) -> Iterator[tuple[int, list[Entry]]]:
-        for shard, entries in self._by_shard((*TICK_STATE, *TICK_DAYS, *CHECKPOINT)):
+        for shard, entries in self._by_shard((*TICK_STATE, *MADE)):
             yield shard, within_reach(entries, plan) + self._cutoffs_before(plan.first)
 
     def _cutoffs_before(self, day: int) -> list[Entry]:

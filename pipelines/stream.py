@@ -29,7 +29,7 @@ from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError, WattierError
 from schemas.marts import PROVISIONAL_TIERS
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
+from transforms.checkpoints import DAY_STATE, METER_STATE, REFERENCE_STATE, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.epochs import write_entries
 from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import day_of
@@ -37,7 +37,7 @@ from transforms.parts import partition_of
 from transforms.provisional import TOLD_BEFORE
 from transforms.shards import Place
 from transforms.storage import as_file
-from transforms.tick_stages import CUTOFFS_BEFORE
+from transforms.tick_stages import CUTOFFS_BEFORE, MADE
 
 if TYPE_CHECKING:
     from pipelines.cut import Inputs, Pace
@@ -102,9 +102,10 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     from pipelines.plan_stage import PlanState
 
     store = warehouse.store
-    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT, *TICK_DAYS}
+    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *MADE}
     days = tuple(sorted({entry.first for entry in standing.of("windows")}))
-    entries = [entry for entry in standing.entries if entry.kind in kinds]
+    inputs = (TIER_INPUT, TIER_INPUT_PATCH)
+    entries = [e for e in standing.entries if e.kind in kinds and (e.kind not in inputs or e.first in days)]
     told = standing.tables.get("provisional_tiers", PROVISIONAL_TIERS.schema.empty_table())
     owner = pa.array(shard_of(told["account_id"].combine_chunks(), shards))
     for shard in pc.unique(owner).to_pylist():

@@ -15,6 +15,9 @@ TIER_INPUT = "tier_input"
 TIER_INPUT_PATCH = "tier_input_patch"
 """Of accounts that were put right since, the same."""
 
+CLOCK = "@clock"
+"""Ends the name of a column of tier inputs as of the day's clock; one that is left out is as at the day's end."""
+
 BY_DAY = (
     "day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", TIER_INPUT_PATCH,
     "windows_patch", "tiers", "abuse_ladder", *TICK_DAYS,

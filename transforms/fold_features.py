@@ -7,8 +7,9 @@ it has to restate, rolls forward, and leaves a new one behind.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import apache_beam as beam
@@ -23,7 +24,7 @@ from schemas.scorecard import SCORE
 from schemas.vee import JUDGED, SEVERITIES
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
-from transforms.checkpoints import CARRIED_LEDGER, TIER_INPUT
+from transforms.checkpoints import CARRIED_LEDGER, CLOCK, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.closed_ledger import ledger_rows
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_reference import load_population
@@ -63,6 +64,15 @@ class Plan:
     anew: bool = False
 
 
+HANDED_ON = (
+    "account_slots", CONDUCT.kind, "tiers", "abuse_ladder", "cutoffs_before", TIER_INPUT, TIER_INPUT_PATCH,
+)  # fmt: skip
+"""State that fold 2 goes on from, and what the tiers of the day before were made of."""
+
+NO_CLOCK = ("tenure_days", SCORE)
+"""Columns that are not kept as of the day's clock: the one is the same, the other is made of those that are."""
+
+
 def problem(day: int, metric: str, scope: str) -> str:
     """The key under which one ranking is cut: service day number, metric and scope."""
     return f"{day}|{metric}|{scope}"
@@ -76,11 +86,16 @@ def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
-    """The feature columns that fold 2 needs by the policy in force on a day, its metric first."""
-    version = policy.on(day)
-    used = {name for name in version.reads() if name not in CODES}
-    used |= set(LADDER_COLUMNS) if version.abuse_ladder else set()
-    return (version.abc.metric, *sorted(used - {version.abc.metric}))
+    """The feature columns that fold 2 needs of a day, the metric of its policy first.
+
+    By them grades, score and tiers can be made again under that policy, and under those of the day before and the day after.
+    """
+    metric, used = policy.on(day).abc.metric, {"tenure_days", "overdue_minor"}
+    for other in (-1, 0, 1):
+        version = policy.on(day + timedelta(days=other))
+        used |= {version.abc.metric, *version.reads()} | set(LADDER_COLUMNS if version.abuse_ladder else ())
+        used |= set(version.credit_score.columns()) if version.credit_score else set()
+    return (metric, *sorted(used - {metric, *CODES}))
 
 
 def ladders(
@@ -133,10 +148,13 @@ class FoldFeaturesShard(beam.DoFn):
             version = self.policy.on(date_of(day))
             accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
             counted = days.count(day, version.vee, accounts)
-            windows.roll(days.load, worth)
-            credit.advance(day)
+            rows, names = np.flatnonzero(inside), needed_columns(self.policy, date_of(day))
+            windows.turn(days.load, worth)
+            credit.turn(day)
             credit.weigh(version.credit_decay.table())
-            rows = np.flatnonzero(inside)
+            clock = clock_values(windows, credit, conduct, expected, rows, names)
+            windows.take_in(days.load, worth)
+            credit.take_in()
             values = day_values(windows, credit, conduct, expected, people, rows, category[rows], version)
             if day >= plan.features_from:
                 features.write(day, features_table(slots, rows, day, category[rows], values))
@@ -144,8 +162,7 @@ class FoldFeaturesShard(beam.DoFn):
                 consumption.write(day, consumption_table(slots, day, block, counted, expected))
             if len(counted.found.slot):
                 judged.write(day, vee_table(slots, day, counted, version.version))
-            names = needed_columns(self.policy, date_of(day))
-            inputs.append((day, tier_input(rows, category[rows], names, values)))
+            inputs.append((day, tier_input(rows, category[rows], names, values, clock)))
             yield from ladders(slots, rows, day, version, category[rows], values)
 
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
@@ -155,15 +172,11 @@ class FoldFeaturesShard(beam.DoFn):
         path = self.place.path("carried_credit", shard, "arrow")
         entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
         entries += renewed(self.place, state, credit.ledger, people, slots, shard)
-        refs = write_tier_inputs(self.place, TIER_INPUT, shard, inputs)
+        refs = write_tier_inputs(self.place, TIER_INPUT, shard, without_repeats(inputs))
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
         replaces = (LEDGER_EXCEPTIONS, *CARRIED_LEDGER) if anew else (LEDGER_EXCEPTIONS,)
         self.place.report(Commit("features", shard, tuple(entries), replaces))
-        kept = [
-            e
-            for kind in ("account_slots", CONDUCT.kind, "tiers", "abuse_ladder", "cutoffs_before")
-            for e in state.entries.get(kind, [])
-        ]
+        kept = [e for kind in HANDED_ON for e in state.entries.get(kind, [])]
         yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
 
 
@@ -190,6 +203,23 @@ def day_values(
     values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
     values |= {"tenure_days": tenure_days(people, day, n)[rows], **conduct.features(day, rows)}
     return values | {SCORE: credit_score(version.credit_score, values | {"category": category}, len(rows))}
+
+
+def clock_values(
+    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, rows: Any, names: Collection[str]
+) -> dict[str, Any]:
+    """Columns as of the day's clock: the day has begun, and nothing that happens on it counts yet.
+
+    windows, credit: turned to the day, which is not taken in. rows: (m,) slots; names: the columns that are wanted.
+    Returns those of them that follow from use, credit and conduct; of conduct only where it changes on the day.
+    Definition: docs/explanation/definitions.md, "As of the day's clock".
+    """
+    wanted = set(names)
+    values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows, wanted).items()}
+    values |= {name: v[rows] for name, v in credit.columns(wanted).items()}
+    if conduct.turns_on(credit.day):
+        values |= conduct.features(credit.day, rows, known=credit.day - 1)
+    return {name: values[name] for name in names if name in values}
 
 
 def tenure_days(people: Population, day: int, n: int) -> Any:
@@ -328,10 +358,17 @@ def _scattered(m: int, at: Any, values: Any) -> pa.Array:
     return pa.array(out, mask=~told)
 
 
-def tier_input(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:
-    """What fold 2 needs of a day's features: slot, category code and the columns that the policy reads."""
+def tier_input(
+    rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any], clock: dict[str, Any]
+) -> pa.RecordBatch:
+    """What fold 2 needs of a day's features: slot, category code and the columns that the policy reads.
+
+    Columns as of the day's clock stand after them, by the name of their column and `CLOCK`.
+    """
     columns = {"slot": pa.array(rows.astype(np.int32)), "category": pa.array(category)}
-    return pa.record_batch(columns | {name: _arrow(values[name], pa.int64()) for name in names})
+    columns |= {name: _arrow(values[name], pa.int64()) for name in names}
+    columns |= {name + CLOCK: _arrow(values, pa.int64()) for name, values in clock.items()}
+    return pa.record_batch(columns)
 
 
 def write_tier_inputs(place: Place, kind: str, shard: int, blocks: Sequence[tuple[int, pa.RecordBatch]]) -> list[Entry]:
@@ -341,6 +378,27 @@ def write_tier_inputs(place: Place, kind: str, shard: int, blocks: Sequence[tupl
         days = list(some)
         entries += place.store().write_blocks(place.path(kind, shard, "arrow", days[0][0]), kind, shard, days)
     return entries
+
+
+def without_repeats(blocks: Sequence[tuple[int, pa.RecordBatch]]) -> list[tuple[int, pa.RecordBatch]]:
+    """Tier inputs of some days with those columns as of the clock alone that differ, on some of these days, from the day's end.
+
+    All days have the same ones, so that they go into one file.
+    """
+    of_clock = {name: None for _, block in blocks for name in block.schema.names if name.endswith(CLOCK)}
+
+    def differs(name: str, block: pa.RecordBatch) -> bool:
+        return name in block.schema.names and not block[name].equals(block[name.removesuffix(CLOCK)])
+
+    told = [name for name in of_clock if any(differs(name, block) for _, block in blocks)]
+
+    def kept(block: pa.RecordBatch) -> pa.RecordBatch:
+        columns = {name: block[name] for name in block.schema.names if not name.endswith(CLOCK)}
+        of = {name: name.removesuffix(CLOCK) for name in told}
+        more = {name: block[name if name in block.schema.names else c] for name, c in of.items() if c in columns}
+        return pa.record_batch(columns | more)
+
+    return [(day, kept(block)) for day, block in blocks]
 
 
 class _Writer:

@@ -16,7 +16,7 @@ from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
-from transforms.checkpoints import TIER_INPUT
+from transforms.checkpoints import CLOCK, TIER_INPUT
 from transforms.fold_features import Plan
 from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
 from transforms.kernels.order_statistics import inside
@@ -190,11 +190,23 @@ def tiers_batch(tiers: TierState) -> pa.RecordBatch:
 
 def tier_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, Any]:
     """What tiers are made of as columns, masked where null. rows: positions of some accounts, (m,)."""
+    names = [name for name in inputs.schema.names[2:] if not name.endswith(CLOCK)]
     columns: dict[str, Any] = {"category": inputs.column("category").to_numpy()[rows]}
-    for name in inputs.schema.names[2:]:
-        values, null = plain(inputs.column(name))
-        columns[name] = np.ma.masked_array(values[rows], np.ma.nomask if null is None else null[rows])
-    return columns
+    return columns | {name: _column(inputs, name, rows) for name in names}
+
+
+def clock_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, Any]:
+    """The same as of the day's clock, without the day's own readings, ledger events and conduct.
+
+    The credit score is still that of the day's end: whoever needs another makes it of the columns.
+    """
+    columns, held = tier_columns(inputs, rows), set(inputs.schema.names)
+    return columns | {name: _column(inputs, name + CLOCK, rows) for name in columns if name + CLOCK in held}
+
+
+def _column(inputs: pa.RecordBatch, name: str, rows: Any) -> Any:
+    values, null = plain(inputs.column(name))
+    return np.ma.masked_array(values[rows], np.ma.nomask if null is None else null[rows])
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from transforms.blocks import one_batch
-from transforms.checkpoints import TIER_INPUT, TIER_INPUT_PATCH
+from transforms.checkpoints import CLOCK, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
 
@@ -97,7 +97,23 @@ def tier_inputs(
     if patch is None:
         entry = state.by_day(TIER_INPUT_PATCH).get(day)
         patch = state.store.read_block(entry) if entry else None
-    return base if patch is None else laid_over(base, patch.select(base.schema.names))
+    if patch is None:
+        return base
+    told = base.schema.names if columns is not None else _names(base, patch)
+    return laid_over(_clocked(base, told), _clocked(patch, told))
+
+
+def _names(base: pa.RecordBatch, patch: pa.RecordBatch) -> list[str]:
+    """The columns of tier inputs that are put right: of the clock also those that only the patch tells."""
+    held: list[str] = base.schema.names
+    more = [name for name in patch.schema.names if name.endswith(CLOCK) and name not in held]
+    return held + [name for name in more if name.removesuffix(CLOCK) in held]
+
+
+def _clocked(inputs: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
+    """Some columns of tier inputs; one as of the clock that is left out is as at the day's end."""
+    held = set(inputs.schema.names)
+    return pa.record_batch({name: inputs[name if name in held else name.removesuffix(CLOCK)] for name in names})
 
 
 def laid_over(base: pa.RecordBatch, patch: pa.RecordBatch) -> pa.RecordBatch:

@@ -22,6 +22,8 @@ from transforms.checkpoints import TIER_INPUT, TIER_INPUT_PATCH
 from transforms.closed_ledger import ledger_rows
 from transforms.counted_days import Counted, CountedOfSome
 from transforms.fold_features import (
+    NO_CLOCK,
+    clock_values,
     consumption_table,
     day_values,
     feature_column,
@@ -150,11 +152,14 @@ class _Shard:
         for day in range(plan.checkpoint + 1, plan.last + 1):
             counted = self._count(day) if windows and day >= plan.first else None
             if windows:
-                windows.roll(self.days.load, worth)
-                credit.advance(day)
+                windows.turn(self.days.load, worth)
+                credit.turn(day)
                 credit.weigh(self.policy.on(date_of(day)).credit_decay.table())
+                clock = self._clock(day, windows, credit, conduct) if day >= plan.first else {}
+                windows.take_in(self.days.load, worth)
+                credit.take_in()
             if day >= plan.first:
-                patch = self._day(day, windows, credit, conduct, counted) if windows and counted else None
+                patch = self._day(day, windows, credit, conduct, counted, clock) if windows and counted else None
                 yield from self._ladders(day, patch)
                 if windows and day in plan.ends:
                     self.sums.append((day, self._sums(day, windows)))
@@ -167,7 +172,17 @@ class _Shard:
         accounts = Account(people.on(day, n)[0], people.known(n), people.capacity_on(day, n), self.some.expected)
         return self.days.count(day, self.policy.on(date_of(day)).vee, accounts)
 
-    def _day(self, day: int, windows: Windows, credit: Credit, conduct: Conduct, counted: Counted) -> pa.RecordBatch:
+    def _clock(self, day: int, windows: Windows, credit: Credit, conduct: Conduct) -> dict[str, Any]:
+        """The concerned accounts as of the day's clock."""
+        rows, names = (
+            np.flatnonzero(self.some.people.on(day, self.some.n)[0]),
+            needed_columns(self.policy, date_of(day)),
+        )
+        return clock_values(windows, credit, conduct, self.some.expected, rows, names)
+
+    def _day(
+        self, day: int, windows: Windows, credit: Credit, conduct: Conduct, counted: Counted, clock: dict[str, Any]
+    ) -> pa.RecordBatch:
         """One day of the concerned accounts. Returns what their tiers are made of, by slot of the shard."""
         some, plan, version = self.some, self.plan, self.policy.on(date_of(day))
         inside, category = some.people.on(day, some.n)
@@ -183,10 +198,16 @@ class _Shard:
             self.consumption[day] = self._keys(day, mine), table.filter(pa.array(own))
         self.judged[day] = vee_table(some.ids, day, counted, version.version)
         names = needed_columns(self.policy, date_of(day))
-        full = {name: np.ma.zeros(some.n, np.int64) for name in names}
-        for name, column in full.items():
-            column[rows] = feature_column(values[name])
-        block = tier_input(some.slots, np.where(inside, category, OUT).astype(np.int8), names, full)
+        of_clock = {name: clock.get(name, values[name]) for name in names if name not in NO_CLOCK}
+
+        def dense(columns: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+            full = {name: np.ma.zeros(some.n, np.int64) for name in names}
+            for name, column in full.items():
+                column[rows] = feature_column(columns[name])
+            return full
+
+        category = np.where(inside, category, OUT).astype(np.int8)
+        block = tier_input(some.slots, category, names, dense(values, names), dense(of_clock, of_clock))
         entry = self.state.by_day(TIER_INPUT_PATCH).get(day)
         if entry is not None:
             block = one_batch(merged(self.state.store.read_block(entry), pa.Table.from_batches([block])))

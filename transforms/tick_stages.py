@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
 from transforms.blocks import by_kind, concat, fact, tag, with_facts
-from transforms.checkpoints import CHECKPOINT, LEDGER_STATE, TICK_DAYS, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, LEDGER_STATE, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
 from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of
 from transforms.fold_features import FoldFeaturesShard, Plan
 from transforms.fold_tiers import FoldTiersShard
@@ -23,6 +23,9 @@ from transforms.storage import Entry, entries_from_batch, entries_to_batch
 
 TICK_STATE = ("account_slots", "population", "tariffs", "expected", *LEDGER_STATE, "conduct", "day_block")
 """What features are made of, beside the checkpoint."""
+
+MADE = (*CHECKPOINT, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
+"""What a tick leaves for the days after it; what tiers were made of, of the days of checkpoints alone."""
 
 BASE_STATE = ("account_slots", "population", "expected", *LEDGER_STATE, "conduct", "windows", "windows_patch", "tiers")
 """What provisional tiers are made of: the state after a tick."""
@@ -68,11 +71,11 @@ def prune(entries: Sequence[Entry], kinds: Sequence[str], of: str) -> list[Entry
 
 
 def within_reach(entries: Sequence[Entry], plan: Plan) -> list[Entry]:
-    """What a tick reads of a shard's state: the checkpoint before it, and of days those that its windows reach."""
+    """What a tick reads of a shard's state: the checkpoint before it, what its tiers were made of, and days in reach of windows."""
     oldest = plan.first - YEAR - BASE
 
     def wanted(entry: Entry) -> bool:
-        if entry.kind in CHECKPOINT:
+        if entry.kind in (*CHECKPOINT, TIER_INPUT, TIER_INPUT_PATCH):
             return entry.first == plan.first - 1
         if entry.kind in TICK_DAYS:
             return oldest <= entry.first < plan.first
@@ -108,14 +111,14 @@ class FeaturesStage(TickStage):
             for name in ("to_extract", "to_tiers"):
                 own = out.blocks[name][bucket]
                 out.blocks[name][bucket] = [with_facts(block, tick=tick.to_json()) for block in own]
-            made = [e for commit in place.reported for e in commit.entries if e.kind in (*CHECKPOINT, *TICK_DAYS)]
+            made = [e for commit in place.reported for e in commit.entries if e.kind in MADE]
             replaced = {kind for commit in place.reported for kind in commit.replaces}
             entries = [e for e in entries if e.kind not in replaced]
             if tick is ticks[-1]:
                 base = [e for e in (*some, *made) if e.kind in BASE_STATE]
                 out.blocks["to_tiers"][bucket].append(tag(entries_to_batch(base), "base"))
             yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
-            entries = prune([*entries, *made], CHECKPOINT, "windows")
+            entries = prune([*entries, *made], (*CHECKPOINT, TIER_INPUT, TIER_INPUT_PATCH), "windows")
         return state_block(entries)
 
 

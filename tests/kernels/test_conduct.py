@@ -45,8 +45,11 @@ def table(rows: list[tuple[int, Finding]]) -> pa.Table:
     )
 
 
-def made(rows: list[tuple[int, Finding]], day: int, slots: list[int]) -> list[dict[str, int | None]]:
-    columns = Conduct(table(rows)).features(day_of(on(day)), np.array(slots, np.int64))
+def made(
+    rows: list[tuple[int, Finding]], day: int, slots: list[int], known: int | None = None
+) -> list[dict[str, int | None]]:
+    last = None if known is None else day_of(on(known))
+    columns = Conduct(table(rows)).features(day_of(on(day)), np.array(slots, np.int64), known=last)
     assert tuple(columns) == CONDUCT_FEATURES
     return [
         {name: None if np.ma.is_masked(column[at]) else int(column[at]) for name, column in columns.items()}
@@ -60,6 +63,16 @@ def test_every_column_is_as_the_page_says(rows: list[tuple[int, Finding]], day: 
     some = sorted(slots)
     expected = [features([one for slot, one in rows if slot == at], on(day)) for at in some]
     assert made(rows, day, some) == expected
+
+
+@given(st.lists(findings, max_size=12), st.integers(0, 5))
+def test_as_of_the_clock_the_events_of_the_day_do_not_exist(rows: list[tuple[int, Finding]], day: int) -> None:
+    before = [(slot, one) for slot, one in rows if one.event_date < on(day)]
+    of = [[one for slot, one in before if slot == at] for at in range(ACCOUNTS)]
+    wanted = [features(events, on(day)) for events in of]
+    assert made(rows, day, list(range(ACCOUNTS)), known=day - 1) == wanted
+    if not Conduct(table(rows)).turns_on(day_of(on(day))):
+        assert made(rows, day, list(range(ACCOUNTS))) == wanted
 
 
 @given(st.lists(findings, min_size=1, max_size=12))

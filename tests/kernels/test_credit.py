@@ -23,6 +23,7 @@ from tests.kernels.test_ledger import (
     assert_as_oracle,
     columns,
     number,
+    of,
     on,
     state,
     table,
@@ -95,6 +96,34 @@ def test_quiet_days_pass_every_edge():
     for day in range(-1, 420):
         credit.advance(number(on(day)))
         assert shown(credit) == columns(Ledger.at(events, ACCOUNTS, number(on(day)))), day
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(LONG, max_size=20), POLICIES, st.data())
+def test_as_of_the_clock_the_events_of_the_day_do_not_exist(rows, allocation, data):
+    """Between `turn` and `take_in` a ledger is that of the events of before the day, carried on to the day or begun on it."""
+    events, at = table(rows), on(data.draw(st.sampled_from([-1, 0, 3, 29, 120, 365])))
+    credit = Credit(Ledger(events, ACCOUNTS, allocation=allocation))
+    for _ in range(data.draw(st.sampled_from([1, 12, 130]))):
+        credit.turn(number(at))
+        before = [(slot, event) for slot, event in rows if event.event_date < at]
+        wanted = [features(of(slot, before), at, allocation) for slot in range(ACCOUNTS)]
+        assert shown(credit) == {name: [one[name] for one in wanted] for name in wanted[0]}, at
+        credit.take_in()
+        assert shown(credit) == columns(credit.ledger), at
+        at += timedelta(days=data.draw(st.sampled_from([1, 1, 1, 1, 7])))
+
+
+def test_the_clock_of_one_day_by_hand():
+    """A bill of day 0 falls due on day 9 and is paid on day 10, on which another one comes."""
+    rows = [(0, bill("1", 0, 100, due=9)), (0, paid("p", 10, 100)), (0, bill("2", 10, 70, due=20))]
+    credit = Credit(Ledger(table(rows), 1))
+    credit.advance(number(on(9)))
+    credit.turn(number(on(10)))
+    names = ("overdue_minor", "oldest_overdue_days", "billed_365d_minor", "payments_365d", "bills_on_time_365d")
+    assert [credit.columns(names)[name].tolist() for name in names] == [[100], [1], [100], [0], [0]]
+    credit.take_in()
+    assert [credit.columns()[name].tolist() for name in names] == [[0], [0], [170], [1], [0]]
 
 
 @settings(max_examples=8, deadline=None)

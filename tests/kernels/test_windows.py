@@ -184,6 +184,26 @@ def assert_rolls_right(days: Days, checked: Callable[[int], bool]) -> None:
             assert rolled(windows) == [recomputed(days, account, day) for account in range(ACCOUNTS)]
 
 
+def without(days: Days, day: int) -> Days:
+    """The same days, one of which was not read."""
+    held = {name: value for name, value in vars(days).items() if isinstance(value, dict)}
+    return replace(days, **{name: {n: of for n, of in value.items() if n != day} for name, value in held.items()})
+
+
+@settings(max_examples=4)
+@given(st.integers(0, 1 << 32), st.integers(15_000, 16_000))
+def test_as_of_the_clock_the_day_is_not_read(seed: int, first: int) -> None:
+    days = Days.random(Random(seed), first)
+    windows = Windows.start(first)
+    windows.grow(ACCOUNTS)
+    for day in range(first, first + SPAN):
+        windows.turn(days.load, values)
+        if (day - first) % 41 == 0 or date_of(day).day == 1:
+            bare = without(days, day)
+            assert rolled(windows) == [recomputed(bare, account, day) for account in range(ACCOUNTS)]
+        windows.take_in(days.load, values)
+
+
 @settings(max_examples=6)
 @given(st.integers(0, 1 << 32), st.integers(15_000, 16_000))
 def test_rolled_windows_equal_recomputed_ones(seed: int, first: int) -> None:

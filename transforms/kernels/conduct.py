@@ -70,12 +70,18 @@ class Conduct:
         self.slot: Int32 = slot[some].astype(np.int32)
         self.kind, self.date, self.until = kind[some], date[some], until[some]
 
-    def features(self, day: int, rows: Int64) -> dict[str, npt.NDArray[Any]]:
+    def turns_on(self, day: int) -> bool:
+        """Whether a version begins or ends to count on a day."""
+        return bool(((self.date == day) | (self.until == day)).any())
+
+    def features(self, day: int, rows: Int64, *, known: int | None = None) -> dict[str, npt.NDArray[Any]]:
         """The columns `CONDUCT_FEATURES` of some accounts as of a day. rows: (m,) slots, ascending.
 
+        known: only events dated up to this day exist, that day's own if nothing is said.
         Each is (m,) int32; those that may be null are masked arrays.
         """
-        counts = np.flatnonzero((self.date <= day) & (day < self.until))
+        known = day if known is None else known
+        counts = np.flatnonzero((self.date <= known) & (known < self.until))
         at, m = np.searchsorted(rows, self.slot[counts]), len(rows)
         here = rows[np.minimum(at, m - 1)] == self.slot[counts] if m else np.zeros(len(counts), np.bool_)
         at, counts = at[here], counts[here]

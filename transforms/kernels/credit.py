@@ -3,6 +3,7 @@
 What an account's figures are made of are sums over its bills, refunds and payments, and a few days. A day changes them where
 events are allocated (those accounts are summed up anew) and where a bill, a refund or a payment crosses an edge: it falls due,
 grows older than 30 days, leaves a window, weighs less. Rows that cross an edge are found by their day; no others are looked at.
+The edges are passed first, by the clock (`turn`), and the day's events come after (`take_in`).
 
     day   D-366  D-360 .. D-91  D-90  D-61  D-60  D-31  D-30   D-1
            |leaves |weighs  |leaves |weighs |ages |weighs |ages |weighs |falls due, enters        by due date
@@ -13,7 +14,7 @@ Formulas: docs/explanation/definitions.md, "Ledger, as of service day D". Days a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -89,7 +90,7 @@ class _Rows:
 
 
 class Credit:
-    """The credit of all accounts of a ledger, as of the ledger's day.
+    """The credit of all accounts of a ledger, as of `day`: the ledger's, or the next one between `turn` and `take_in`.
 
     weights: of a bill by whole steps of `STEP_DAYS` since it was due, up to a year.
     carried: what `to_batch` gave, as of the ledger's day before rows came late; without it all rows are summed up. From then on
@@ -97,7 +98,7 @@ class Credit:
     """
 
     def __init__(self, ledger: Ledger, weights: Sequence[int] = WEIGHTS, carried: pa.RecordBatch | None = None) -> None:
-        self.ledger = ledger
+        self.ledger, self.day = ledger, ledger.day
         self.weights = _checked(weights)
         n = ledger.n_slots
         self._sums: dict[str, Any] = {name: np.zeros(n, np.int64) for name in _SUMS}
@@ -110,26 +111,52 @@ class Credit:
             self._anew(ledger.step.slots, ledger.step.rows)
             self.weigh(weights)
         elif ledger.day != NO_BILL:
-            self._add(_Rows.of(ledger, slice(None)), ledger.day)
+            self._add(_Rows.of(ledger, slice(None)), self.day)
 
     def advance(self, day: int) -> int:
         """Go on to `day`, and the ledger with it; returns how many accounts were allocated, as `Ledger.advance` does."""
-        ledger, before = self.ledger, self.ledger.day
-        moved = ledger.advance(day)
-        if day == before:
-            self._anew(ledger.step.slots, ledger.step.rows)
-        elif day != before + 1:
-            self._anew(np.arange(ledger.n_slots), np.arange(len(ledger.slot)))
+        if day == self.ledger.day + 1:
+            self.turn(day)
+            return self.take_in()
+        same = day == self.ledger.day
+        moved, self.day = self.ledger.advance(day), day
+        if same:
+            self._anew(self.ledger.step.slots, self.ledger.step.rows)
         else:
-            self._pass_edges(day)
-            self._anew(ledger.step.slots, ledger.step.rows)
+            self._anew_all()
+        return moved
+
+    def turn(self, day: int) -> None:
+        """Let the clock go on to `day`: debts grow older, days leave windows, months turn. The day's own events do not exist yet.
+
+        They come with `take_in`; between the two the ledger stands at the day before. Raises ValueError where `day` is not
+        after the ledger's.
+        """
+        if day <= self.ledger.day:
+            raise ValueError(f"the ledger stands at day {self.ledger.day}; its clock cannot be turned to {day}")
+        if day != self.ledger.day + 1:
+            self.ledger.advance(day - 1)
+            self.day = day - 1
+            self._anew_all()
+        self.day = day
+        self._pass_edges(day)
+
+    def take_in(self) -> int:
+        """Take in the events of the day that the clock was turned to; returns how many accounts were allocated."""
+        ledger, sums = self.ledger, self._sums
+        moved, step = ledger.advance(self.day), ledger.step
+        rows = _Rows.of(ledger, step.changed)
+        self._put(replace(rows, **step.before), self.day, -1)
+        sums["oldest_due"][step.further] = NEVER
+        self._put(rows, self.day, 1)
+        self._anew(step.slots, step.rows)
         return moved
 
     def weigh(self, weights: Sequence[int]) -> None:
         """From now on by these weights. Where they are others, the bills of the year are weighed anew."""
         if self.weights.tolist() == list(weights):
             return
-        self.weights, day = _checked(weights), self.ledger.day
+        self.weights, day = _checked(weights), self.day
         for name in ("weight_due", "weight_on_time"):
             self._sums[name][:] = 0
         if day != NO_BILL:
@@ -147,7 +174,10 @@ class Credit:
         """Sum up some accounts. rows: all of theirs that exist."""
         for name, column in self._sums.items():
             column[slots] = _DAYS.get(name, 0)
-        self._add(_Rows.of(self.ledger, rows), self.ledger.day)
+        self._add(_Rows.of(self.ledger, rows), self.day)
+
+    def _anew_all(self) -> None:
+        self._anew(np.arange(self.ledger.n_slots), np.arange(len(self.ledger.slot)))
 
     def _add(self, rows: _Rows, day: int) -> None:
         """Take all that accounts have into their sums, which are empty."""
@@ -221,35 +251,29 @@ class Credit:
 
     # ------------------------------------------------------------------------------------------------ what a day does
     def _pass_edges(self, day: int) -> None:
-        """Take rows that changed or cross an edge between yesterday and `day` from where they were to where they are."""
+        """Take rows that cross an edge between yesterday and `day` from where they were to where they are."""
         sums, ledger = self._sums, self.ledger
         if _month(day) != _month(day - 1):
             before = np.minimum(sums["months_before"] + 1, MONTHS_IN_ARREARS - 1)
             sums["months_before"][:] = np.where(sums["oldest_due"] != NEVER, before, 0)
-        dated, step = ledger.by_issue.on((day - YEAR, day - QUARTER)), ledger.step
+        dated = ledger.by_issue.on((day - YEAR, day - QUARTER))
         dated = dated[~np.isin(day - ledger.due_on[dated], _EDGES)]  # the others are found by their due date
-        some = np.r_[ledger.by_due.on(day - age for age in _EDGES), dated]
-        changed = np.zeros(len(ledger.slot), np.bool_)
-        changed[step.changed] = True
-        some = np.r_[some[~changed[some]], step.changed]
-        rows = _Rows.of(ledger, some)
+        rows = _Rows.of(ledger, np.r_[ledger.by_due.on(day - age for age in _EDGES), dated])
         gone = np.flatnonzero((rows.issued_on == day - YEAR) & (rows.next_paid_on > BOUNCE))
-        left = len(some) - len(step.changed)
-        before = {name: np.r_[getattr(rows, name)[:left], column] for name, column in step.before.items()}
-        self._put(replace(rows, **before), day - 1, -1)
-        sums["oldest_due"][step.further] = NEVER
+        self._put(rows, day - 1, -1)
         sums["first_paid"][rows.slot[gone]] = rows.next_paid_on[gone]
         self._put(rows, day, 1)
 
     # ------------------------------------------------------------------------------------------------------ features
-    def columns(self) -> dict[str, npt.NDArray[Any]]:
-        """The credit columns of the features mart as of the ledger's day, by name, in the mart's order.
+    def columns(self, wanted: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """The credit columns of the features mart as of `day`, by name, in the mart's order. wanted: these alone.
 
+        Between `turn` and `take_in` they are those of the day's clock: of the events of before the day.
         Each is (n_slots,), int64 or int32 as the mart says; those that may be null are masked arrays. An account without events
         has zeros and nulls.
         """
         sums, ledger = self._sums, self.ledger
-        day, unallocated = ledger.day, ledger.unallocated_minor
+        day, unallocated = self.day, ledger.unallocated_minor
         overdue = sum((sums[name] for name in _AGED[2:]), sums[_AGED[1]])
         due, on_time, billed = sums["bills_due_365d"], sums["bills_on_time_365d"], sums["billed_365d_minor"]
         beyond = sums["beyond_settled_days"] + sums["unsettled"] * np.int64(day) - sums["unsettled_due_days"]
@@ -257,37 +281,38 @@ class Credit:
         days = sums["paid_days_365d"]
         span = sums["last_paid"].astype(np.int64) - sums["first_paid"]
         never = sums["last_paid"] == NO_PAYMENT
-        return {
-            "billed_365d_minor": billed.copy(),
-            "balance_minor": sums["current_minor"] + overdue - unallocated,
-            **{name: sums[name].copy() for name in _AGED},
-            "overdue_minor": overdue,
-            "unallocated_minor": unallocated.copy(),
-            "bills_due_365d": due.copy(),
-            "bills_on_time_365d": on_time.copy(),
-            "on_time_365d_ppm": _ratio(on_time, 1_000_000, due),
-            "beyond_terms_365d_days": beyond,
-            "mean_beyond_terms_365d_milli": _ratio(beyond, 1000, due),
-            "oldest_overdue_days": np.where(late_days, day - sums["oldest_due"], 0).astype(np.int32),
-            "late_bills_365d": late,
-            "mean_late_365d_milli": _ratio(beyond, 1000, late),
-            "bills_due_90d": sums["bills_due_90d"].copy(),
-            "bills_on_time_90d": sums["bills_on_time_90d"].copy(),
-            "on_time_90d_ppm": _ratio(sums["bills_on_time_90d"], 1_000_000, sums["bills_due_90d"]),
-            "on_time_amount_90d_ppm": _ratio(sums["on_time_90d_minor"], 1_000_000, sums["due_90d_minor"]),
-            "on_time_amount_365d_ppm": _ratio(sums["on_time_365d_minor"], 1_000_000, sums["due_365d_minor"]),
-            "on_time_decayed_ppm": _ratio(sums["weight_on_time"], 1_000_000, sums["weight_due"]),
-            "bounced_90d": sums["bounced_90d"].copy(),
-            "bounced_365d": sums["bounced_365d"].copy(),
-            "payments_365d": sums["payments_365d"].copy(),
-            "days_since_payment": np.ma.masked_array(
+        made: dict[str, Callable[[], npt.NDArray[Any]]] = {
+            "billed_365d_minor": billed.copy,
+            "balance_minor": lambda: sums["current_minor"] + overdue - unallocated,
+            **{name: sums[name].copy for name in _AGED},
+            "overdue_minor": overdue.copy,
+            "unallocated_minor": unallocated.copy,
+            "bills_due_365d": due.copy,
+            "bills_on_time_365d": on_time.copy,
+            "on_time_365d_ppm": lambda: _ratio(on_time, 1_000_000, due),
+            "beyond_terms_365d_days": beyond.copy,
+            "mean_beyond_terms_365d_milli": lambda: _ratio(beyond, 1000, due),
+            "oldest_overdue_days": lambda: np.where(late_days, day - sums["oldest_due"], 0).astype(np.int32),
+            "late_bills_365d": late.copy,
+            "mean_late_365d_milli": lambda: _ratio(beyond, 1000, late),
+            "bills_due_90d": sums["bills_due_90d"].copy,
+            "bills_on_time_90d": sums["bills_on_time_90d"].copy,
+            "on_time_90d_ppm": lambda: _ratio(sums["bills_on_time_90d"], 1_000_000, sums["bills_due_90d"]),
+            "on_time_amount_90d_ppm": lambda: _ratio(sums["on_time_90d_minor"], 1_000_000, sums["due_90d_minor"]),
+            "on_time_amount_365d_ppm": lambda: _ratio(sums["on_time_365d_minor"], 1_000_000, sums["due_365d_minor"]),
+            "on_time_decayed_ppm": lambda: _ratio(sums["weight_on_time"], 1_000_000, sums["weight_due"]),
+            "bounced_90d": sums["bounced_90d"].copy,
+            "bounced_365d": sums["bounced_365d"].copy,
+            "payments_365d": sums["payments_365d"].copy,
+            "days_since_payment": lambda: np.ma.masked_array(
                 np.where(never, 0, day - sums["last_paid"]).astype(np.int32), never
             ),
-            "payment_interval_365d_milli": _ratio(np.where(days > 1, span, 0), 1000, np.maximum(days - 1, 0)),
-            "prepayment_cover_days": _ratio(unallocated, YEAR, billed),
-            "arrears_months_milli": _ratio(overdue, 12 * 1000, billed),
-            "months_in_arrears": np.where(late_days, sums["months_before"] + 1, 0).astype(np.int32),
+            "payment_interval_365d_milli": lambda: _ratio(np.where(days > 1, span, 0), 1000, np.maximum(days - 1, 0)),
+            "prepayment_cover_days": lambda: _ratio(unallocated, YEAR, billed),
+            "arrears_months_milli": lambda: _ratio(overdue, 12 * 1000, billed),
+            "months_in_arrears": lambda: np.where(late_days, sums["months_before"] + 1, 0).astype(np.int32),
         }
+        return {name: make() for name, make in made.items() if wanted is None or name in wanted}
 
 
 _EDGES: Final = sorted(

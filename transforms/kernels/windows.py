@@ -11,7 +11,7 @@ block D, minus the block that leaves; all in int64, so the rolled sum equals the
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -225,28 +225,40 @@ class Windows:
 
         worth: values a day, where there are prices.
         """
+        self.turn(load, worth)
+        self.take_in(load, worth)
+
+    def turn(self, load: Load, worth: ValueOf | None = None) -> None:
+        """The clock's part of `roll`: months turn, the days that fall out leave, and a day of a year ago enters."""
         day = self.as_of = self.as_of + 1
         if date_of(day).day == 1:
             self.sums["wh_mtd"][:] = 0
             self.sums["received_mtd"][:] = 0
             self._turn_demand()
-        today = load(day)
         for days in WINDOWS:
-            leaving = load(day - days)
-            for block, sign in ((today, 1), (leaving, -1)):
-                self._add(f"wh_{days}d", f"received_{days}d", block, sign)
-                if days == BASE:
-                    self._add_squares(block, sign)
-                if days in PERIOD_WINDOWS:
-                    self._add_apart(days, block, sign)
-                if days in VALUED_WINDOWS and worth and block:
-                    self._add_values(days, worth(self.as_of - (sign < 0) * days, block), sign)
-                if days in PROVISIONAL_WINDOWS and block and block.provisional is not None:
-                    self._add_values(days, {"provisional_wh": block.provisional}, sign)
-        self._add("wh_mtd", "received_mtd", today, 1)
-        self._add_demand(today)
+            self._add_day(days, day - days, load(day - days), worth, -1)
         for offset, sign in ((YEAR, 1), (YEAR + BASE, -1)):
             self._add("wh_90d_year_ago", "received_90d_year_ago", load(day - offset), sign)
+
+    def take_in(self, load: Load, worth: ValueOf | None = None) -> None:
+        """The day's part of `roll`, after `turn`: what was read of it enters every window."""
+        today = load(self.as_of)
+        for days in WINDOWS:
+            self._add_day(days, self.as_of, today, worth, 1)
+        self._add("wh_mtd", "received_mtd", today, 1)
+        self._add_demand(today)
+
+    def _add_day(self, days: int, day: int, block: DayBlock | None, worth: ValueOf | None, sign: int) -> None:
+        """A day enters a window, or leaves it."""
+        self._add(f"wh_{days}d", f"received_{days}d", block, sign)
+        if days == BASE:
+            self._add_squares(block, sign)
+        if days in PERIOD_WINDOWS:
+            self._add_apart(days, block, sign)
+        if days in VALUED_WINDOWS and worth and block:
+            self._add_values(days, worth(day, block), sign)
+        if days in PROVISIONAL_WINDOWS and block and block.provisional is not None:
+            self._add_values(days, {"provisional_wh": block.provisional}, sign)
 
     def _add(self, energy: str, received: str, block: DayBlock | None, sign: int) -> None:
         if block is None:
@@ -306,6 +318,10 @@ def _ratio(numerator: Int, denominator: Int) -> Nullable:
     return ppm(numerator, np.where(known, denominator, 1)), known
 
 
+_PERIOD_COLUMNS = (("period_wh", ""), *((f"{name}_share", "_ppm") for name in PERIODS), ("reverse_wh", ""))
+"""What is made of energy by period: before and after the window in a column's name."""
+
+
 def _period_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | Nullable]:
     """Energy by time-of-use period over some days. Formula: docs/explanation/definitions.md, "Rolling consumption"."""
     nothing = np.zeros(len(rows), np.int64)
@@ -336,44 +352,62 @@ def _demand_features(windows: Windows, month: str, rows: Int) -> dict[str, Int |
     }
 
 
-def consumption_features(windows: Windows, expected: Expected, rows: Int) -> dict[str, Int | Nullable]:
+def consumption_features(
+    windows: Windows, expected: Expected, rows: Int, wanted: Set[str] | None = None
+) -> dict[str, Int | Nullable]:
     """The rolling consumption columns of `features` for the account slots `rows`, as of the windows' day.
 
-    rows: (m,) slots. Returns column name -> (m,) int64, or a pair (values, known) where the column has nulls.
+    rows: (m,) slots; wanted: leaves out what is dear and not among these. Between `turn` and `take_in` the columns are those
+    of the day's clock. Returns column name -> (m,) int64, or a pair (values, known) where the column has nulls.
     Formulas: docs/explanation/definitions.md, "Rolling consumption".
     """
+
+    def asked(*names: str) -> bool:
+        return wanted is None or not wanted.isdisjoint(names)
+
     day, n = windows.as_of, len(windows.sums[SUMS[0]])
     out: dict[str, Int | Nullable] = {}
     month = day_of(date_of(day).replace(day=1))
     for name, first in [(f"{days}d", day - days + 1) for days in WINDOWS] + [("mtd", month)]:
-        received, due = windows.sums[f"received_{name}"][rows], expected.between(first, day, n)[rows]
-        out[f"wh_{name}"], out[f"received_{name}"], out[f"expected_{name}"] = (
-            windows.sums[f"wh_{name}"][rows],
-            received,
-            due,
-        )
-        out[f"coverage_{name}_ppm"] = _ratio(received, due)
+        out[f"wh_{name}"], received = windows.sums[f"wh_{name}"][rows], windows.sums[f"received_{name}"][rows]
+        out[f"received_{name}"] = received
+        if asked(f"expected_{name}", f"coverage_{name}_ppm"):
+            out[f"expected_{name}"] = due = expected.between(first, day, n)[rows]
+            out[f"coverage_{name}_ppm"] = _ratio(received, due)
     for days in PERIOD_WINDOWS:
-        out |= _period_features(windows, days, rows)
+        if asked(*(f"{name}_{days}d{unit}" for name, unit in _PERIOD_COLUMNS)):
+            out |= _period_features(windows, days, rows)
     for days in VALUED_WINDOWS:
-        out |= _valued_features(windows, days, rows)
+        if asked(f"valued_wh_{days}d", f"valued_{days}d_minor"):
+            out |= _valued_features(windows, days, rows)
     for name in DEMAND_MONTHS:
-        out |= _demand_features(windows, name, rows)
+        if asked(f"max_demand_w_{name}", f"demand_days_{name}", f"load_factor_{name}_ppm"):
+            out |= _demand_features(windows, name, rows)
     for days in PROVISIONAL_WINDOWS:
         provisional = windows.sums.get(f"provisional_wh_{days}d")
         out[f"provisional_wh_{days}d"] = np.zeros(len(rows), np.int64) if provisional is None else provisional[rows]
+    return out | _base_features(windows, expected, rows, asked)
+
+
+def _base_features(
+    windows: Windows, expected: Expected, rows: Int, asked: Callable[..., bool]
+) -> dict[str, Int | Nullable]:
+    """Variation and growth over the base window."""
+    day, n = windows.as_of, len(windows.sums[SUMS[0]])
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
-    total, before = out["wh_90d"], sums["wh_90d_year_ago"]
-    assert isinstance(total, np.ndarray)
-    out["days_90d"] = sums["days_90d"]
-    some = total > 0
-    variation = np.zeros(len(rows), np.int64)
-    variation[some] = variation_ppm(
-        *(a[some] for a in (sums["days_90d"], total, sums["hh_90d"], sums["hl_90d"], sums["ll_90d"]))
-    )
-    out["cv_90d_ppm"] = variation, some
+    total, before = windows.sums[f"wh_{BASE}d"][rows], sums["wh_90d_year_ago"]
+    out: dict[str, Int | Nullable] = {"days_90d": sums["days_90d"]}
+    if asked("cv_90d_ppm"):
+        some = total > 0
+        variation = np.zeros(len(rows), np.int64)
+        variation[some] = variation_ppm(
+            *(a[some] for a in (sums["days_90d"], total, sums["hh_90d"], sums["hl_90d"], sums["ll_90d"]))
+        )
+        out["cv_90d_ppm"] = variation, some
     out["wh_90d_year_ago"], out["received_90d_year_ago"] = before, sums["received_90d_year_ago"]
-    out["expected_90d_year_ago"] = expected.between(day - YEAR - BASE + 1, day - YEAR, n)[rows]
-    most = np.minimum(before, total // GROWTH_LIMIT + 1) * GROWTH_LIMIT
-    out["growth_90d_ppm"] = _ratio(np.minimum(total - before, most), before)
+    if asked("expected_90d_year_ago"):
+        out["expected_90d_year_ago"] = expected.between(day - YEAR - BASE + 1, day - YEAR, n)[rows]
+    if asked("growth_90d_ppm"):
+        most = np.minimum(before, total // GROWTH_LIMIT + 1) * GROWTH_LIMIT
+        out["growth_90d_ppm"] = _ratio(np.minimum(total - before, most), before)
     return out
