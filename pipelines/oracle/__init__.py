@@ -89,9 +89,7 @@ def recompute(
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
     con.execute(_sql("s3_ledger_exceptions"))
-    con.execute(_sql("s3_credit"))
-    con.execute(_sql("s4_conduct"))
-    con.execute(_sql("s4_features", credit=_credit()))
+    _features(con, clock="", population="population", up_to="<=")
     for policy_version in policy.versions:
         con.execute(_sql("s4_score", **_texts(policy_version)))
     con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
@@ -109,6 +107,21 @@ def recompute(
     con.execute(_sql("s7_tiers"))
     for policy_version in policy.versions:
         con.execute(_sql("s7_migrations", **_texts(policy_version)))
+
+
+def _features(con: duckdb.DuckDBPyConnection, **texts: str) -> None:
+    """Every feature, the credit score aside. texts: of which events, for whom, and what the tables are called."""
+    for section in ("s4_windows", "s3_credit", "s4_conduct", "s4_features"):
+        con.execute(_sql(section, credit=_credit(), **texts))
+
+
+def _clock(con: duckdb.DuckDBPyConnection) -> None:
+    """oracle.features_clock: features as of the day's clock of the accounts and service days in oracle.moved_pair.
+
+    Columns as in oracle.features; the credit score is null.
+    """
+    con.execute(_sql("s4_clock"))
+    _features(con, clock="_clock", population="moved_population", up_to="<")
 
 
 def _credit() -> str:

@@ -1,20 +1,12 @@
 -- definitions.md, "Ledger, as of service day D" and "Credit, as of service day D": figures move with D also between events.
+-- {{up_to}}: events up to a service day; or, {{clock}}, those of before it alone.
 
--- Payments and prepayments that stand, and those that were taken back, each once: on the first day of a reversal.
-CREATE OR REPLACE TABLE oracle.payment AS
-SELECT p.account_id, p.as_of, p.event_date AS paid_on, min(r.event_date) AS taken_on
-FROM oracle.within_limit p
-LEFT JOIN oracle.existing_event r
-    ON r.account_id = p.account_id AND r.as_of = p.as_of AND r.event_type = 'reversal' AND r.ref_event_id = p.event_id
-WHERE p.event_type IN ('payment', 'prepayment')
-GROUP BY p.account_id, p.as_of, p.event_id, p.event_date;
-
-CREATE OR REPLACE TABLE oracle.ledger_day AS
+CREATE OR REPLACE TABLE oracle.ledger_day{{clock}} AS
 SELECT p.service_date AS d, p.account_id, b.as_of, b.balance_minor, b.unallocated_minor
-FROM oracle.population p
-ASOF JOIN oracle.balance b ON b.account_id = p.account_id AND b.as_of <= p.service_date;
+FROM oracle.{{population}} p
+ASOF JOIN oracle.balance b ON b.account_id = p.account_id AND b.as_of {{up_to}} p.service_date;
 
-CREATE OR REPLACE TABLE oracle.paid AS
+CREATE OR REPLACE TABLE oracle.paid{{clock}} AS
 SELECT
     d,
     account_id,
@@ -27,11 +19,11 @@ SELECT
         (max(paid_on) FILTER (taken_on IS NULL) - min(paid_on) FILTER (taken_on IS NULL AND paid_on > d - 365)) * 1000,
         nullif(paid_days, 1) - 1
     ) AS payment_interval_365d_milli
-FROM oracle.ledger_day
+FROM oracle.ledger_day{{clock}}
 JOIN oracle.payment USING (account_id, as_of)
 GROUP BY account_id, d;
 
-CREATE OR REPLACE TABLE oracle.aged AS
+CREATE OR REPLACE TABLE oracle.aged{{clock}} AS
 SELECT
     day.d,
     day.account_id,
@@ -44,7 +36,7 @@ SELECT
     b.is_bill AND b.due_date BETWEEN day.d - 90 AND day.d - 1 AS due_90d,
     b.settled_on IS NOT NULL AND b.settled_on <= b.due_date AS on_time,
     CASE WHEN due_365d THEN p.weights[(day.d - b.due_date) // 30 + 1] END AS weight
-FROM oracle.ledger_day day
+FROM oracle.ledger_day{{clock}} day
 JOIN oracle.policy_day p ON p.service_date = day.d
 LEFT JOIN oracle.debit_state b
     ON b.account_id = day.account_id
@@ -52,12 +44,12 @@ LEFT JOIN oracle.debit_state b
     AND (b.open_minor > 0 OR b.issued_on >= day.d - 364 OR b.due_date >= day.d - 365);
 
 -- Month-ends back from D, D itself the first: how many have a bill or refund past due, until one has none.
-CREATE OR REPLACE TABLE oracle.in_arrears AS
+CREATE OR REPLACE TABLE oracle.in_arrears{{clock}} AS
 WITH month_end AS (
     SELECT d, k, CASE k WHEN 0 THEN d ELSE last_day((d - to_months(k::INTEGER))::DATE) END AS month_end
-    FROM (SELECT DISTINCT d FROM oracle.ledger_day), range(12) months (k)
+    FROM (SELECT DISTINCT d FROM oracle.ledger_day{{clock}}), range(12) months (k)
 ),
-behind AS (SELECT DISTINCT account_id, d, as_of FROM oracle.aged WHERE open_minor > 0 AND overdue_days >= 1),
+behind AS (SELECT DISTINCT account_id, d, as_of FROM oracle.aged{{clock}} WHERE open_minor > 0 AND overdue_days >= 1),
 told AS (
     SELECT
         account_id,
@@ -71,7 +63,7 @@ told AS (
 )
 SELECT account_id, d, coalesce(min(k) FILTER (NOT past_due), 12) AS months_in_arrears FROM told GROUP BY ALL;
 
-CREATE OR REPLACE TABLE oracle.ledger AS
+CREATE OR REPLACE TABLE oracle.ledger{{clock}} AS
 WITH summed AS (
     SELECT
         account_id,
@@ -97,7 +89,7 @@ WITH summed AS (
         oracle.ppm(coalesce(sum(amount_minor) FILTER (due_365d AND on_time), 0), sum(amount_minor) FILTER (due_365d))
             AS on_time_amount_365d_ppm,
         oracle.ppm(coalesce(sum(weight) FILTER (on_time), 0), sum(weight)) AS on_time_decayed_ppm
-    FROM oracle.aged
+    FROM oracle.aged{{clock}}
     GROUP BY account_id, d
 )
 SELECT
@@ -122,5 +114,5 @@ SELECT
     END AS arrears_months_milli,
     coalesce(months_in_arrears, 0) AS months_in_arrears
 FROM summed s
-LEFT JOIN oracle.paid USING (account_id, d)
-LEFT JOIN oracle.in_arrears USING (account_id, d);
+LEFT JOIN oracle.paid{{clock}} USING (account_id, d)
+LEFT JOIN oracle.in_arrears{{clock}} USING (account_id, d);

@@ -190,3 +190,12 @@ SELECT
 FROM oracle.ledger_as_of a
 LEFT JOIN billed USING (account_id, as_of)
 LEFT JOIN credited USING (account_id, as_of);
+
+-- Payments and prepayments that stand, and those that were taken back, each once: on the first day of a reversal.
+CREATE OR REPLACE TABLE oracle.payment AS
+SELECT p.account_id, p.as_of, p.event_date AS paid_on, min(r.event_date) AS taken_on
+FROM oracle.within_limit p
+LEFT JOIN oracle.existing_event r
+    ON r.account_id = p.account_id AND r.as_of = p.as_of AND r.event_type = 'reversal' AND r.ref_event_id = p.event_id
+WHERE p.event_type IN ('payment', 'prepayment')
+GROUP BY p.account_id, p.as_of, p.event_id, p.event_date;

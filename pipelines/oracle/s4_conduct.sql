@@ -1,12 +1,12 @@
 -- definitions.md, "Conduct, as of service day D", for accounts in the population that have an event.
-CREATE OR REPLACE TABLE oracle.conduct AS
+CREATE OR REPLACE TABLE oracle.conduct{{clock}} AS
 WITH known AS (
     SELECT p.service_date AS d, e.*
-    FROM oracle.population p
+    FROM oracle.{{population}} p
     SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
-    JOIN oracle.conduct_event e ON e.account_id = p.account_id AND e.event_date <= p.service_date
+    JOIN oracle.conduct_event e ON e.account_id = p.account_id AND e.event_date {{up_to}} p.service_date
 ),
--- Only versions dated up to the day exist: of one event the highest revision, then the content that comes first.
+-- Only versions dated up to the day ({{up_to}}) exist: of one event the highest revision, then the content that comes first.
 in_force AS (
     FROM known
     QUALIFY row_number() OVER (

@@ -11,7 +11,7 @@ JOIN oracle.counted_day r USING (account_id, service_date)
 WHERE d.register = 'max_demand' AND r.meters_received > 0 AND d.meters >= r.meters_received;
 
 -- The month of a service day up to it, and the whole month before; each day is added to the service days that it counts for.
-CREATE OR REPLACE TABLE oracle.demand AS
+CREATE OR REPLACE VIEW oracle.demand_sums AS
 WITH counted AS (
     SELECT s.service_date, d.* EXCLUDE (service_date), d.month = date_trunc('month', s.service_date) AS is_mtd
     FROM oracle.service_day s
@@ -24,12 +24,9 @@ SELECT
     service_date,
     max(watts) FILTER (is_mtd) AS max_demand_w_mtd,
     count(*) FILTER (is_mtd) AS demand_days_mtd,
-    oracle.ppm(sum(energy_wh) FILTER (is_mtd), nullif(max_demand_w_mtd::HUGEINT * 24 * demand_days_mtd, 0))
-        AS load_factor_mtd_ppm,
+    sum(energy_wh) FILTER (is_mtd) AS wh_mtd,
     max(watts) FILTER (NOT is_mtd) AS max_demand_w_last_month,
     count(*) FILTER (NOT is_mtd) AS demand_days_last_month,
-    oracle.ppm(
-        sum(energy_wh) FILTER (NOT is_mtd), nullif(max_demand_w_last_month::HUGEINT * 24 * demand_days_last_month, 0)
-    ) AS load_factor_last_month_ppm
+    sum(energy_wh) FILTER (NOT is_mtd) AS wh_last_month
 FROM counted
 GROUP BY account_id, service_date;

@@ -1,5 +1,5 @@
 -- definitions.md: a features row for every account in the population; zero where an account has no ledger event yet.
-CREATE OR REPLACE TABLE oracle.features AS
+CREATE OR REPLACE TABLE oracle.features{{clock}} AS
 SELECT
     p.account_id,
     p.service_date,
@@ -37,12 +37,12 @@ SELECT
     coalesce(b.violations_365d, 0) AS violations_365d,
     coalesce(b.disconnected, 0) AS disconnected,
     NULL::INTEGER AS credit_score -- s4_score.sql
-FROM oracle.population p
+FROM oracle.{{population}} p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
-JOIN oracle.consumption c ON c.account_id = p.account_id AND c.service_date = p.service_date
-LEFT JOIN oracle.apart_features t ON t.account_id = p.account_id AND t.service_date = p.service_date
-LEFT JOIN oracle.valued v ON v.account_id = p.account_id AND v.service_date = p.service_date
-LEFT JOIN oracle.demand m ON m.account_id = p.account_id AND m.service_date = p.service_date
-LEFT JOIN oracle.ledger l ON l.account_id = p.account_id AND l.service_date = p.service_date
-LEFT JOIN oracle.conduct b ON b.account_id = p.account_id AND b.service_date = p.service_date
+JOIN oracle.consumption{{clock}} c ON c.account_id = p.account_id AND c.service_date = p.service_date
+LEFT JOIN oracle.apart_features{{clock}} t ON t.account_id = p.account_id AND t.service_date = p.service_date
+LEFT JOIN oracle.valued{{clock}} v ON v.account_id = p.account_id AND v.service_date = p.service_date
+LEFT JOIN oracle.demand{{clock}} m ON m.account_id = p.account_id AND m.service_date = p.service_date
+LEFT JOIN oracle.ledger{{clock}} l ON l.account_id = p.account_id AND l.service_date = p.service_date
+LEFT JOIN oracle.conduct{{clock}} b ON b.account_id = p.account_id AND b.service_date = p.service_date
 ORDER BY p.service_date, p.account_id;

@@ -44,8 +44,8 @@ JOIN oracle.price p
     AND p.valid_from <= d.service_date AND (p.valid_to IS NULL OR d.service_date <= p.valid_to)
 WHERE d.meters > 0;
 
--- Every day of an account that has any worth, so that windows go by dates; halves of a minor unit go up.
-CREATE OR REPLACE TABLE oracle.valued AS
+-- Every day of an account that has any worth, so that windows go by dates.
+CREATE OR REPLACE VIEW oracle.valued_sums AS
 WITH each_day AS (
     SELECT k.account_id, d.service_date, coalesce(w.wh, 0) AS wh, coalesce(w.worth, 0) AS worth
     FROM (SELECT DISTINCT account_id FROM oracle.worth) k
@@ -57,9 +57,9 @@ summed AS (
         account_id,
         service_date,
         sum(wh) OVER last_30 AS valued_wh_30d,
-        oracle.floor_div(sum(worth) OVER last_30 + 5000000000, 10000000000) AS valued_30d_minor,
+        sum(worth) OVER last_30 AS worth_30d,
         sum(wh) OVER last_365 AS valued_wh_365d,
-        oracle.floor_div(sum(worth) OVER last_365 + 5000000000, 10000000000) AS valued_365d_minor
+        sum(worth) OVER last_365 AS worth_365d
     FROM each_day
     WINDOW
         last_30 AS (
