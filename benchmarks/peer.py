@@ -38,7 +38,7 @@ BY_DAY = {
 
 SUMS = (
     *(f"{kind}_{window}" for window in ("7d", "30d", "90d", "365d") for kind in ("wh", "received")),
-    "wh_mtd", "received_mtd", "days_90d", "squares_90d", "wh_90d_year_ago", "received_90d_year_ago",
+    "wh_mtd", "received_mtd", "days_90d", "squares_90d", "wh_90d_year_ago", "received_90d_year_ago", "used_days_365d",
 )  # fmt: skip
 OPTIONS = "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)"
 

@@ -241,9 +241,11 @@ TARIFFS = Relation(
             values=PRICED,
         ),
         Column("price_nano", WH, "Price of one kWh", "billionths of a major unit", minimum=0, maximum=PRICE_LIMIT_NANO),
+        Column("cost_nano", WH, "What the energy of one kWh costs the utility; empty: not known", "billionths of a major unit",
+               nullable=True, minimum=0, maximum=PRICE_LIMIT_NANO),
         REVISION,
     ),
-)
+)  # fmt: skip
 
 SOURCES = {
     relation.name: relation

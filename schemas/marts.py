@@ -114,6 +114,25 @@ def _provisional(days: int) -> Column:
                   f"wh_{days}d", "Wh", minimum=0)  # fmt: skip
 
 
+_WORTH = (
+    Column("contribution_365d_minor", MINOR, "Worth of the energy of 365 days that a cost is known for, less its cost; null where none is",
+           "minor units", nullable=True),
+    Column("price_level_365d_milli", WH, "What a kWh that a price is known for comes to, over the 365 days; null where there is none",
+           "thousandths of a minor unit per kWh", nullable=True, minimum=0),
+)  # fmt: skip
+
+_CAPACITY = (
+    Column("capacity_va", WH, "Contracted capacity on the day; null where it is not known", "VA", nullable=True, minimum=0),
+    Column("unused_capacity_ppm", PPM, "Part of it beyond the maximum demand of the month before, 1 W to a VA; null where either is not "
+           "known, or the capacity is 0", "ppm", nullable=True, minimum=0, maximum=PPM_LIMIT),
+)  # fmt: skip
+
+_CONTINUITY = (
+    Column("used_days_365d", COUNT, "Days with energy above 0 among the 365", "days", minimum=0, maximum=365),
+    Column("continuity_365d_ppm", PPM, "Their part of the days of the 365 since the account was opened", "ppm", minimum=0,
+           maximum=PPM_LIMIT),
+)  # fmt: skip
+
 DAILY_CONSUMPTION = Relation(
     "daily_consumption",
     "Energy per account and service day, summed over the account's meters; provisional where none was received.",
@@ -163,7 +182,10 @@ FEATURES = Relation(
                "ppm", nullable=True, minimum=-PPM_LIMIT, maximum=PPM_LIMIT**2),
         *(column for days in PERIOD_WINDOWS for column in _periods(days)),
         *(column for days in VALUED_WINDOWS for column in _valued(days)),
+        *_WORTH,
         *(column for month, label in DEMAND_MONTHS.items() for column in _demand(month, label)),
+        *_CAPACITY,
+        *_CONTINUITY,
         *(_provisional(days) for days in PROVISIONAL_WINDOWS),
         *CREDIT,
         TENURE,

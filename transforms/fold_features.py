@@ -38,7 +38,7 @@ from transforms.kernels.reference import Expected, Population
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
-from transforms.kernels.windows import DayBlock, Windows, consumption_features, date_of
+from transforms.kernels.windows import DayBlock, Windows, account_features, consumption_features, date_of
 from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
@@ -69,8 +69,8 @@ HANDED_ON = (
 )  # fmt: skip
 """State that fold 2 goes on from, and what the tiers of the day before were made of."""
 
-NO_CLOCK = ("tenure_days", SCORE)
-"""Columns that are not kept as of the day's clock: the one is the same, the other is made of those that are."""
+NO_CLOCK = ("capacity_va", "unused_capacity_ppm", "tenure_days", SCORE)
+"""Columns that are not kept as of the day's clock: they are the same, or made of those that are, as the score."""
 
 
 def problem(day: int, metric: str, scope: str) -> str:
@@ -152,7 +152,7 @@ class FoldFeaturesShard(beam.DoFn):
             windows.turn(days.load, worth)
             credit.turn(day)
             credit.weigh(version.credit_decay.table())
-            clock = clock_values(windows, credit, conduct, expected, rows, names)
+            clock = clock_values(windows, credit, conduct, expected, people, rows, names)
             windows.take_in(days.load, worth)
             credit.take_in()
             values = day_values(windows, credit, conduct, expected, people, rows, category[rows], version)
@@ -201,13 +201,20 @@ def day_values(
     day, n = credit.ledger.day, credit.ledger.n_slots
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
     values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
+    values |= {name: feature_column(v) for name, v in _by_account(windows, people, rows, n).items()}
     values |= {"tenure_days": tenure_days(people, day, n)[rows], **conduct.features(day, rows)}
     return values | {SCORE: credit_score(version.credit_score, values | {"category": category}, len(rows))}
 
 
+def _by_account(windows: Windows, people: Population, rows: Any, n: int) -> dict[str, Any]:
+    day = windows.as_of
+    return account_features(windows, people.capacity_on(day, n)[rows], people.opened_on(day, n)[rows], rows)
+
+
 def clock_values(
-    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, rows: Any, names: Collection[str]
-) -> dict[str, Any]:
+    windows: Windows, credit: Credit, conduct: Conduct, expected: Expected, people: Population, rows: Any,
+    names: Collection[str],
+) -> dict[str, Any]:  # fmt: skip
     """Columns as of the day's clock: the day has begun, and nothing that happens on it counts yet.
 
     windows, credit: turned to the day, which is not taken in. rows: (m,) slots; names: the columns that are wanted.
@@ -216,10 +223,11 @@ def clock_values(
     """
     wanted = set(names)
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows, wanted).items()}
+    values |= {name: feature_column(v) for name, v in _by_account(windows, people, rows, credit.ledger.n_slots).items()}
     values |= {name: v[rows] for name, v in credit.columns(wanted).items()}
     if conduct.turns_on(credit.day):
         values |= conduct.features(credit.day, rows, known=credit.day - 1)
-    return {name: values[name] for name in names if name in values}
+    return {name: values[name] for name in names if name in values and name not in NO_CLOCK}
 
 
 def tenure_days(people: Population, day: int, n: int) -> Any:

@@ -174,11 +174,9 @@ class _Shard:
 
     def _clock(self, day: int, windows: Windows, credit: Credit, conduct: Conduct) -> dict[str, Any]:
         """The concerned accounts as of the day's clock."""
-        rows, names = (
-            np.flatnonzero(self.some.people.on(day, self.some.n)[0]),
-            needed_columns(self.policy, date_of(day)),
-        )
-        return clock_values(windows, credit, conduct, self.some.expected, rows, names)
+        some, names = self.some, needed_columns(self.policy, date_of(day))
+        rows = np.flatnonzero(some.people.on(day, some.n)[0])
+        return clock_values(windows, credit, conduct, some.expected, some.people, rows, names)
 
     def _day(
         self, day: int, windows: Windows, credit: Credit, conduct: Conduct, counted: Counted, clock: dict[str, Any]

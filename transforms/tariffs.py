@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import PRICED, STAMP, TARIFFS
-from transforms.kernels.prices import Prices, day_values
+from transforms.kernels.prices import NO_PRICE, Prices, day_values
 from transforms.kernels.reference import Population, days, latest, marked
 from transforms.kernels.windows import DayBlock, ValueOf, Values
 from transforms.shards import Slots, State, numpy
@@ -35,11 +35,14 @@ def update_tariffs(held: pa.Table, new: pa.Table, slots: Slots) -> TariffsUpdate
         return TariffsUpdate(held, 0, 0, None)
     new = new.append_column("number", numbered(slots, new["tariff"].combine_chunks()))
     keys = ["tariff", "valid_from", "period"]
-    merged = latest(marked(held, new), keys, ["price_nano", "fresh", "delivery", "row"])
+    content = ["price_nano", "cost_nano"]
+    merged = latest(marked(held, new), keys, [*content, "fresh", "delivery", "row"])
     fresh = merged.filter(merged["fresh"])
-    before = held.select([*keys, "price_nano"]).rename_columns([*keys, "was"])
-    both = fresh.select([*keys, "price_nano"]).join(before, keys, join_type="left outer")
-    other = both.filter(pc.fill_null(pc.not_equal(both["price_nano"], both["was"]), True))
+    before = held.select([*keys, *content]).rename_columns([*keys, "was", "did_cost"])
+    both = fresh.select([*keys, *content]).join(before, keys, join_type="left outer")
+    price = pc.fill_null(pc.not_equal(both["price_nano"], both["was"]), True)
+    cost = pc.not_equal(pc.fill_null(both["cost_nano"], NO_PRICE), pc.fill_null(both["did_cost"], NO_PRICE))
+    other = both.filter(pc.or_(price, cost))
     first = int(days(other["valid_from"]).min()) if other.num_rows else None
     tariffs = merged.drop_columns(["fresh"]).combine_chunks()
     return TariffsUpdate(tariffs, fresh.num_rows, new.num_rows - fresh.num_rows, first)
@@ -58,7 +61,8 @@ def load_prices(state: State) -> Prices:
     period = numpy(pc.index_in(table["period"], value_set=pa.array(PRICED)), np.int32)
     number, valid_from = numpy(table["number"], np.int32), days(table["valid_from"])
     order = np.lexsort((valid_from, period, number))
-    return Prices(number[order], period[order], valid_from[order], numpy(table["price_nano"])[order])
+    price, cost = numpy(table["price_nano"]), numpy(pc.fill_null(table["cost_nano"], NO_PRICE), np.int64)
+    return Prices(number[order], period[order], valid_from[order], price[order], cost[order])
 
 
 def valuer(state: State, people: Population, n: int) -> ValueOf | None:
@@ -69,6 +73,7 @@ def valuer(state: State, people: Population, n: int) -> ValueOf | None:
     tariffs = int(max(people.tariff.max(initial=-1), prices.tariff.max())) + 1
 
     def values(day: int, block: DayBlock) -> Values:
-        return day_values(block, people.tariff_on(day, n), prices.on(day, tariffs))
+        costs = prices.costs_on(day, tariffs) if prices.have_costs else None
+        return day_values(block, people.tariff_on(day, n), prices.on(day, tariffs), costs)
 
     return values

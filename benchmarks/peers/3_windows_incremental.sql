@@ -22,7 +22,8 @@ change AS (
         sum(CASE WHEN enters THEN 1 WHEN leaves_90 THEN -1 ELSE 0 END)::INTEGER AS days_90d,
         sum(CASE WHEN enters THEN wh::HUGEINT * wh WHEN leaves_90 THEN -(wh::HUGEINT * wh) ELSE 0 END)::HUGEINT AS squares_90d,
         sum(CASE WHEN leaves_365 THEN wh WHEN leaves_455 THEN -wh ELSE 0 END)::BIGINT AS wh_90d_year_ago,
-        sum(CASE WHEN leaves_365 THEN rec WHEN leaves_455 THEN -rec ELSE 0 END)::INTEGER AS received_90d_year_ago
+        sum(CASE WHEN leaves_365 THEN rec WHEN leaves_455 THEN -rec ELSE 0 END)::INTEGER AS received_90d_year_ago,
+        sum(CASE WHEN enters THEN (wh > 0)::INTEGER WHEN leaves_365 THEN -(wh > 0)::INTEGER ELSE 0 END)::INTEGER AS used_days_365d
     FROM moved
     GROUP BY slot
 )

@@ -20,7 +20,7 @@ FROM near;
 -- Features of every account in the population.
 CREATE OR REPLACE TEMP TABLE feature AS
 WITH population AS (
-    SELECT slot, category, opened_on FROM account_row
+    SELECT slot, category, opened_on, capacity_va FROM account_row
     WHERE (is_earliest OR valid_from <= today()) AND (valid_to IS NULL OR today() <= valid_to)
         AND opened_on <= today() AND (closed_on IS NULL OR today() <= closed_on)
 )
@@ -47,8 +47,11 @@ SELECT
     0::BIGINT AS period_wh_90d, NULL::BIGINT AS sharp_share_90d_ppm, NULL::BIGINT AS peak_share_90d_ppm,
     NULL::BIGINT AS flat_share_90d_ppm, NULL::BIGINT AS valley_share_90d_ppm, 0::BIGINT AS reverse_wh_90d,
     0::BIGINT AS valued_wh_30d, 0::BIGINT AS valued_30d_minor, 0::BIGINT AS valued_wh_365d, 0::BIGINT AS valued_365d_minor,
+    NULL::BIGINT AS contribution_365d_minor, NULL::BIGINT AS price_level_365d_milli,
     NULL::BIGINT AS max_demand_w_mtd, 0::INTEGER AS demand_days_mtd, NULL::BIGINT AS load_factor_mtd_ppm,
     NULL::BIGINT AS max_demand_w_last_month, 0::INTEGER AS demand_days_last_month, NULL::BIGINT AS load_factor_last_month_ppm,
+    p.capacity_va, NULL::BIGINT AS unused_capacity_ppm, coalesce(used_days_365d, 0)::INTEGER AS used_days_365d,
+    ppm(coalesce(used_days_365d, 0), least(today() - p.opened_on + 1, 365)) AS continuity_365d_ppm,
     0::BIGINT AS provisional_wh_30d, 0::BIGINT AS provisional_wh_365d,
     coalesce(l.billed_365d_minor, 0) AS billed_365d_minor,
     coalesce(billed - credited, 0) AS balance_minor,

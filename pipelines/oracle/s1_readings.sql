@@ -45,11 +45,11 @@ CREATE OR REPLACE TABLE oracle.known_account AS SELECT DISTINCT account_id FROM 
 CREATE OR REPLACE TABLE oracle.price AS
 SELECT *, lead(valid_from) OVER (PARTITION BY tariff, period ORDER BY valid_from) - 1 AS valid_to
 FROM (
-    SELECT tariff, valid_from, period, price_nano
+    SELECT tariff, valid_from, period, price_nano, cost_nano
     FROM accepted_tariffs
     WHERE delivery <= getvariable('as_known')
     QUALIFY row_number() OVER (
-        PARTITION BY tariff, valid_from, period ORDER BY revision DESC, price_nano::VARCHAR
+        PARTITION BY tariff, valid_from, period ORDER BY revision DESC, price_nano::VARCHAR, coalesce(cost_nano::VARCHAR, '')
     ) = 1
 );
 

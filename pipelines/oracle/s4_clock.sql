@@ -35,6 +35,7 @@ SELECT
     coalesce(sum(wh) FILTER (ago < day(service_date)), 0) AS wh_mtd,
     coalesce(sum(received) FILTER (ago < day(service_date)), 0) AS received_mtd,
     count(*) FILTER (ago < 90 AND received > 0) AS days_90d,
+    count(*) FILTER (ago < 365 AND wh > 0) AS used_days_365d,
     sum(wh::HUGEINT * wh) FILTER (ago < 90 AND received > 0) AS squares_90d,
     coalesce(sum(wh) FILTER (ago >= 365), 0) AS wh_90d_year_ago,
     coalesce(sum(received) FILTER (ago >= 365), 0) AS received_90d_year_ago,
@@ -70,7 +71,9 @@ SELECT
     coalesce(sum(wh) FILTER (m.service_date - w.service_date < 30), 0) AS valued_wh_30d,
     coalesce(sum(worth) FILTER (m.service_date - w.service_date < 30), 0) AS worth_30d,
     sum(wh) AS valued_wh_365d,
-    sum(worth) AS worth_365d
+    sum(worth) AS worth_365d,
+    sum(costed_wh) AS costed_wh_365d,
+    sum(margin) AS margin_365d
 FROM oracle.moved_pair m
 JOIN oracle.worth w USING (account_id)
 WHERE w.service_date BETWEEN m.service_date - 364 AND m.service_date - 1

@@ -79,6 +79,7 @@ summed AS (
         sum(wh) OVER this_month AS wh_mtd,
         sum(received) OVER this_month AS received_mtd,
         count(*) FILTER (received > 0) OVER last_90 AS days_90d,
+        count(*) FILTER (wh > 0) OVER last_365 AS used_days_365d,
         sum(wh::HUGEINT * wh) FILTER (received > 0) OVER last_90 AS squares_90d,
         coalesce(sum(wh) OVER year_ago, 0) AS wh_90d_year_ago,
         coalesce(sum(received) OVER year_ago, 0) AS received_90d_year_ago,

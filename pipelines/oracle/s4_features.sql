@@ -21,12 +21,20 @@ SELECT
     coalesce(v.valued_30d_minor, 0) AS valued_30d_minor,
     coalesce(v.valued_wh_365d, 0) AS valued_wh_365d,
     coalesce(v.valued_365d_minor, 0) AS valued_365d_minor,
+    v.contribution_365d_minor,
+    v.price_level_365d_milli,
     m.max_demand_w_mtd,
     coalesce(m.demand_days_mtd, 0) AS demand_days_mtd,
     m.load_factor_mtd_ppm,
     m.max_demand_w_last_month,
     coalesce(m.demand_days_last_month, 0) AS demand_days_last_month,
     m.load_factor_last_month_ppm,
+    p.capacity_va,
+    CASE -- greatest() alone would skip the null
+        WHEN m.max_demand_w_last_month IS NOT NULL
+        THEN oracle.ppm(greatest(p.capacity_va - m.max_demand_w_last_month, 0), p.capacity_va)
+    END AS unused_capacity_ppm,
+    least(oracle.ppm(c.used_days_365d, least(p.service_date - p.opened_on + 1, 365)), 1000000) AS continuity_365d_ppm,
     {{credit}},
     p.service_date - p.opened_on AS tenure_days,
     b.days_since_theft,

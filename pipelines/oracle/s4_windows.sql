@@ -70,6 +70,7 @@ SELECT
     provisional_wh_30d,
     provisional_wh_365d,
     days_90d,
+    used_days_365d,
     CASE
         WHEN root * root > quotient THEN root - 1
         WHEN (root + 1) * (root + 1) <= quotient THEN root + 1
@@ -90,7 +91,9 @@ SELECT
     valued_wh_30d,
     oracle.floor_div(worth_30d + 5000000000, 10000000000) AS valued_30d_minor,
     valued_wh_365d,
-    oracle.floor_div(worth_365d + 5000000000, 10000000000) AS valued_365d_minor
+    oracle.floor_div(worth_365d + 5000000000, 10000000000) AS valued_365d_minor,
+    CASE WHEN costed_wh_365d > 0 THEN oracle.floor_div(margin_365d + 5000000000, 10000000000) END AS contribution_365d_minor,
+    oracle.floor_div(valued_365d_minor::HUGEINT * 1000000, nullif(valued_wh_365d, 0)) AS price_level_365d_milli
 FROM oracle.valued_sums{{clock}};
 
 CREATE OR REPLACE TABLE oracle.demand{{clock}} AS

@@ -18,7 +18,17 @@ from schemas.marts import PERIOD_WINDOWS, PROVISIONAL_WINDOWS, VALUED_WINDOWS, W
 from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH
 from transforms.kernels.reference import NEVER, Expected
 from transforms.kernels.valuation import lines
-from transforms.kernels.windows import DayBlock, ValueOf, Values, Windows, consumption_features, date_of, day_of
+from transforms.kernels.windows import (
+    MARGIN,
+    DayBlock,
+    ValueOf,
+    Values,
+    Windows,
+    account_features,
+    consumption_features,
+    date_of,
+    day_of,
+)
 
 ACCOUNTS = 3
 SPAN = 365 + 90 + 40
@@ -111,11 +121,21 @@ def price(day: int) -> int:
     return day * 123_456_789_123 % (PRICE_LIMIT_NANO + 1)
 
 
+def cost(day: int) -> int | None:
+    """Of one kWh on a day, likewise: below the price or above it, on two days of three."""
+    return None if day % 3 == 0 else price(day * 7)
+
+
 def values(day: int, block: DayBlock) -> Values:
-    """A day's energy at that price, where any was received."""
+    """A day's energy at that price, where any was received, and what it is worth beyond its cost."""
     wh = np.where(block.received > 0, block.energy, 0)
     amounts = lines(wh, np.full(len(wh), price(day)))
-    return {"valued_major": amounts.major, "valued_parts": amounts.parts, "valued_wh": wh}
+    out = {"valued_major": amounts.major, "valued_parts": amounts.parts, "valued_wh": wh}
+    if (of := cost(day)) is not None:
+        spent = lines(wh, np.full(len(wh), of))
+        beyond = amounts.major - spent.major, amounts.parts - spent.parts, wh
+        out |= dict(zip(MARGIN, beyond, strict=True))
+    return out
 
 
 def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
@@ -138,6 +158,13 @@ def recomputed(days: Days, account: int, day: int) -> dict[str, int | None]:
         ]
         out[f"valued_wh_{w}d"] = sum(wh for wh, _ in lines_)
         out[f"valued_{w}d_minor"] = (sum(wh * nano for wh, nano in lines_) + 5 * 10**9) // 10**10
+    year = [(n, wh) for n in range(day - 364, day + 1) for wh, received in days.of(account, n, n) if received]
+    costed = [(wh, price(n) - of) for n, wh in year if (of := cost(n)) is not None]
+    beyond = (sum(wh * nano for wh, nano in costed) + 5 * 10**9) // 10**10
+    out["contribution_365d_minor"] = beyond if any(wh for wh, _ in costed) else None
+    valued = out["valued_wh_365d"]
+    out["price_level_365d_milli"] = out["valued_365d_minor"] * 10**6 // valued if valued else None
+    out["used_days_365d"] = sum(wh > 0 for wh, _ in days.of(account, day - 364, day))
     last_month = day_of(date_of(month - 1).replace(day=1))
     for name, first, last in [("mtd", month, day), ("last_month", last_month, month - 1)]:
         found = days.with_demand(account, first, last)
@@ -240,6 +267,36 @@ def test_rolling_on_from_a_checkpoint_is_rolling_on(seed: int, stop: int) -> Non
         again.roll(days.load, values)
     assert again.as_of == windows.as_of == days.first + stop + 4
     assert again.to_batch().equals(windows.to_batch())
+
+
+def test_capacity_and_continuity_by_hand() -> None:
+    """100 kW at most in January. Of 100 kVA, 0 VA, 400 kVA, and what is not known; opened long ago, 40 days ago, and today."""
+    first = day_of(date(2015, 1, 29))
+    days = Days(
+        first,
+        {first + n: [(n % 2, 1)] * ACCOUNTS for n in range(6)},
+        demand={first + n: [(100_000, 1)] * ACCOUNTS for n in range(2)},
+    )
+    windows = Windows.start(first)
+    windows.grow(ACCOUNTS)
+    for _ in range(6):
+        windows.roll(days.load, values)
+    rows = np.zeros(5, np.int64)
+    capacity, ago = np.array([90_000, 100_000, 400_000, 0, -1]), np.array([1000, 364, 39, 5, 0])
+    found = account_features(windows, capacity, (windows.as_of - ago).astype(np.int32), rows)
+    unused, known = found["unused_capacity_ppm"]
+    assert np.ma.masked_array(unused, ~known).tolist() == [0, 0, 750_000, None, None]
+    assert np.ma.masked_array(found["capacity_va"][0], ~found["capacity_va"][1]).tolist() == [
+        *capacity.tolist()[:4],
+        None,
+    ]
+    assert found["continuity_365d_ppm"].tolist() == [
+        8_219,
+        8_219,
+        75_000,
+        500_000,
+        1_000_000,
+    ]  # 3 days of 365, 40, 6 and 1
 
 
 def test_growth_from_next_to_nothing_is_capped() -> None:

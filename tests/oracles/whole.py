@@ -130,6 +130,11 @@ class World:
         x = [sum(wh for wh, _, _ in meters) for meters in days]
         square = sum(x) ** 2
         row["days_90d"] = len(x)
+        known = self.account(account, day)
+        used = [sum(wh for wh, _, _ in self.days.get((account, day - ONE * n), [])) > 0 for n in range(365)]
+        row |= {"used_days_365d": sum(used), "capacity_va": known["capacity_va"]}
+        span = min((day - known["opened_on"]).days + 1, 365)
+        row["continuity_365d_ppm"] = min(sum(used) * 1_000_000 // span, 1_000_000)
         row["cv_90d_ppm"] = isqrt((len(x) * sum(v * v for v in x) - square) * 10**12 // square) if square else None
         wh, received, expected = self.window(account, day - ONE * 454, day - ONE * 365)
         row |= {"wh_90d_year_ago": wh, "received_90d_year_ago": received, "expected_90d_year_ago": expected}

@@ -35,7 +35,7 @@ HEADERS = {
     "accounts": "account_id,valid_from,category,region,voltage,tariff,preferential,capacity_kva,prepaid,opened_on,closed_on,"
     "revision",
     "meters": "meter_id,installed_on,account_id,removed_on,role,multiplier,modulus_kwh,installed_kwh,removed_kwh,revision",
-    "tariffs": "tariff,valid_from,period,yuan_per_kwh,revision",
+    "tariffs": "tariff,valid_from,period,yuan_per_kwh,cost,revision",
 }
 FOLDERS = {
     "meter_readings": "readings", "register_readings": "registers", "ledger_events": "ledger",
@@ -65,6 +65,7 @@ TARIFFS = """  tariffs:
       valid_from: {column: valid_from, format: "%Y-%m-%d"}
       period: period
       price_nano: {column: yuan_per_kwh, unit: yuan}
+      cost_nano: {column: cost, unit: yuan}
     revision: {column: revision}
     known_at: {file_date: "%Y%m%d"}
 

@@ -94,8 +94,8 @@ def account(
     )  # fmt: skip
 
 
-def price(tariff: str, valid_from: date, period: str, yuan_per_kwh: str, revision: int = 1) -> Event:
-    return "tariffs", (tariff, f"{valid_from}", period, yuan_per_kwh, str(revision))
+def price(tariff: str, valid_from: date, period: str, yuan_per_kwh: str, revision: int = 1, cost: str = "") -> Event:
+    return "tariffs", (tariff, f"{valid_from}", period, yuan_per_kwh, cost, str(revision))
 
 
 def ledger(
@@ -171,9 +171,9 @@ class _Maker:
                     if rng.random() < 0.3:
                         continue
                     yuan_per_kwh = rng.choice(("0.5", "0.123456789", "999.999999999", "0", f"{rng.randrange(10)}.25"))
-                    self.add(
-                        rng.choice((self.before, start, self.somewhen())), price(tariff, start, period, yuan_per_kwh)
-                    )
+                    cost = random.Random(f"{tariff} {period} {yuan_per_kwh}").choice(("", "0.25", "0.4", "0"))
+                    told = price(tariff, start, period, yuan_per_kwh, cost=cost)
+                    self.add(rng.choice((self.before, start, self.somewhen())), told)
                     if self.chance("corrected_tariffs", 0.3):
                         revision = rng.choice((1, 2))
                         self.add(self.somewhen(), price(tariff, start, period, "0.7", revision))

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from schemas.inbound import APART, BESIDE, DEMAND, PERIODS
 from schemas.marts import DEMAND_MONTHS, PERIOD_WINDOWS, PROVISIONAL_WINDOWS, VALUED_WINDOWS, WINDOWS
-from transforms.kernels.exact import ppm, square_parts, variation_ppm
+from transforms.kernels.exact import ppm, ratio, square_parts, variation_ppm
 from transforms.kernels.reference import Expected
 from transforms.kernels.valuation import Amounts
 
@@ -47,6 +47,7 @@ BLOCK_SCHEMA = pa.schema(
 SUMS = tuple(
     [f"{kind}_{days}d" for days in WINDOWS for kind in ("wh", "received")]
     + ["wh_mtd", "received_mtd", "days_90d", "hh_90d", "hl_90d", "ll_90d", "wh_90d_year_ago", "received_90d_year_ago"]
+    + ["used_365d"]
 )
 """The running sums of an account, in the order they are stored."""
 
@@ -170,6 +171,9 @@ DEMAND_SUMS = ("demand_w", "demand_wh", "demand_days")
 VALUES = ("valued_major", "valued_parts", "valued_wh")
 """Whole major units, the rest in 10^-12 of one, and the Wh that they are of."""
 
+MARGIN = ("margin_major", "margin_parts", "margin_wh")
+"""The same of energy that a cost is known for, less the cost; over a year alone."""
+
 ValueOf = Callable[[int, DayBlock], Values]
 """Values the block of a day number."""
 
@@ -253,10 +257,14 @@ class Windows:
         self._add(f"wh_{days}d", f"received_{days}d", block, sign)
         if days == BASE:
             self._add_squares(block, sign)
+        if days == YEAR and block:
+            self.sums["used_365d"][: len(block.energy)] += sign * (block.energy > 0)
         if days in PERIOD_WINDOWS:
             self._add_apart(days, block, sign)
         if days in VALUED_WINDOWS and worth and block:
-            self._add_values(days, worth(day, block), sign)
+            values = worth(day, block)
+            names = [name for name in values if days == YEAR or name in VALUES]
+            self._add_values(days, {name: values[name] for name in names}, sign)
         if days in PROVISIONAL_WINDOWS and block and block.provisional is not None:
             self._add_values(days, {"provisional_wh": block.provisional}, sign)
 
@@ -335,8 +343,19 @@ def _period_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | 
 def _valued_features(windows: Windows, days: int, rows: Int) -> dict[str, Int | Nullable]:
     """What energy over some days is worth. Formula: docs/explanation/definitions.md, "What energy is worth"."""
     nothing = np.zeros(len(rows), np.int64)
-    major, parts, wh = (windows.sums[key][rows] if (key := f"{v}_{days}d") in windows.sums else nothing for v in VALUES)
-    return {f"valued_wh_{days}d": wh, f"valued_{days}d_minor": Amounts(major, parts).rounded()}
+
+    def sums(names: tuple[str, ...]) -> tuple[Amounts, Int]:
+        held = [f"{name}_{days}d" for name in names]
+        major, parts, wh = (windows.sums[key][rows] if key in windows.sums else nothing for key in held)
+        return Amounts(major, parts), wh
+
+    worth, wh = sums(VALUES)
+    out: dict[str, Int | Nullable] = {f"valued_wh_{days}d": wh, f"valued_{days}d_minor": worth.rounded()}
+    if days == YEAR:
+        margin, of = sums(MARGIN)
+        out |= {"contribution_365d_minor": (margin.rounded(), of > 0)}
+        out |= {"price_level_365d_milli": _ratio(worth.rounded(), wh)}  # minor units per Wh, in ppm
+    return out
 
 
 def _demand_features(windows: Windows, month: str, rows: Int) -> dict[str, Int | Nullable]:
@@ -349,6 +368,30 @@ def _demand_features(windows: Windows, month: str, rows: Int) -> dict[str, Int |
         f"max_demand_w_{month}": (highest, days > 0),
         f"demand_days_{month}": days,
         f"load_factor_{month}_ppm": _ratio(energy, highest * (HOURS * days)),
+    }
+
+
+_OF_YEAR = ("contribution_365d_minor", "price_level_365d_milli")
+"""What is made of energy that is valued, over a year alone."""
+
+
+def account_features(windows: Windows, capacity: Int, opened: Int32, rows: Int) -> dict[str, Int | Nullable]:
+    """What use comes to beside what is known of the account; see `consumption_features`.
+
+    capacity: (m,) contracted, VA, -1 where unknown; opened: (m,) day numbers, up to the windows' day.
+    """
+    nothing = np.zeros(len(rows), np.int64)
+    demand, days = (
+        windows.sums[key][rows] if (key := f"{name}_last_month") in windows.sums else nothing
+        for name in ("demand_w", "demand_days")
+    )
+    whole = 1_000_000
+    unused = ratio(np.maximum(capacity - demand, 0), whole, np.maximum(capacity, 1), whole)
+    span = np.minimum(windows.as_of - opened.astype(np.int64) + 1, YEAR)
+    return {
+        "capacity_va": (np.maximum(capacity, 0), capacity >= 0),
+        "unused_capacity_ppm": (unused, (capacity > 0) & (days > 0)),
+        "continuity_365d_ppm": ratio(windows.sums["used_365d"][rows], whole, span, whole),
     }
 
 
@@ -378,7 +421,7 @@ def consumption_features(
         if asked(*(f"{name}_{days}d{unit}" for name, unit in _PERIOD_COLUMNS)):
             out |= _period_features(windows, days, rows)
     for days in VALUED_WINDOWS:
-        if asked(f"valued_wh_{days}d", f"valued_{days}d_minor"):
+        if asked(f"valued_wh_{days}d", f"valued_{days}d_minor", *_OF_YEAR[: 2 * (days == YEAR)]):
             out |= _valued_features(windows, days, rows)
     for name in DEMAND_MONTHS:
         if asked(f"max_demand_w_{name}", f"demand_days_{name}", f"load_factor_{name}_ppm"):
@@ -396,7 +439,7 @@ def _base_features(
     day, n = windows.as_of, len(windows.sums[SUMS[0]])
     sums = {name: windows.sums[name][rows] for name in SUMS[len(WINDOWS) * 2 :]}
     total, before = windows.sums[f"wh_{BASE}d"][rows], sums["wh_90d_year_ago"]
-    out: dict[str, Int | Nullable] = {"days_90d": sums["days_90d"]}
+    out: dict[str, Int | Nullable] = {"days_90d": sums["days_90d"], "used_days_365d": sums["used_365d"]}
     if asked("cv_90d_ppm"):
         some = total > 0
         variation = np.zeros(len(rows), np.int64)
