@@ -290,12 +290,12 @@ def test_energy_is_worth_the_prices_of_its_days(con):
             *readings("p", "2016-01-01", [1_000, 1_000]),
         ],
         tariffs=[
-            price("T", "2010-01-01", "total", nano),
-            price("T", "2016-01-03", "total", 7 * nano),
+            price("T", "2010-01-01", "total", nano, cost_nano=6 * nano // 10),
+            price("T", "2016-01-03", "total", 7 * nano, cost_nano=nano),
             price("T", "2016-01-03", "total", 3 * nano),  # of one revision: what comes first as text
             price("P", "2010-01-01", "peak", 9 * nano),
             price("P", "2010-01-01", "peak", 2 * nano, revision=2),
-            price("P", "2010-01-01", "total", nano // 10),
+            price("P", "2010-01-01", "total", nano // 10, cost_nano=nano // 2),
         ],
     )
     recomputed(con, "2016-01-01", "2016-01-04", policy(("wh_7d", "valued_30d_minor")))
@@ -307,6 +307,11 @@ def test_energy_is_worth_the_prices_of_its_days(con):
     assert found["a"] == [(100, 1_000), (200, 2_000), (500, 3_000), (800, 4_000)]
     assert found["b"] == [(400, 2_000), (450, 7_000), (450, 7_000), (450, 7_000)]
     assert found["c"] == [(100, 1_000)] * 3
+    beyond = "SELECT list(contribution_365d_minor ORDER BY service_date) FROM oracle.features WHERE account_id = '{}'"
+    assert one(con, beyond.format("a")) == ([40, 80, 80, 80],), "100 less 60 a day, until a row tells no cost"
+    assert one(con, beyond.format("b")) == ([None, -200, -200, -200],), "5 kWh at 0.10 cost 0.50"
+    level = "SELECT list(price_level_365d_milli ORDER BY service_date) FROM oracle.features WHERE account_id = 'b'"
+    assert one(con, level) == ([200_000, *[64_285] * 3],), "4.50 of 7 kWh"
     assert one(con, "SELECT max(total) FROM oracle.cutoffs WHERE metric = 'valued_30d_minor'") == (800 + 450 + 100,)
 
 

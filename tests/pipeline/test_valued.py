@@ -22,7 +22,7 @@ TARIFF = {"shop": "ONE", "works": "TWO", "farm": ""}
 PRICES = [
     price("ONE", LONG_AGO, "total", "0.50"),
     price("ONE", day(2), "total", "0.80"),
-    price("TWO", LONG_AGO, "peak", "1.00"),
+    price("TWO", LONG_AGO, "peak", "1.00", cost="0.45"),
     price("TWO", LONG_AGO, "valley", "0.25"),
 ]
 RANKED = POLICY.replace("metric: wh_7d", "metric: valued_30d_minor")
@@ -89,6 +89,16 @@ def test_an_account_on_another_tariff_is_valued_by_it_from_then_on(bureau):
     bureau.land_all([known("shop", "TWO", day(3))])
     assert bureau.run().restated_from == day(3)
     assert valued(bureau)["shop"] == (1_800, 30_000)
+    bureau.check()
+
+
+def test_a_cost_tells_what_energy_contributes(bureau):
+    """works: 4 days of 6 kWh at 1.00 that cost 0.45; the valley tells none. shop: none at all, then 2 days at 0.80 less 0.90."""
+    beyond = f"SELECT account_id, contribution_365d_minor, price_level_365d_milli FROM features WHERE service_date = '{LAST}' ORDER BY 1"
+    assert bureau.query(beyond) == [("farm", None, None), ("shop", None, 65_000), ("works", 4 * 330, 70_000)]
+    bureau.land_all([price("ONE", day(2), "total", "0.80", revision=2, cost="0.90")])
+    assert bureau.run().restated_from == day(2)
+    assert bureau.query(beyond)[1:] == [("shop", -200, 65_000), ("works", 4 * 330, 70_000)]
     bureau.check()
 
 
