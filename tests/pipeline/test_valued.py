@@ -94,7 +94,8 @@ def test_an_account_on_another_tariff_is_valued_by_it_from_then_on(bureau):
 
 def test_a_cost_tells_what_energy_contributes(bureau):
     """works: 4 days of 6 kWh at 1.00 that cost 0.45; the valley tells none. shop: none at all, then 2 days at 0.80 less 0.90."""
-    beyond = f"SELECT account_id, contribution_365d_minor, price_level_365d_milli FROM features WHERE service_date = '{LAST}' ORDER BY 1"
+    columns = "account_id, contribution_365d_minor, price_level_365d_milli"
+    beyond = f"SELECT {columns} FROM features WHERE service_date = '{LAST}' ORDER BY 1"
     assert bureau.query(beyond) == [("farm", None, None), ("shop", None, 65_000), ("works", 4 * 330, 70_000)]
     bureau.land_all([price("ONE", day(2), "total", "0.80", revision=2, cost="0.90")])
     assert bureau.run().restated_from == day(2)
