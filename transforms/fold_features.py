@@ -6,8 +6,7 @@ it has to restate, rolls forward, and leaves a new one behind.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -24,12 +23,13 @@ from schemas.scorecard import SCORE
 from schemas.vee import JUDGED, SEVERITIES
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind, one_batch, tag
-from transforms.checkpoints import CARRIED_LEDGER, CLOCK, TIER_INPUT, TIER_INPUT_PATCH
+from transforms.checkpoints import CARRIED_LEDGER, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.closed_ledger import ledger_rows
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_reference import load_population
 from transforms.kernels.abuse import LADDER_COLUMNS
 from transforms.kernels.conduct import Conduct
+from transforms.kernels.consumption import account_features, consumption_features
 from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger
@@ -38,13 +38,14 @@ from transforms.kernels.reference import Expected, Population
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
-from transforms.kernels.windows import DayBlock, Windows, account_features, consumption_features, date_of
+from transforms.kernels.windows import DayBlock, Windows, date_of
 from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 from transforms.tariffs import valuer
+from transforms.tier_inputs import arrow, tier_input, without_repeats, write_tier_inputs
 
 CARRIED_RATIO = 8
 """A ledger's base is rewritten when the rows changed since exceed this part of it."""
@@ -112,11 +113,6 @@ def ladders(
 def feature_column(value: Any) -> Any:
     """A kernel's column, (values, known) or masked or plain, as a NumPy array masked where it is null."""
     return np.ma.masked_array(value[0], ~value[1]) if isinstance(value, tuple) else value
-
-
-def _arrow(value: Any, kind: pa.DataType) -> pa.Array:
-    mask = np.ma.getmaskarray(value) if np.ma.isMaskedArray(value) else None
-    return pa.array(np.ma.getdata(value), mask=mask).cast(kind)
 
 
 @beam.typehints.with_output_types(Named, state=Keyed)
@@ -309,7 +305,7 @@ def features_table(slots: Slots, rows: Any, day: int, category: Any, values: dic
         elif field.name == "category":
             columns.append(pa.array(CATEGORIES).take(pa.array(category)))
         else:
-            columns.append(_arrow(values[field.name], field.type))
+            columns.append(arrow(values[field.name], field.type))
     return pa.table(columns, schema=FEATURES.schema)
 
 
@@ -364,49 +360,6 @@ def _scattered(m: int, at: Any, values: Any) -> pa.Array:
     out, told = np.zeros(m, np.int64), np.zeros(m, np.bool_)
     out[at], told[at] = values, True
     return pa.array(out, mask=~told)
-
-
-def tier_input(
-    rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any], clock: dict[str, Any]
-) -> pa.RecordBatch:
-    """What fold 2 needs of a day's features: slot, category code and the columns that the policy reads.
-
-    Columns as of the day's clock stand after them, by the name of their column and `CLOCK`.
-    """
-    columns = {"slot": pa.array(rows.astype(np.int32)), "category": pa.array(category)}
-    columns |= {name: _arrow(values[name], pa.int64()) for name in names}
-    columns |= {name + CLOCK: _arrow(values, pa.int64()) for name, values in clock.items()}
-    return pa.record_batch(columns)
-
-
-def write_tier_inputs(place: Place, kind: str, shard: int, blocks: Sequence[tuple[int, pa.RecordBatch]]) -> list[Entry]:
-    """Write what tiers are made of, by day: a file for each stretch of days of which the policy reads the same columns."""
-    entries: list[Entry] = []
-    for _, some in itertools.groupby(blocks, key=lambda item: item[1].schema):
-        days = list(some)
-        entries += place.store().write_blocks(place.path(kind, shard, "arrow", days[0][0]), kind, shard, days)
-    return entries
-
-
-def without_repeats(blocks: Sequence[tuple[int, pa.RecordBatch]]) -> list[tuple[int, pa.RecordBatch]]:
-    """Tier inputs of some days with those columns as of the clock alone that differ, on some of these days, from the day's end.
-
-    All days have the same ones, so that they go into one file.
-    """
-    of_clock = {name: None for _, block in blocks for name in block.schema.names if name.endswith(CLOCK)}
-
-    def differs(name: str, block: pa.RecordBatch) -> bool:
-        return name in block.schema.names and not block[name].equals(block[name.removesuffix(CLOCK)])
-
-    told = [name for name in of_clock if any(differs(name, block) for _, block in blocks)]
-
-    def kept(block: pa.RecordBatch) -> pa.RecordBatch:
-        columns = {name: block[name] for name in block.schema.names if not name.endswith(CLOCK)}
-        of = {name: name.removesuffix(CLOCK) for name in told}
-        more = {name: block[name if name in block.schema.names else c] for name, c in of.items() if c in columns}
-        return pa.record_batch(columns | more)
-
-    return [(day, kept(block)) for day, block in blocks]
 
 
 class _Writer:

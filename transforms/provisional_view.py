@@ -23,10 +23,10 @@ from transforms.fold_features import feature_column, load_expected, load_windows
 from transforms.fold_reference import load_population
 from transforms.kernels.closed import recalls, shut_slots
 from transforms.kernels.conduct import Conduct
+from transforms.kernels.consumption import consumption_features
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
 from transforms.kernels.tiers import NONE
-from transforms.kernels.windows import consumption_features
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
 

@@ -32,9 +32,7 @@ from transforms.fold_features import (
     load_expected,
     load_windows,
     needed_columns,
-    tier_input,
     vee_table,
-    write_tier_inputs,
 )
 from transforms.fold_reference import load_population
 from transforms.kernels.conduct import Conduct
@@ -49,6 +47,7 @@ from transforms.patches import OUT, RANKED, Concerned, merged, patched, plain, r
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
 from transforms.tariffs import valuer
+from transforms.tier_inputs import tier_input, write_tier_inputs
 
 KEYS = pa.schema([field for field in FEATURES.schema if field.name in ("account_id", "service_date")])
 

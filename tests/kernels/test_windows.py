@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from schemas.inbound import APART, PERIODS, PRICE_LIMIT_NANO
 from schemas.marts import PERIOD_WINDOWS, PROVISIONAL_WINDOWS, VALUED_WINDOWS, WINDOWS
+from transforms.kernels.consumption import account_features, consumption_features
 from transforms.kernels.exact import DAY_LIMIT_W, DAY_LIMIT_WH
 from transforms.kernels.reference import NEVER, Expected
 from transforms.kernels.valuation import lines
@@ -24,8 +25,6 @@ from transforms.kernels.windows import (
     ValueOf,
     Values,
     Windows,
-    account_features,
-    consumption_features,
     date_of,
     day_of,
 )

@@ -24,6 +24,7 @@ from transforms.fold_tiers import clock_columns
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import tier_inputs
 from transforms.shards import Slots, State
+from transforms.tier_inputs import tier_input, without_repeats
 
 EVERYTHING = tuple(f.name for f in FEATURES.schema if f.name not in ("account_id", "service_date", "category"))
 
@@ -131,9 +132,9 @@ def test_a_column_that_nothing_moves_is_left_out():
     """Of days of one tick: where a day differs, all of them tell the column."""
     rows, category = np.arange(2), np.zeros(2, np.int8)
     values = {"wh_7d": np.array([5, 6]), "bounced_90d": np.array([1, 0])}
-    alike = fold_features.tier_input(rows, category, tuple(values), values, values)
-    moved = fold_features.tier_input(rows, category, tuple(values), values, {"wh_7d": np.array([4, 6])})
-    (_, one), (_, other) = fold_features.without_repeats([(1, alike), (2, moved)])
+    alike = tier_input(rows, category, tuple(values), values, values)
+    moved = tier_input(rows, category, tuple(values), values, {"wh_7d": np.array([4, 6])})
+    (_, one), (_, other) = without_repeats([(1, alike), (2, moved)])
     assert one.schema.names == other.schema.names == ["slot", "category", *values, "wh_7d@clock"]
-    assert fold_features.without_repeats([(1, alike)])[0][1].schema.names == ["slot", "category", *values]
+    assert without_repeats([(1, alike)])[0][1].schema.names == ["slot", "category", *values]
     assert [clock_columns(block)["wh_7d"].tolist() for block in (one, other)] == [[5, 6], [4, 6]]

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 FEATURE_OUT_OF_BOUNDS = """
 import transforms.fold_features as fold
 kernel = fold.consumption_features
-def faulty(windows, expected, rows):
-    values = kernel(windows, expected, rows)
+def faulty(*arguments):
+    values = kernel(*arguments)
     values["days_90d"][:1] = 91
     return values
 fold.consumption_features = faulty
