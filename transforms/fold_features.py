@@ -197,12 +197,13 @@ def day_values(
     day, n = credit.ledger.day, credit.ledger.n_slots
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows).items()}
     values |= {name: feature_column(v)[rows] for name, v in credit.columns().items()}
-    values |= {name: feature_column(v) for name, v in _by_account(windows, people, rows, n).items()}
+    values |= {name: feature_column(v) for name, v in by_account(windows, people, rows, n).items()}
     values |= {"tenure_days": tenure_days(people, day, n)[rows], **conduct.features(day, rows)}
     return values | {SCORE: credit_score(version.credit_score, values | {"category": category}, len(rows))}
 
 
-def _by_account(windows: Windows, people: Population, rows: Any, n: int) -> dict[str, Any]:
+def by_account(windows: Windows, people: Population, rows: Any, n: int) -> dict[str, Any]:
+    """What follows from reference data and use together. rows: (m,) of n slots."""
     day = windows.as_of
     return account_features(windows, people.capacity_on(day, n)[rows], people.opened_on(day, n)[rows], rows)
 
@@ -219,7 +220,7 @@ def clock_values(
     """
     wanted = set(names)
     values = {name: feature_column(v) for name, v in consumption_features(windows, expected, rows, wanted).items()}
-    values |= {name: feature_column(v) for name, v in _by_account(windows, people, rows, credit.ledger.n_slots).items()}
+    values |= {name: feature_column(v) for name, v in by_account(windows, people, rows, credit.ledger.n_slots).items()}
     values |= {name: v[rows] for name, v in credit.columns(wanted).items()}
     if conduct.turns_on(credit.day):
         values |= conduct.features(credit.day, rows, known=credit.day - 1)

@@ -19,7 +19,7 @@ from transforms.account_events import CONDUCT, LEDGER
 from transforms.blocks import fact, kind_of, one_batch
 from transforms.closed_ledger import ClosedLedger
 from transforms.epochs import entries_of
-from transforms.fold_features import feature_column, load_expected, load_windows, tenure_days
+from transforms.fold_features import by_account, feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
 from transforms.kernels.closed import recalls, shut_slots
 from transforms.kernels.conduct import Conduct
@@ -146,6 +146,7 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
     windows.grow(n)
     columns = consumption_features(windows, load_expected(state), np.arange(n))
     people = load_population(state)
+    columns |= by_account(windows, people, np.arange(n), n)
     _, category = people.on(entry.first, n)
     tiers = state.store.read_block(state.entries["tiers"][0])
     tier, abc, grade, since = (

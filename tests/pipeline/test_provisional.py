@@ -16,7 +16,17 @@ from pipelines import stream_publish
 from pipelines.stream_publish import StreamPublisher
 from pipelines.tier_changes import Early, published_changes
 from pipelines.warehouse import Generation, Warehouse
-from schemas.marts import CUSTOMER_TIERS_CURRENT, PROVISIONAL_TIERS, REJECTS, TIER_MIGRATIONS, TIER_RESTATEMENTS
+from schemas.credit import CREDIT
+from schemas.marts import (
+    CUSTOMER_TIERS_CURRENT,
+    FEATURES,
+    PROVISIONAL_TIERS,
+    REJECTS,
+    TIER_MIGRATIONS,
+    TIER_RESTATEMENTS,
+)
+from schemas.policy import PolicyVersion
+from schemas.scorecard import SCORE
 from schemas.topics import DEAD_LETTERS, TIER_CHANGES
 from tests.pipeline.bureau import Bureau
 from tests.pipeline.streams import Epochs
@@ -27,11 +37,13 @@ from transforms.blocks import BlockCoder, fact, tag, with_facts
 from transforms.epochs import TICKS, read_entries
 from transforms.fold_features import Plan
 from transforms.inbox import Cut, cut_path
+from transforms.kernels.conduct import CONDUCT_FEATURES
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.parse import accepted_schema
 from transforms.kernels.windows import day_of
 from transforms.provisional import ProvisionalTiers, Since
-from transforms.shards import state_block
+from transforms.provisional_view import load_base
+from transforms.shards import State, state_block
 from transforms.tick_stages import BASE_STATE, Tick
 from transforms.tier_changes import ToDeadLetters, ToTierChanges, change_key
 
@@ -95,6 +107,15 @@ def written(bureau, session):
         names = ("account_id", "from_tier", "tier", "as_of", "event_id", "source_offset")
         found.append([tuple(row[name] for name in names) for row in pq.read_table(path).to_pylist()])
     return found
+
+
+def test_whatever_a_rule_may_read_is_at_hand(bureau, monkeypatch):
+    """Columns of the base day; those of credit and conduct are made of the day looked at."""
+    session = Epochs(bureau).session
+    state = State(session.place.store(), read_entries(session.place.store(), session.snapshot, 0))
+    monkeypatch.setattr(PolicyVersion, "reads", lambda _: frozenset(FEATURES.schema.names))
+    made = {*(column.name for column in CREDIT), *CONDUCT_FEATURES, SCORE, "account_id", "service_date"}
+    assert load_base(state, bureau.config.policy, 4).columns.keys() == set(FEATURES.schema.names) - made
 
 
 class Forgetful(dict):

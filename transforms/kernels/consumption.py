@@ -95,7 +95,7 @@ _OF_YEAR = ("contribution_365d_minor", "price_level_365d_milli")
 def account_features(windows: Windows, capacity: Int, opened: Int32, rows: Int) -> dict[str, Int | Nullable]:
     """What use comes to beside what is known of the account; see `consumption_features`.
 
-    capacity: (m,) contracted, VA, -1 where unknown; opened: (m,) day numbers, up to the windows' day.
+    capacity: (m,) contracted, VA, -1 where unknown; opened: (m,) day numbers.
     """
     nothing = np.zeros(len(rows), np.int64)
     demand, days = (
@@ -104,7 +104,7 @@ def account_features(windows: Windows, capacity: Int, opened: Int32, rows: Int) 
     )
     whole = 1_000_000
     unused = ratio(np.maximum(capacity - demand, 0), whole, np.maximum(capacity, 1), whole)
-    span = np.minimum(windows.as_of - opened.astype(np.int64) + 1, YEAR)
+    span = np.clip(windows.as_of - opened.astype(np.int64) + 1, 1, YEAR)
     return {
         "capacity_va": (np.maximum(capacity, 0), capacity >= 0),
         "unused_capacity_ppm": (unused, (capacity > 0) & (days > 0)),
