@@ -114,24 +114,26 @@ class World:
             if self.first <= day <= self.last
         }
 
-    def window(self, account, start, end):
+    def window(self, account, start, end, unread=None):
         days = [start + ONE * n for n in range((end - start).days + 1)]
-        meters = [reading for day in days for reading in self.days.get((account, day), [])]
+        meters = [reading for day in days if day != unread for reading in self.days.get((account, day), [])]
         return sum(wh for wh, _, _ in meters), len(meters), sum(self.expected(account, day) for day in days)
 
-    def features(self, account, day):
+    def features(self, account, day, clock=False):
+        """As of the end of a day, or as of its clock."""
+        unread, of_day = (day, 1) if clock else (None, 0)
         row = {"category": self.account(account, day)["category"]}
         starts = {f"{w}d": day - ONE * (w - 1) for w in (7, 30, 90, 365)} | {"mtd": day.replace(day=1)}
         for name, start in starts.items():
-            wh, received, expected = self.window(account, start, day)
+            wh, received, expected = self.window(account, start, day, unread)
             row |= {f"wh_{name}": wh, f"received_{name}": received, f"expected_{name}": expected}
             row[f"coverage_{name}_ppm"] = received * 1_000_000 // expected if expected else None
-        days = [self.days[account, d] for n in range(90) if (account, d := day - ONE * n) in self.days]
+        days = [self.days[account, d] for n in range(of_day, 90) if (account, d := day - ONE * n) in self.days]
         x = [sum(wh for wh, _, _ in meters) for meters in days]
         square = sum(x) ** 2
         row["days_90d"] = len(x)
         known = self.account(account, day)
-        used = [sum(wh for wh, _, _ in self.days.get((account, day - ONE * n), [])) > 0 for n in range(365)]
+        used = [sum(wh for wh, _, _ in self.days.get((account, day - ONE * n), [])) > 0 for n in range(of_day, 365)]
         row |= {"used_days_365d": sum(used), "capacity_va": known["capacity_va"]}
         span = min((day - known["opened_on"]).days + 1, 365)
         row["continuity_365d_ppm"] = min(sum(used) * 1_000_000 // span, 1_000_000)
@@ -140,10 +142,13 @@ class World:
         row |= {"wh_90d_year_ago": wh, "received_90d_year_ago": received, "expected_90d_year_ago": expected}
         row["growth_90d_ppm"] = min((row["wh_90d"] - wh) * 1_000_000 // wh, 10**12) if wh else None
         for w in (30, 365):
-            row[f"provisional_wh_{w}d"] = sum(self.provisional(account, day - ONE * n) or 0 for n in range(w))
+            row[f"provisional_wh_{w}d"] = sum(self.provisional(account, day - ONE * n) or 0 for n in range(of_day, w))
         row["tenure_days"] = (day - self.account(account, day)["opened_on"]).days
-        row |= ledger.features(self.events[account], day)
-        return row | conduct.features(self.found[account], day)
+        events, found = (
+            [event for event in some[account] if not clock or event.event_date < day]
+            for some in (self.events, self.found)
+        )
+        return row | ledger.features(events, day) | conduct.features(found, day)
 
     def cutoffs(self, day, features):
         """features: account -> row. Gives (metric, scope, rule, class, side) -> row."""

@@ -17,7 +17,7 @@ from schemas.marts import FEATURES
 from tests.oracles.worlds import table
 from tests.pipeline.bureau import Bureau
 from tests.pipeline.streams import Epochs
-from tests.pipeline.worlds import INGREDIENTS, a_world, account, meter, reading
+from tests.pipeline.worlds import INGREDIENTS, a_world, account, meter, reading, second_version
 from transforms import fold_features, fold_tiers, restate_features
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_tiers import clock_columns
@@ -126,6 +126,33 @@ def test_what_tiers_were_made_of_the_day_before_is_at_hand(tmp_path, monkeypatch
             (None, [0]), ([0], [0, 1]), ([1], [1, 2]), ([2], [2, 3]), ([3], [3, 4, 5]), ([5], [5, 6]),
         ]
     ]  # fmt: skip
+
+
+def test_the_day_before_a_version_begins_has_what_its_rules_read(tmp_path):
+    """Also where the version comes when that day is made already: it is made again, and figures that may differ are those since."""
+    day = lambda n: date(2023, 3, 6) + timedelta(days=n)  # noqa: E731
+    long_ago = date(2020, 1, 1)
+    bureau = Bureau(tmp_path / "bureau", shards=1)
+    for n in range(3):
+        once = [account("a", long_ago), meter("m", "a", long_ago)] if n == 0 else []
+        bureau.land_all([*once, reading("m", day(n), 1000)])
+        bureau.run()
+
+    def told(n):
+        warehouse = Warehouse(bureau.config.warehouse)
+        state = State(warehouse.store, warehouse.load().entries)
+        return set(tier_inputs(state, day_of(day(n))).schema.names)
+
+    assert not told(2) & {"wh_30d", "wh_90d"}
+    bureau.set_policy(second_version(day(3), ("metric: wh_7d", "metric: wh_30d")))
+    assert bureau.run().restated_from == day(2)
+    assert "wh_30d" in told(2)
+    assert bureau.run().restated_from is None
+    bureau.set_policy(second_version(day(2), ("metric: wh_7d", "metric: wh_90d")))
+    assert bureau.run().restated_from == day(2)
+    assert "wh_90d" in told(1)
+    assert told(2) & {"wh_7d", "wh_30d", "wh_90d"} == {"wh_7d", "wh_90d"}
+    bureau.check()
 
 
 def test_a_column_that_nothing_moves_is_left_out():
