@@ -139,6 +139,7 @@ class FoldFeaturesShard(beam.DoFn):
         consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
         judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
         inputs: list[tuple[int, pa.RecordBatch]] = []
+        before = list(self._day_before(shard, state, windows, credit, conduct, expected, people))
         for day in range(plan.first, plan.last + 1):
             inside, category = people.on(day, n)
             version = self.policy.on(date_of(day))
@@ -173,7 +174,24 @@ class FoldFeaturesShard(beam.DoFn):
         replaces = (LEDGER_EXCEPTIONS, *CARRIED_LEDGER) if anew else (LEDGER_EXCEPTIONS,)
         self.place.report(Commit("features", shard, tuple(entries), replaces))
         kept = [e for kind in HANDED_ON for e in state.entries.get(kind, [])]
-        yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *refs])))
+        yield beam.pvalue.TaggedOutput("state", (shard, state_block([*kept, *before, *refs])))
+
+    def _day_before(
+        self, shard: int, state: State, windows: Windows, credit: Credit, conduct: Conduct, expected: Expected,
+        people: Population,
+    ) -> Iterator[Entry]:  # fmt: skip
+        """What the tiers of the checkpoint's day were made of, where that is not kept any more; handed on, and not kept."""
+        day, n = self.plan.first - 1, credit.ledger.n_slots
+        if not state.entries.get("windows") or day in state.by_day(TIER_INPUT):
+            return
+        if credit.day < day:
+            credit.advance(day)
+        inside, category = people.on(day, n)
+        rows, version = np.flatnonzero(inside), self.policy.on(date_of(day))
+        credit.weigh(version.credit_decay.table())
+        values = day_values(windows, credit, conduct, expected, people, rows, category[rows], version)
+        block = tier_input(rows, category[rows], needed_columns(self.policy, date_of(day)), values, {})
+        yield from write_tier_inputs(self.place, TIER_INPUT, shard, [(day, block)])
 
 
 def load_expected(state: State) -> Expected:

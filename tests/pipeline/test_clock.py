@@ -100,18 +100,23 @@ def test_columns_as_of_the_clock_are_the_oracles(tmp_path, monkeypatch, seed):
     assert not differing(bureau)
 
 
-def test_what_tiers_were_made_of_the_day_before_is_at_hand(tmp_path, monkeypatch):
-    """In runs day by day, in a stream that begins where they ended, and in runs after it."""
+@pytest.mark.parametrize("kept", [400, 0])
+def test_what_tiers_were_made_of_the_day_before_is_at_hand(tmp_path, monkeypatch, kept):
+    """In runs day by day, in a stream that begins where they ended, and in runs after it; also where none of it is kept."""
     load, held = fold_tiers._load, []
 
     def watched(state):
-        held.append((max(state.by_day("tiers"), default=None), sorted(state.by_day(TIER_INPUT))))
+        inputs = {
+            number: tier_inputs(state, number)["wh_7d"].to_pylist() for number in sorted(state.by_day(TIER_INPUT))
+        }
+        held.append((max(state.by_day("tiers"), default=None), inputs))
         return load(state)
 
     monkeypatch.setattr(fold_tiers, "_load", watched)
     day = lambda n: date(2023, 3, 30) + timedelta(days=n)  # noqa: E731
     long_ago = date(2020, 1, 1)
-    bureau = Bureau(tmp_path / "bureau", shards=1)
+    keep = ("retention:\n", f"retention:\n  tier_inputs: {kept}\n")
+    bureau = Bureau(tmp_path / "bureau", keep, shards=1)
     bureau.land_all([account("a", long_ago), meter("m", "a", long_ago), reading("m", day(0), 1000)])
     bureau.run()
     bureau.land_all([reading("m", day(n), 1000) for n in (1, 2)])  # a month ends: two ticks
@@ -121,7 +126,7 @@ def test_what_tiers_were_made_of_the_day_before_is_at_hand(tmp_path, monkeypatch
     bureau.run()
     number = lambda *days: [day_of(day(n)) for n in days]  # noqa: E731
     assert held == [
-        (before and number(*before)[0], number(*days))
+        (before and number(*before)[0], {day_of(day(n)): [1000 * (n + 1)] for n in days})
         for before, days in [
             (None, [0]), ([0], [0, 1]), ([1], [1, 2]), ([2], [2, 3]), ([3], [3, 4, 5]), ([5], [5, 6]),
         ]
