@@ -140,7 +140,7 @@ class Restatement:
                     wanted = True
                 case _:
                     mart = e.kind in marts or part in ("gone", "patch")
-                    wanted = e.last >= plan.first if mart else e.kind in TICK_STATE
+                    wanted = e.last >= plan.first - 1 if mart else e.kind in TICK_STATE
             if wanted:
                 found[e.shard].append(e)
         before, now = plan.first - 1, [e for e in self.draft.entries if e.kind == "mart:cutoffs"]

@@ -33,7 +33,7 @@ from schemas.errors import Locked, StateError
 from transforms.checkpoints import CHECKPOINT, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
-FORMAT = 8
+FORMAT = 9
 """Version of the layout below; a warehouse of another one is refused, never guessed at."""
 
 TICK_MARTS = (

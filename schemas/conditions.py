@@ -30,16 +30,19 @@ Fault = tuple[tuple[str | int, ...], object, str]
 NULLABLE = ("credit_grade_before",)
 """Text columns that may be null."""
 
-STAY = "stay"
-"""What the marts give as rule where a minimum stay kept the tier; no rule may be called that."""
+STAY, NOTCH, CLOSED = "stay", "one_notch", "closed"
+"""What the marts give as rule where a minimum stay kept the tier, where promotion goes by one tier at a time, and where the account
+was closed; no rule may be called so."""
+
+RESERVED = (STAY, NOTCH, CLOSED)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 
 def rule_name(value: str) -> str:
     """The value, where it may be the name of a rule. Raises ValueError saying what is allowed."""
-    if not _NAME.fullmatch(value) or value == STAY:
-        raise ValueError(f"write a name of small letters, digits and _, other than {STAY!r}")
+    if not _NAME.fullmatch(value) or value in RESERVED:
+        raise ValueError(f"write a name of small letters, digits and _, other than {', '.join(RESERVED)}")
     return value
 
 
@@ -59,7 +62,10 @@ class Part(BaseModel):
 
 
 class Condition(Part):
-    """One comparison of a column, with exactly one operator. On a null it holds only with `or_null`."""
+    """One comparison of a column, with exactly one operator. On a null it holds only with `or_null`.
+
+    exit: for those who have already what the rule gives, the threshold in place of the operator's.
+    """
 
     column: str
     at_least: int | None = None
@@ -69,6 +75,7 @@ class Condition(Part):
     equals: Scalar | None = None
     one_of: tuple[Scalar, ...] | None = None
     not_one_of: tuple[Scalar, ...] | None = None
+    exit: int | None = None
     or_null: bool = False
 
     @property
@@ -82,6 +89,10 @@ class Condition(Part):
         value: int | str | tuple[int | str, ...] = getattr(self, self.op)
         return value if isinstance(value, tuple) else (value,)
 
+    def to_stay(self) -> Condition:
+        """The condition for those who have already what the rule gives."""
+        return self if self.exit is None else self.model_copy(update={self.op: self.exit, "exit": None})
+
 
 class Conditional(Part):
     """What applies where all its conditions hold. No conditions: otherwise."""
@@ -89,8 +100,10 @@ class Conditional(Part):
     when: tuple[Condition, ...] = ()
 
 
-def condition_faults(condition: Condition, codes: Codes, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    """What is wrong with a condition. codes: text columns that it may name."""
+def condition_faults(
+    condition: Condition, codes: Codes, path: tuple[str | int, ...], *, buffered: bool = False
+) -> Iterator[Fault]:
+    """What is wrong with a condition. codes: text columns that it may name; buffered: whether it may say `exit`."""
     ops = [op for op in OPERATORS if getattr(condition, op) is not None]
     name, number = condition.column, NUMBERS.get(condition.column)
     if len(ops) != 1:
@@ -101,8 +114,30 @@ def condition_faults(condition: Condition, codes: Codes, path: tuple[str | int, 
         yield (*path, condition.op), condition.values[0], f"{name} is text; use equals, one_of or not_one_of"
     else:
         yield from _value_faults(condition, number, codes.get(name, ()), (*path, condition.op))
+        if condition.exit is not None:
+            yield from _exit_faults(condition, number, (*path, "exit"), buffered=buffered)
         if condition.or_null and not (name in NULLABLE or (number and number.nullable)):
             yield (*path, "or_null"), True, f"{name} is never null; leave it out"
+
+
+def _exit_faults(
+    condition: Condition, number: Column | None, path: tuple[str | int, ...], *, buffered: bool
+) -> Iterator[Fault]:
+    """An exit must be wider than the entry: what lets an account in must not put it out."""
+    op, entry, leave = condition.op, condition.values[0], condition.exit
+    if not buffered:
+        yield (
+            path,
+            leave,
+            "is for the rules of grades and tiers, which an account may have met the day before; leave it out",
+        )
+    elif op not in ORDERED:
+        yield path, leave, f"needs one of {', '.join(ORDERED)}"
+    elif isinstance(entry, int) and leave is not None:
+        upwards = op in ("at_least", "above")
+        if leave > entry if upwards else leave < entry:
+            yield path, leave, f"must be {'at most' if upwards else 'at least'} {entry}, as `{op}` says"
+        yield from _value_faults(condition.to_stay(), number, (), path)
 
 
 def _value_faults(

@@ -20,6 +20,7 @@ KINDS = {
     "credit_grade": "credit_grade",
     "event_type": "event_type",
     "from_abc": "class",
+    "from_grade": "credit_grade",
     "from_step": "abuse_step",
     "from_tier": "tier",
     "kind": "cut_kind",
@@ -32,6 +33,7 @@ KINDS = {
     "step": "abuse_step",
     "tier": "tier",
     "to_abc": "class",
+    "to_grade": "credit_grade",
     "to_tier": "tier",
     "vee_rule": "vee_rule",
 }

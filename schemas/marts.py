@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from schemas.credit import CREDIT, TENURE
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
@@ -9,13 +11,28 @@ from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, EVENT_TYP
 from schemas.ledger import LEDGER_FAULTS
 from schemas.vee import JUDGED, READING_FAULTS, SEVERITIES
 
-TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse")
+Valued = Literal["high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse"]
+Cause = Literal[
+    "policy_changed", "stay_ended", "reference", "conduct", "lockout_ended", "new_ended", "payment", "due_date", "cutoff_moved",
+    "own_use", "window_decay",
+]  # fmt: skip
+
+TIERS = ("high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse", "new", "closed")
+TIER_ORDER: tuple[Valued, ...] = ("abuse", "low_risk", "low_small", "mid_steady", "mid_large", "high")
+"""Tiers from the lowest value to the highest, where a policy says nothing else; the others are neither above nor below."""
+
 CLASSES = ("A", "B", "C")
 RULES = ("cumulative_share", "top_fraction", "turnover_fraction")
 SIDES = ("cut", "entry", "exit")
-CAUSES = (
-    "own_use", "payment", "window_decay", "correction", "cutoff_moved", "policy_changed", "conduct", "stay_ended",
+CAUSE_ORDER: tuple[Cause, ...] = (
+    "policy_changed", "stay_ended", "reference", "conduct", "lockout_ended", "new_ended", "payment", "due_date", "cutoff_moved",
+    "own_use", "window_decay",
 )  # fmt: skip
+"""What may move a tier, in the order in which it is put back to find the cause, where a policy states no other."""
+
+CAUSES = (*CAUSE_ORDER, "closed", "opened", "correction")
+"""Those, and what needs no finding out: an account was closed, or opened again; what was published is put right."""
+
 ABUSE_STEPS_TAKEN = ("warn", "restrict", "release")
 STEP_OF_REASON = {
     "tier_abuse": "warn", "warning_ended": "restrict", "inspection_passed": "release", "new_finding": "warn",
@@ -241,12 +258,13 @@ CUTOFFS = Relation(
 
 _TIER = (
     Column("tier", TEXT, "Value tier", values=TIERS),
-    Column("abc", TEXT, "ABC class, with entry and exit thresholds applied", values=CLASSES),
-    Column("credit_grade", TEXT, "Credit grade", values=CLASSES),
+    Column("abc", TEXT, "ABC class, with entry and exit thresholds applied; of a closed account the last one", values=CLASSES),
+    Column("credit_grade", TEXT, "Credit grade; of a closed account the last one", values=CLASSES),
     Column("tier_since", DAY, "First day of the present run of this tier"),
-    Column("rule", TEXT, "The tier rule that decided on the first day of the row, or stay"),
+    Column("rule", TEXT, "The tier rule that decided on the first day of the row; stay: a minimum stay did; one_notch: promotion by "
+           "one tier at a time did; closed: the account was closed"),
     Column("policy_version", TEXT, "Policy version in force on the first day of the row"),
-)
+)  # fmt: skip
 _VALID_FROM = Column("valid_from", DAY, "First service day of the row", key=True)
 
 CUSTOMER_TIERS = Relation(
@@ -282,10 +300,20 @@ TIER_MIGRATIONS = Relation(
         Column("from_abc", TEXT, "ABC class the day before", values=CLASSES),
         Column("to_abc", TEXT, "ABC class on the day", values=CLASSES),
         Column("cause", TEXT, "What caused the change", values=CAUSES),
-        Column("rule", TEXT, "The tier rule that decided"),
-        Column("policy_version", TEXT, "Policy version in force"),
+        Column("rule", TEXT, "The tier rule that decided, or one_notch or closed"),
+        Column("policy_version", TEXT, "Policy version in force, whose cut-offs of the day decided"),
+        Column("from_grade", TEXT, "Credit grade the day before", values=CLASSES),
+        Column("to_grade", TEXT, "Credit grade on the day", values=CLASSES),
+        Column("from_policy_version", TEXT, "Policy version in force the day before"),
+        Column("metric_before", WH, "The metric that ABC classes go by, the day before; null where the account was opened again",
+               "unit of the metric", nullable=True),
+        Column("metric_after", WH, "The same on the day; null where the account was closed", "unit of the metric", nullable=True),
+        Column("score_before", COUNT, "Credit score the day before; null where there was none", "points", nullable=True, minimum=0,
+               maximum=100),
+        Column("score_after", COUNT, "Credit score on the day; null where there is none", "points", nullable=True, minimum=0,
+               maximum=100),
     ),
-)
+)  # fmt: skip
 
 ABUSE_STEPS = Relation(
     "abuse_steps",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
@@ -20,13 +20,14 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
-from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
+from schemas.conditions import Codes, Conditional, Fault, Part, rule_name
 from schemas.decay import CreditDecay, decay_faults
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, FEATURES
+from schemas.marts import CAUSE_ORDER, CLASSES, FEATURES, TIER_ORDER, Cause, Valued
+from schemas.rule_space import rules_faults
 from schemas.scorecard import SCORE, CreditScore, scorecard_faults
 from schemas.suites import expectations
 from schemas.vee import Vee
@@ -36,7 +37,7 @@ Cls = Literal["A", "B"]
 Side = Literal["cut", "entry", "exit"]
 Kind = Literal["share", "count"]
 Grade = Literal["A", "B", "C"]
-Tier = Literal["high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse"]
+Tier = Literal["high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse", "new"]
 
 METRICS = tuple(c.name for c in FEATURES.columns if c.type == pa.int64() and not c.nullable)
 """Features that accounts can be ranked by."""
@@ -45,6 +46,9 @@ SCORE_CODES: Codes = {"category": CATEGORIES}
 GRADE_CODES: Codes = {**SCORE_CODES, "credit_grade_before": CLASSES}
 TIER_CODES: Codes = {**SCORE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
 """Text columns that the conditions of the scorecard, of credit grades, and of tier rules, can name; and their values."""
+
+EVENT_FIRST = (("conduct", "lockout_ended"), ("payment", "due_date"), ("own_use", "window_decay"))
+"""What a day brings, and what its clock does: there is no yesterday's clock with today's events."""
 
 DENOMINATOR_LIMIT = 1_000_000
 _PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", re.ASCII)
@@ -143,7 +147,11 @@ class AbuseLadder(Part):
 
 
 class PolicyVersion(Part):
-    """The rules in force from one service day on."""
+    """The rules in force from one service day on.
+
+    tier_order: tiers from the lowest value to the highest, for what counts as up and down; one_notch: tiers that are climbed one at
+    a time, the lowest first; cause_order: what is put back to the day before, one by one, to find the cause of a migration.
+    """
 
     version: Annotated[str, Field(min_length=1, max_length=64)]
     effective_from: date
@@ -153,6 +161,9 @@ class PolicyVersion(Part):
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
+    tier_order: tuple[Valued, ...] = TIER_ORDER
+    one_notch: tuple[Valued, ...] = ()
+    cause_order: tuple[Cause, ...] = CAUSE_ORDER
     abuse_ladder: AbuseLadder | None = None
     vee: Vee | None = None
 
@@ -279,8 +290,9 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         if version.credit_score is not None:
             yield from scorecard_faults(version.credit_score, SCORE_CODES, (*path, "credit_score"))
         yield from _without_score(version, path)
-        yield from _rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
-        yield from _rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
+        yield from rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
+        yield from rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
+        yield from _order_faults(version, path)
         yield from _ladder_faults(version, (*path, "abuse_ladder"))
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
@@ -296,6 +308,29 @@ def _without_score(version: PolicyVersion, path: tuple[str | int, ...]) -> Itera
                 for j, condition in enumerate(rule.when):
                     if condition.column == SCORE:
                         yield (*path, name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
+
+
+def _order_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Each tier and cause stands once, all causes do, and events go before the clock."""
+    for name in ("tier_order", "one_notch"):
+        tiers = getattr(version, name)
+        for i, tier in enumerate(tiers):
+            if tier in tiers[:i]:
+                yield (*path, name, i), tier, "stands there already; name each tier once"
+    climbed = [tier for tier in version.tier_order if tier in version.one_notch]
+    if not any(version.one_notch.count(tier) > 1 for tier in version.one_notch) and climbed != list(version.one_notch):
+        yield (
+            (*path, "one_notch"),
+            list(version.one_notch),
+            f"must go upwards, as tier_order does: {', '.join(climbed)}",
+        )
+    causes = version.cause_order
+    if sorted(causes) != sorted(CAUSE_ORDER):
+        yield (*path, "cause_order"), list(causes), f"must name each of {', '.join(CAUSE_ORDER)} once"
+        return
+    for event, clock in EVENT_FIRST:
+        if causes.index(event) > causes.index(clock):
+            yield (*path, "cause_order"), clock, f"must come after {event}: today's events are not yesterday's"
 
 
 def _ladder_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -324,21 +359,3 @@ def _abc_faults(abc: Abc, path: tuple[str | int, ...]) -> Iterator[Fault]:
             yield (*path, "buffers", cls, "entry"), str(buffer.entry), f"must be at most cuts.{cls}, {cut}"
         if buffer.exit < cut:
             yield (*path, "buffers", cls, "exit"), str(buffer.exit), f"must be at least cuts.{cls}, {cut}"
-
-
-def _rules_faults(rules: Sequence[Conditional], codes: Codes, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    """Every account must meet some rule, and every rule be reachable: the last, and only it, has no conditions."""
-    if not rules:
-        yield path, [], "at least one rule is needed, the last without `when`"
-    for i, rule in enumerate(rules):
-        last = i == len(rules) - 1
-        if last and rule.when:
-            yield (
-                (*path, i, "when"),
-                [c.column for c in rule.when],
-                "the last rule must have no `when`: it takes all that is left",
-            )
-        if not last and not rule.when:
-            yield (*path, i, "when"), [], "only the last rule may be without `when`; those after it are never reached"
-        for j, condition in enumerate(rule.when):
-            yield from condition_faults(condition, codes, (*path, i, "when", j))

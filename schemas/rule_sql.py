@@ -15,8 +15,14 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-def condition_sql(condition: Condition) -> str:
-    """A policy condition as SQL, on the columns of features and on `abc`, `credit_grade`. Null does not hold."""
+def condition_sql(condition: Condition, has_it: str = "false") -> str:
+    """A policy condition as SQL, on the columns of features and on `abc`, `credit_grade`. Null does not hold.
+
+    has_it: SQL of whether an account has already what the rule gives; never null.
+    """
+    if condition.exit is not None:
+        enters = condition.model_copy(update={"exit": None})
+        return f"CASE WHEN {has_it} THEN {condition_sql(condition.to_stay())} ELSE {condition_sql(enters)} END"
     values = ", ".join(map(literal, condition.values))
     text = f"{condition.column} {_OPERATORS[condition.op]} ({values})"
     return f"({condition.column} IS NULL OR {text})" if condition.or_null else text

@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
-from schemas.policy import Policy
+from schemas.policy import Policy, PolicyVersion
 from transforms.abuse_ladder import MART, Ladder
-from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import CLOCK, TIER_INPUT
 from transforms.fold_features import Plan
-from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
+from transforms.kernels.causes import find_causes
 from transforms.kernels.order_statistics import inside
-from transforms.kernels.tiers import ABUSE, Closed, Day, Inside, Migrations, TierState, assign_tiers
+from transforms.kernels.tiers import (
+    ABUSE,
+    CLOSED,
+    Closed,
+    Columns,
+    Day,
+    Facts,
+    Inside,
+    Migrations,
+    TierState,
+    Yesterday,
+    assign_tiers,
+)
 from transforms.kernels.windows import date_of, day_of
-from transforms.patches import plain
+from transforms.patches import plain, tier_inputs
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
 TIER_STATE = pa.schema(
-    [(name, pa.int8()) for name in ("tier", "abc", "grade", "candidate")]
+    [(name, pa.int8()) for name in ("tier", "abc", "grade", "grade_before")]
     + [(name, pa.int32()) for name in ("valid_from", "since", "rule", "version")]
 )
+Int = npt.NDArray[np.int64]
 Boundaries = dict[tuple[str, str], tuple[int | None, str | None]]
 """(class, side) -> amount and account id of the last account inside, for one ranking under the policy's own rule."""
 
@@ -47,63 +61,65 @@ def boundaries(cutoffs: pa.Table, policy: Policy) -> dict[tuple[int, str], Bound
     return out
 
 
-def inside_cuts(
-    values: Any, ids: pa.Array, category: Any, scope: str, day: int, found: dict[tuple[int, str], Boundaries]
-) -> Inside | None:
-    """Which accounts are inside each cut of a day; None where the day has no cut-offs at all. values, category: (m,)."""
-    masks = {(cls, side): np.zeros(len(values), np.bool_) for cls in ("A", "B") for side in ("cut", "entry", "exit")}
-    known = False
-    scopes = ["all"] if scope == "all" else [f"category={name}" for name in CATEGORIES]
-    for name in scopes:
-        cuts = found.get((day, name))
-        if cuts is None:
-            continue
-        known = True
-        rows = (
-            np.arange(len(values))
-            if name == "all"
-            else np.flatnonzero(category == CATEGORIES.index(name.split("=")[1]))
-        )
-        mine, some = values[rows], ids if len(rows) == len(ids) else ids.take(pa.array(rows))
-        for key, mask in masks.items():
-            mask[rows] = inside(mine, some, *cuts[key])
-    return Inside(*(masks[cls, side] for cls in ("A", "B") for side in ("cut", "entry", "exit"))) if known else None
+@dataclass(frozen=True)
+class DayCuts:
+    """The cut-offs of a day as `tiers.Cuts`. found: of the rule in force on its day; ids: of the accounts that are asked about."""
+
+    day: int
+    found: dict[tuple[int, str], Boundaries]
+    ids: pa.Array
+
+    def inside(self, version: PolicyVersion, columns: Columns) -> Inside:
+        """See `Cuts`; nobody is inside where the day has no cut-offs: then nobody ranks."""
+        values = np.ma.filled(columns[version.abc.metric], 0)
+        category = columns["category"]
+        masks = {
+            (cls, side): np.zeros(len(values), np.bool_) for cls in ("A", "B") for side in ("cut", "entry", "exit")
+        }
+        scopes = ["all"] if version.abc.scope == "all" else [f"category={name}" for name in CATEGORIES]
+        for name in scopes:
+            cuts = self.found.get((self.day, name))
+            if cuts is None:
+                continue
+            everybody = name == "all"
+            rows = (
+                np.arange(len(values))
+                if everybody
+                else np.flatnonzero(category == CATEGORIES.index(name.split("=")[1]))
+            )
+            mine, some = values[rows], self.ids if everybody else self.ids.take(pa.array(rows))
+            for key, mask in masks.items():
+                mask[rows] = inside(mine, some, *cuts[key])
+        return Inside(*(masks[cls, side] for cls in ("A", "B") for side in ("cut", "entry", "exit")))
+
+    def take(self, rows: npt.NDArray[Any]) -> DayCuts:
+        """See `Cuts`."""
+        return replace(self, ids=self.ids.take(pa.array(rows)))
 
 
 def tier_day(
-    number: int, policy: Policy, rows: Any, ids: pa.Array, columns: dict[str, Any],
-    found: dict[tuple[int, str], Boundaries], conduct_before: dict[str, Any],
+    number: int, policy: Policy, rows: Int, ids: pa.Array, inputs: TierInputs, before: TierInputs | None,
+    found: dict[tuple[int, str], Boundaries], slots: Int | None = None,
 ) -> Day:  # fmt: skip
     """What fold 2 knows of a day.
 
-    rows: (m,) places in the tier state; ids, columns, conduct_before: of the accounts there; found: cut-offs.
+    rows: (m,) places in the tier state of those in the population; ids: theirs; inputs, before: what tiers are made of on the day
+    and on the day before; found: cut-offs; slots: (n,) of the places in the tier state; None: they are the slots.
     """
-    today, yesterday = (policy.on(date_of(day)) for day in (number, number - 1))
-    values = np.ma.filled(columns[today.abc.metric], 0)
 
-    def by_cuts_of(day: int) -> Inside | None:
-        return inside_cuts(values, ids, columns["category"], today.abc.scope, day, found)
+    def of(places: Int) -> Int:
+        return places if slots is None else slots[places]
 
-    inside = by_cuts_of(number)
-    if inside is None:  # nobody in the population: nothing to cut
-        inside = Inside(*(np.zeros(len(rows), np.bool_) for _ in range(6)))
-    before = by_cuts_of(number - 1) if ranks_alike(policy, number) else None
-    return Day(number, today, yesterday, rows, columns, inside, before, conduct_before)
-
-
-def conduct_on(conduct: Conduct, policy: Policy, number: int, slots: Any) -> dict[str, Any]:
-    """The columns of conduct that the rules of the day after read, as of a day. slots: (m,), ascending."""
-    read = policy.on(date_of(number + 1)).reads() & set(CONDUCT_FEATURES)
-    if not read or not len(conduct.slot):  # then they never change
-        return {}
-    found = conduct.features(number, slots)
-    return {name: found[name] for name in read}
-
-
-def ranks_alike(policy: Policy, number: int) -> bool:
-    """Whether a day's accounts rank by the same metric and within the same scopes as on the day before."""
-    abc, before = (policy.on(date_of(day)).abc for day in (number, number - 1))
-    return (abc.metric, abc.scope) == (before.metric, before.scope)
+    today, earlier = (policy.on(date_of(day)) for day in (number, number - 1))
+    facts = Facts(today, inputs.columns(of(rows)), DayCuts(number, found, ids))
+    yesterday = None
+    if before is not None:
+        held = before
+        yesterday = Yesterday(
+            earlier, DayCuts(number - 1, found, ids), today.abc == earlier.abc,
+            lambda places: held.columns(of(places)), lambda places: inputs.columns(of(places), clock=True),
+        )  # fmt: skip
+    return Day(number, rows, facts, yesterday)
 
 
 class FoldTiersShard(beam.DoFn):
@@ -123,22 +139,21 @@ class FoldTiersShard(beam.DoFn):
         found = boundaries(pa.concat_tables([*before, table]), self.policy)
         tiers = _load(state)
         tiers.grow(len(slots))
-        ladder, conduct = Ladder.load(state, self.policy), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
+        ladder = Ladder.load(state, self.policy)
         closed: list[Closed] = []
-        moved: list[tuple[int, Migrations, str]] = []
-        features = None
-        for number in range(self.plan.first, self.plan.last + 1):
-            features = store.read_block(inputs[number])
-            rows = numpy(features.column("slot"), np.int64)
-            ids = slots.ids.take(pa.array(rows))
-            found_before = conduct_on(conduct, self.policy, number - 1, rows)
-            day = tier_day(number, self.policy, rows, ids, tier_columns(features), found, found_before)
-            ended, migrations = assign_tiers(tiers, day)
-            ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), features)
+        moved: list[tuple[int, Migrations]] = []
+        first = self.plan.first
+        known = TierInputs(tier_inputs(state, first - 1)) if first - 1 in inputs else None
+        for number in range(first, self.plan.last + 1):
+            earlier, known = known, TierInputs(store.read_block(inputs[number]))
+            ids = slots.ids.take(pa.array(known.slots))
+            day = tier_day(number, self.policy, known.slots, ids, known, earlier, found)
+            ended, migrations = assign_tiers(tiers, day, find_causes)
+            ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), known.batch)
             closed.append(ended)
-            moved.append((number, migrations, day.policy.version))
-        assert features is not None
-        entries = self._write(shard, slots, tiers, features, closed, moved)
+            moved.append((number, migrations))
+        assert known is not None
+        entries = self._write(shard, slots, tiers, known.batch, closed, moved)
         entries += ladder.checkpoint(state, self.place, shard, self.plan.last)
         if (steps := ladder.table(slots)).num_rows:
             days = (self.plan.first, self.plan.last)
@@ -148,7 +163,7 @@ class FoldTiersShard(beam.DoFn):
 
     def _write(
         self, shard: int, slots: Slots, tiers: TierState, features: pa.RecordBatch, closed: list[Closed],
-        moved: list[tuple[int, Migrations, str]],
+        moved: list[tuple[int, Migrations]],
     ) -> list[Entry]:  # fmt: skip
         store, path, days = self.place.store(), self.place.path, (self.plan.first, self.plan.last)
         names = pa.array(tiers.names, pa.string())
@@ -160,7 +175,7 @@ class FoldTiersShard(beam.DoFn):
         if history.num_rows:
             kind = "mart:customer_tiers"
             entries.append(store.write_parquet(path(kind, shard, "parquet"), kind, shard, history, days))
-        migrations = migrations_table(moved, slots, names)
+        migrations = migrations_table(moved, slots, names, self.policy)
         if migrations.num_rows:
             kind = "mart:tier_migrations"
             entries.append(store.write_parquet(path(kind, shard, "parquet"), kind, shard, migrations, days))
@@ -188,25 +203,44 @@ def tiers_batch(tiers: TierState) -> pa.RecordBatch:
     return batch.replace_schema_metadata({"names": json.dumps(tiers.names)})
 
 
-def tier_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, Any]:
-    """What tiers are made of as columns, masked where null. rows: positions of some accounts, (m,)."""
-    names = [name for name in inputs.schema.names[2:] if not name.endswith(CLOCK)]
-    columns: dict[str, Any] = {"category": inputs.column("category").to_numpy()[rows]}
-    return columns | {name: _column(inputs, name, rows) for name in names}
+class TierInputs:
+    """What tiers of a day are made of, by slot. batch: as stored; slots: (m,) of those in the population, ascending."""
 
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+        self.slots = numpy(batch.column("slot"), np.int64)
+        self._plain: dict[str, tuple[Any, Any]] = {}
 
-def clock_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, Any]:
-    """The same as of the day's clock, without the day's own readings, ledger events and conduct.
+    def columns(self, slots: Int, *, clock: bool = False) -> dict[str, Any]:
+        """Columns of some accounts, masked where null, and where an account is not in the population.
 
-    The credit score is still that of the day's end: whoever needs another makes it of the columns.
-    """
-    columns, held = tier_columns(inputs, rows), set(inputs.schema.names)
-    return columns | {name: _column(inputs, name + CLOCK, rows) for name in columns if name + CLOCK in held}
+        clock: as they were on the day's clock, before anything of the day itself. slots: (k,).
+        """
+        everybody = slots is self.slots
+        at = np.minimum(np.searchsorted(self.slots, slots), max(len(self.slots) - 1, 0))
+        out = np.zeros(len(slots), np.bool_) if everybody else self._missing(at, slots)
+        columns: dict[str, Any] = {}
+        for name in self.batch.schema.names[1:]:
+            if name.endswith(CLOCK):
+                continue
+            clocked = name + CLOCK
+            values, null = self._column(clocked if clock and clocked in self.batch.schema.names else name)
+            if everybody:
+                columns[name] = values if null is None else np.ma.masked_array(values, null)
+            elif len(self.slots) == 0:
+                columns[name] = np.ma.masked_array(np.zeros(len(slots), values.dtype), True)
+            else:
+                none = out if null is None else out | null[at]
+                columns[name] = np.ma.masked_array(values[at], none) if none.any() else values[at]
+        return columns
 
+    def _missing(self, at: Int, slots: Int) -> Any:
+        return self.slots[at] != slots if len(self.slots) else np.ones(len(slots), np.bool_)
 
-def _column(inputs: pa.RecordBatch, name: str, rows: Any) -> Any:
-    values, null = plain(inputs.column(name))
-    return np.ma.masked_array(values[rows], np.ma.nomask if null is None else null[rows])
+    def _column(self, name: str) -> tuple[Any, Any]:
+        if name not in self._plain:
+            self._plain[name] = plain(self.batch.column(name))
+        return self._plain[name]
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:
@@ -229,29 +263,42 @@ def closed_table(closed: list[Closed], slots: Slots, names: pa.Array) -> pa.Tabl
     return pa.table([columns[name] for name in CUSTOMER_TIERS.schema.names], schema=CUSTOMER_TIERS.schema)
 
 
-def migrations_table(moved: list[tuple[int, Migrations, str]], slots: Slots, names: pa.Array) -> pa.Table:
+def migrations_table(moved: list[tuple[int, Migrations]], slots: Slots, names: pa.Array, policy: Policy) -> pa.Table:
     """The days' changes of tier, as `tier_migrations`."""
     parts = []
-    for number, m, version in moved:
+    for number, m in moved:
         k = len(m.slot)
         if k == 0:
             continue
+        version, earlier = (policy.on(date_of(day)).version for day in (number, number - 1))
         columns = {
             "account_id": slots.ids.take(pa.array(m.slot)), "service_date": _dates(np.full(k, number)),
             "from_tier": _codes(m.from_tier, TIERS), "to_tier": _codes(m.to_tier, TIERS),
-            "from_abc": _codes(m.from_abc, CLASSES), "to_abc": _codes(m.to_abc, CLASSES), "cause": pa.array(m.cause),
-            "rule": names.take(pa.array(m.rule)), "policy_version": pa.array([version] * k),
+            "from_abc": _codes(m.from_abc, CLASSES), "to_abc": _codes(m.to_abc, CLASSES),
+            "cause": pa.array(m.cause.tolist(), pa.string()), "rule": names.take(pa.array(m.rule)),
+            "policy_version": pa.array([version] * k), "from_grade": _codes(m.from_grade, CLASSES),
+            "to_grade": _codes(m.to_grade, CLASSES), "from_policy_version": pa.array([earlier] * k),
+            "metric_before": _figures(m.metric_before), "metric_after": _figures(m.metric_after),
+            "score_before": _figures(m.score_before), "score_after": _figures(m.score_after),
         }  # fmt: skip
-        parts.append(pa.table([columns[name] for name in TIER_MIGRATIONS.schema.names], schema=TIER_MIGRATIONS.schema))
+        schema = TIER_MIGRATIONS.schema
+        parts.append(pa.table([columns[field.name].cast(field.type) for field in schema], schema=schema))
     return pa.concat_tables(parts) if parts else TIER_MIGRATIONS.schema.empty_table()
+
+
+def _figures(column: Any) -> pa.Array:
+    return pa.array(np.ma.getdata(column).astype(np.int64), mask=np.ma.getmaskarray(column))
 
 
 def current_table(tiers: TierState, features: pa.RecordBatch, slots: Slots, names: pa.Array) -> pa.Table:
     """The tiers of the last day, as `customer_tiers_current`. features: what they are made of."""
-    rows = numpy(features.column("slot"), np.int64)
+    here, closed = numpy(features.column("slot"), np.int64), np.flatnonzero(tiers.tier == CLOSED)
+    rows = np.r_[here, closed]
+    category = np.r_[features.column("category").to_numpy(), np.zeros(len(closed), np.int8)]
+    none = np.arange(len(rows)) >= len(here)
     columns = {
         "account_id": slots.ids.take(pa.array(rows)), "valid_from": _dates(tiers.valid_from[rows]),
-        "category": _codes(features.column("category"), CATEGORIES), "tier": _codes(tiers.tier[rows], TIERS),
+        "category": pa.array(CATEGORIES).take(pa.array(category, mask=none)), "tier": _codes(tiers.tier[rows], TIERS),
         "abc": _codes(tiers.abc[rows], CLASSES), "tier_since": _dates(tiers.since[rows]),
         "rule": names.take(pa.array(tiers.rule[rows])), "policy_version": names.take(pa.array(tiers.version[rows])),
         "credit_grade": _codes(tiers.grade[rows], CLASSES),

@@ -26,7 +26,7 @@ from transforms.kernels.conduct import Conduct
 from transforms.kernels.consumption import consumption_features
 from transforms.kernels.messages import OFFSET
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
-from transforms.kernels.tiers import NONE
+from transforms.kernels.tiers import CLOSED, NONE
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
 
@@ -189,7 +189,7 @@ def answer(view: View, policy: Policy, block: pa.RecordBatch) -> pa.RecordBatch:
     slot = numpy(rows["slot"])
     for some in rounds(slot):
         _keep(view, kind_of(block), rows.take(pa.array(some)))
-        tiered = some[view.base.tier[slot[some]] != NONE]
+        tiered = some[~np.isin(view.base.tier[slot[some]], (NONE, CLOSED))]
         found.append(_changes(view, policy, rows.take(pa.array(tiered)), block))
     return one_batch(pa.concat_tables([CHANGES.empty_table(), *(table for table in found if table is not None)]))
 

@@ -25,34 +25,23 @@ from schemas.inbound import CATEGORIES
 from schemas.marts import ABUSE_STEPS, CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
-from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_tiers import (
     TIER_STATE,
     Boundaries,
+    TierInputs,
     boundaries,
     closed_table,
-    conduct_on,
     current_table,
     load_tiers,
     migrations_table,
-    ranks_alike,
-    tier_columns,
     tier_day,
     tiers_batch,
 )
-from transforms.kernels.conduct import Conduct
+from transforms.kernels.causes import find_causes
 from transforms.kernels.reference import NEVER
-from transforms.kernels.tiers import (
-    ABUSE,
-    NONE,
-    Closed,
-    Migrations,
-    TierState,
-    assign_tiers,
-    rule_candidates,
-)
+from transforms.kernels.tiers import ABUSE, CLOSED, Closed, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of
 from transforms.patches import Concerned, plain, rewritten, stretches, tier_inputs
 from transforms.restate_features import Correction
@@ -107,17 +96,26 @@ class Published:
         return np.unique(self._slot[rows[(self._columns["valid_from"][rows] <= day) & (day <= self._ends[rows])]])
 
     def on(self, day: int, slots: Int) -> TierState:
-        """The tiers of some accounts on a day; the candidate is not told. slots: (k,)."""
-        at = np.searchsorted(self._key, slots << 32 | day, side="right") - 1
-        found = np.zeros(len(slots), np.bool_)
-        if len(self._key):
-            found = (at >= 0) & (self._slot[at] == slots) & (self._ends[at] >= day)
+        """The tiers of some accounts on a day. slots: (k,)."""
+        at, found = self._rows(day, slots)
         out = TierState.empty()
         out.grow(len(slots))
         for name, column in self._columns.items():
             getattr(out, name)[found] = column[at[found]]
+        at, before = self._rows(day - 1, slots)
+        before &= self._columns["tier"][at] != CLOSED if len(at) and len(self._key) else False
+        graded = before & (out.tier != CLOSED)
+        out.grade_before[graded] = self._columns["grade"][at[graded]]
         out.names = self.names
         return out
+
+    def _rows(self, day: int, slots: Int) -> tuple[Int, npt.NDArray[np.bool_]]:
+        """The row of each account that holds on a day, and whether there is one."""
+        at = np.searchsorted(self._key, slots << 32 | day, side="right") - 1
+        found = np.zeros(len(slots), np.bool_)
+        if len(self._key):
+            found = (at >= 0) & (self._slot[at] == slots) & (self._ends[at] >= day)
+        return at, found
 
 
 class RestateTiersShard(beam.DoFn):
@@ -144,7 +142,6 @@ class _Shard:
     ) -> None:
         self.place, self.policy, self.plan, self.shard, self.state = place, policy, plan, shard, state
         self.slots = Slots.load(state, "account_slots")
-        self.conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
 
         def cuts(kind: str) -> pa.Table:
             tables = [state.store.read_parquet(e).cast(CUTOFFS.schema) for e in state.entries.get(kind, [])]
@@ -153,9 +150,9 @@ class _Shard:
         self.new = boundaries(pa.concat_tables([cuts("cutoffs_before"), cutoffs]), policy)
         self.old = boundaries(cuts("was:cutoffs"), policy)
         self.concerned = Concerned.load(state, plan.through).slots
-        self.published = Published(state, self.slots, plan.first)
+        self.published = Published(state, self.slots, plan.first - 1)
         self.closed: list[Closed] = []
-        self.moved: list[tuple[int, Migrations, str]] = []
+        self.moved: list[tuple[int, Migrations]] = []
         self.seen: list[Int] = []
         self.entries: list[Entry] = []
         self.drops: list[str] = []
@@ -167,20 +164,21 @@ class _Shard:
         ladder = Ladder.published(
             self.state, self.policy, self.slots, plan.first - 1, self._abusing(plan.first - 1, held, carried)
         )
-        inputs = tier_inputs(self.state, plan.first - 1) if plan.first - 1 in self.state.by_day(TIER_INPUT) else None
+        there = plan.first - 1 in self.state.by_day(TIER_INPUT)
+        inputs = TierInputs(tier_inputs(self.state, plan.first - 1)) if there else None
         for day in range(plan.first, plan.last + 1):
-            before, inputs = inputs, tier_inputs(self.state, day)
-            who = self._who(day, inputs, held)
-            tiers = self._tiers_before(day - 1, who, held, carried, before)
-            self._assign(day, who, tiers, inputs)
-            ladder.on(day, self._abusing(day, who, tiers), inputs)
+            before, inputs = inputs, TierInputs(tier_inputs(self.state, day))
+            who = self._who(day, inputs.batch, held)
+            tiers = self._tiers_before(day - 1, who, held, carried)
+            self._assign(day, who, tiers, inputs, before)
+            ladder.on(day, self._abusing(day, who, tiers), inputs.batch)
             held, carried = self._otherwise(day, who, tiers)
             if day in plan.ends:
                 self._checkpoint(day, held, carried)
                 self.entries += ladder.checkpoint(self.state, self.place, self.shard, day)
         assert inputs is not None
         self._carry_on(held, carried)
-        self._write(inputs, ladder.table(self.slots))
+        self._write(inputs.batch, ladder.table(self.slots))
         replaces = ("mart:customer_tiers_current",) if plan.last == plan.through else ()
         self.place.report(Commit("tiers", self.shard, tuple(self.entries), replaces, drops=tuple(self.drops)))
 
@@ -191,7 +189,7 @@ class _Shard:
         values, _ = plain(inputs.column(self.policy.on(date_of(day)).abc.metric))
         category = inputs.column("category").to_numpy()
         between = np.zeros(len(slot), np.bool_)
-        for number in (day, day - 1) if ranks_alike(self.policy, day) else (day,):
+        for number in (day, day - 1):
             for scope in {scope for of, scope in (*self.old, *self.new) if of == number}:
                 rows = slice(None) if scope == "all" else category == CATEGORIES.index(scope.split("=")[1])
                 between[rows] |= passed_over(values[rows], self.old.get((number, scope)), self.new.get((number, scope)))
@@ -205,37 +203,21 @@ class _Shard:
         batch = self.state.store.read_block(entries[0])
         return load_tiers(batch), numpy(batch.column("slot"), np.int64)
 
-    def _tiers_before(
-        self, day: int, who: Int, held: Int, carried: TierState, inputs: pa.RecordBatch | None
-    ) -> TierState:
+    def _tiers_before(self, day: int, who: Int, held: Int, carried: TierState) -> TierState:
         """What some accounts are on a day. held, carried: those that are otherwise than published."""
         tiers = self.published.on(day, who)
-        if inputs is not None and len(held) < len(who):
-            self._complete(day, who, tiers, inputs, ~np.isin(who, held))
         put(tiers, np.searchsorted(who, held), carried)
         return tiers
 
-    def _complete(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch, some: Any) -> None:
-        """The candidate follows from a day's columns, class and grade; it is not published. some: (k,) whose."""
-        policy = self.policy.on(date_of(day))
-        slot = numpy(inputs.column("slot"), np.int64)
-        at = np.minimum(np.searchsorted(slot, who), len(slot) - 1)
-        mine = np.flatnonzero(some & (slot[at] == who) & (tiers.tier != NONE)) if len(slot) else np.zeros(0, np.int64)
-        columns = tier_columns(inputs, at[mine])
-        tiers.candidate[mine] = rule_candidates(policy, columns, tiers.abc[mine], tiers.grade[mine])[1]
-
     # --- a day -------------------------------------------------------------------------------------------------------
-    def _assign(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch) -> None:
+    def _assign(self, day: int, who: Int, tiers: TierState, inputs: TierInputs, before: TierInputs | None) -> None:
         """Move some accounts on by a day. tiers: theirs, changed in place."""
-        slot = numpy(inputs.column("slot"), np.int64)
-        at = np.searchsorted(slot, who)
-        here = np.flatnonzero(slot[np.minimum(at, len(slot) - 1)] == who) if len(slot) else np.zeros(0, np.int64)
+        here = np.flatnonzero(np.isin(who, inputs.slots))
         ids = self.slots.ids.take(pa.array(who[here]))
-        found_before = conduct_on(self.conduct, self.policy, day - 1, who[here])
-        known = tier_day(day, self.policy, here, ids, tier_columns(inputs, at[here]), self.new, found_before)
-        ended, moved = assign_tiers(tiers, known)
+        known = tier_day(day, self.policy, here, ids, inputs, before, self.new, who)
+        ended, moved = assign_tiers(tiers, known, find_causes)
         self.closed.append(replace(ended, slot=who[ended.slot]))
-        self.moved.append((day, replace(moved, slot=who[moved.slot]), known.policy.version))
+        self.moved.append((day, replace(moved, slot=who[moved.slot])))
         self.seen.append(who << 32 | day)
 
     def _abusing(self, day: int, who: Int, tiers: TierState) -> Int:
@@ -248,8 +230,7 @@ class _Shard:
         published = self.published.on(day, who)
         differs = np.isin(who, self.concerned)
         for name in FIELDS:
-            if name != "candidate":  # it follows from the day's columns, which are as they were, and the others
-                differs |= getattr(tiers, name) != getattr(published, name)
+            differs |= getattr(tiers, name) != getattr(published, name)
         out = TierState(**{name: getattr(tiers, name)[differs] for name in FIELDS}, names=tiers.names)
         return who[differs], out
 
@@ -287,7 +268,7 @@ class _Shard:
 
         names = pa.array(self.published.names, pa.string())  # those of every day's tiers
         history = closed_table(self.closed, self.slots, names)
-        migrations = migrations_table(self.moved, self.slots, names)
+        migrations = migrations_table(self.moved, self.slots, names, self.policy)
         for kind, relation, table, column, later, goes in (
             ("mart:customer_tiers", CUSTOMER_TIERS, history, "valid_to", 1, gone("valid_to", 1)),
             ("mart:tier_migrations", TIER_MIGRATIONS, migrations, "service_date", 0, gone("service_date", 0)),

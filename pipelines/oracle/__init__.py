@@ -16,6 +16,7 @@ import duckdb
 from schemas.conditions import Condition
 from schemas.credit import CREDIT
 from schemas.inbound import CATEGORIES
+from schemas.marts import FEATURES
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.vee import VEE_RULES
@@ -29,6 +30,39 @@ OTHER_TABLES = {
     **dict.fromkeys(("valued_wh_30d", "valued_30d_minor", "valued_wh_365d", "valued_365d_minor"), "valued"),
 }
 """Table of the features that can be ranked and do not come from consumption."""
+
+_CREDIT_COLUMNS = sorted(LEDGER_COLUMNS - {"billed_365d_minor"})
+_CONDUCT_COLUMNS = (
+    "days_since_theft", "days_since_tampering", "days_since_violation", "days_since_inspection", "thefts_730d", "violations_365d",
+    "disconnected",
+)  # fmt: skip
+_OTHERS = {
+    "account_id",
+    "service_date",
+    "category",
+    "capacity_va",
+    "tenure_days",
+    "credit_score",
+    *_CREDIT_COLUMNS,
+    *_CONDUCT_COLUMNS,
+}
+_USE_COLUMNS = tuple(column.name for column in FEATURES.columns if column.name not in _OTHERS)
+
+_PUT_BACK: dict[str, dict[str, str]] = {
+    "reference": {"category": "y", "capacity_va": "y"},
+    "conduct": dict.fromkeys(_CONDUCT_COLUMNS, "c"),
+    "lockout_ended": dict.fromkeys(_CONDUCT_COLUMNS, "y"),
+    "new_ended": {"tenure_days": "y"},
+    "payment": dict.fromkeys(_CREDIT_COLUMNS, "c"),
+    "own_use": dict.fromkeys(_USE_COLUMNS, "c"),
+    "window_decay": dict.fromkeys(_USE_COLUMNS, "y"),
+}
+"""definitions.md, "Causes": features by input, and what they are put back to: y the day before, c the day's clock."""
+
+_PUT_BACK_WHERE = {
+    "due_date": dict.fromkeys(_CREDIT_COLUMNS, "p.is_owing"),
+    "window_decay": dict.fromkeys(_CREDIT_COLUMNS, "NOT p.is_owing"),
+}
 
 EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
@@ -97,7 +131,8 @@ def recompute(
     con.execute(_sql("s8_calendar"))
     con.execute(_sql("s6_thresholds"))
     tier_day = {
-        version.version: _sql("s6_tier_day", **_texts(version)) + _sql("s6_abuse_day", **_texts(version))
+        version.version: _sql("s6_tier_day", decide=_sql("s6_decide"), **_texts(version))
+        + _sql("s6_abuse_day", **_texts(version))
         for version in policy.versions
     }
     for day, version in con.execute(
@@ -105,8 +140,33 @@ def recompute(
     ).fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
-    for policy_version in policy.versions:
-        con.execute(_sql("s7_migrations", **_texts(policy_version)))
+    con.execute(_sql("s7_migrations"))
+    _clock(con)
+    for before, version in zip([None, *policy.versions], policy.versions, strict=False):
+        for earlier in (version, before) if before else (version,):
+            _causes(con, version, earlier)
+        con.execute(_sql("s7_told", **_texts(version)))
+
+
+def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: PolicyVersion) -> None:
+    """Find the causes of changes of tier on days of `version` after days of `earlier`: put back one input after another."""
+    con.execute(_sql("s7_causes", policy_version=literal(version.version), version_before=literal(earlier.version)))
+    ((some,),) = con.execute("SELECT count(*) FROM oracle.put_back").fetchall()
+    alike, rules = version.abc == earlier.abc, version
+    for cause in version.cause_order if some else ():
+        changes = {name: f"{state}.{name}" for name, state in _PUT_BACK.get(cause, {}).items()}
+        for name, where in _PUT_BACK_WHERE.get(cause, {}).items():
+            changes[name] = f"CASE WHEN {where} THEN y.{name} ELSE p.{name} END"
+        if cause == "stay_ended":
+            changes |= {"credit_grade_before": "grade_before_yesterday", "dwell": "p.dwell - 1"}
+        if cause == "policy_changed":
+            rules = earlier
+        if (cause == "policy_changed" and not alike) or (cause == "cutoff_moved" and (alike or rules is earlier)):
+            changes["cut_day"] = "p.service_date - 1"
+        told = ", ".join(f"{value} AS {name}" for name, value in (changes or {"dwell": "p.dwell"}).items())
+        texts = _texts(rules)
+        texts |= {"scope_before": texts["scope"].replace("f.category", "p.category"), "cause": literal(cause)}
+        con.execute(_sql("s7_put_back", decide=_sql("s6_decide"), changes=told, **texts))
 
 
 def _features(con: duckdb.DuckDBPyConnection, **texts: str) -> None:
@@ -207,11 +267,14 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
         "metric": version.abc.metric,
         "scope": "'all'" if version.abc.scope == "all" else "'category=' || f.category",
         "score": score_sql(version.credit_score),
-        "grade": _first_that_holds((grade.grade, grade.when) for grade in version.credit_grades),
-        "candidate_rule": _first_that_holds((rule.rule, rule.when) for rule in tiers),
+        "grade": _first_that_holds(
+            (g.grade, g.when, _is("credit_grade_before", g.grade)) for g in version.credit_grades
+        ),
+        "candidate_rule": _first_that_holds((rule.rule, rule.when, _is("tier_before", rule.tier)) for rule in tiers),
         "tier": _case("candidate_rule", ((rule.rule, literal(rule.tier)) for rule in tiers)),
         "immediate": _case("candidate_rule", ((rule.rule, str(rule.immediate).lower()) for rule in tiers)),
         "min_stay_days": str(version.min_stay_days),
+        "one_notch": f"([{', '.join(map(literal, version.one_notch))}]::VARCHAR[])",
         "has_ladder": str(ladder is not None).lower(),
         "warn_days": str(ladder.warn_days if ladder else 0),
         "restrict_days": str(ladder.restrict_days if ladder else 0),
@@ -219,13 +282,17 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
     }
 
 
-def _first_that_holds(rules: Iterable[tuple[str, Sequence[Condition]]]) -> str:
-    """SQL of the first name whose conditions all hold."""
+def _first_that_holds(rules: Iterable[tuple[str, Sequence[Condition], str]]) -> str:
+    """SQL of the first name whose conditions all hold; each with SQL of whether an account has already what the rule gives."""
     cases = (
-        f"WHEN {' AND '.join(map(condition_sql, conditions)) or 'true'} THEN {literal(name)}"
-        for name, conditions in rules
+        f"WHEN {' AND '.join(condition_sql(c, has_it) for c in conditions) or 'true'} THEN {literal(name)}"
+        for name, conditions, has_it in rules
     )
     return f"CASE {' '.join(cases)} END"
+
+
+def _is(column: str, value: str) -> str:
+    return f"coalesce({column} = {literal(value)}, false)"
 
 
 def _case(column: str, values: Iterable[tuple[str, str]]) -> str:

@@ -4,7 +4,7 @@ INSERT INTO oracle.abuse_day
 WITH climber AS (
     SELECT
         coalesce(t.account_id, y.account_id) AS account_id,
-        t.account_id IS NOT NULL AS in_population,
+        coalesce(t.tier <> 'closed', false) AS in_population,
         coalesce(t.tier = 'abuse', false) AS is_abuse,
         y.step AS step_yesterday,
         y.since AS since_yesterday,

@@ -62,7 +62,7 @@ CREATE OR REPLACE TABLE oracle.tier_day (
     category VARCHAR,
     abc VARCHAR,
     credit_grade VARCHAR,
-    candidate VARCHAR,
+    credit_grade_before VARCHAR, -- that the grade was found by
     tier VARCHAR,
     tier_since DATE,
     rule VARCHAR,

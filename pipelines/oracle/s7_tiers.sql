@@ -72,5 +72,12 @@ CREATE OR REPLACE TABLE oracle.tier_migrations (
     to_abc VARCHAR,
     cause VARCHAR,
     rule VARCHAR,
-    policy_version VARCHAR
+    policy_version VARCHAR,
+    from_grade VARCHAR,
+    to_grade VARCHAR,
+    from_policy_version VARCHAR,
+    metric_before BIGINT,
+    metric_after BIGINT,
+    score_before INTEGER,
+    score_after INTEGER
 );

@@ -20,7 +20,7 @@ from tests.pipeline.streams import Epochs
 from tests.pipeline.worlds import INGREDIENTS, a_world, account, meter, reading, second_version
 from transforms import fold_features, fold_tiers, restate_features
 from transforms.checkpoints import TIER_INPUT
-from transforms.fold_tiers import clock_columns
+from transforms.fold_tiers import TierInputs
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import tier_inputs
 from transforms.shards import Slots, State
@@ -35,6 +35,12 @@ def everything(policy, day):
     return (metric, *(name for name in EVERYTHING if name != metric))
 
 
+def clock_of(inputs):
+    """The columns of a block as of the clock."""
+    known = TierInputs(inputs)
+    return known.columns(known.slots, clock=True)
+
+
 def kept(bureau):
     """(account, day) -> its columns as of the clock, as fold 2 finds them."""
     warehouse = Warehouse(bureau.config.warehouse)
@@ -44,7 +50,7 @@ def kept(bureau):
         ids = Slots.load(state, "account_slots").ids.to_pylist()
         for day in state.by_day(TIER_INPUT):
             inputs = tier_inputs(state, day)
-            columns = {name: column.tolist() for name, column in clock_columns(inputs).items()}
+            columns = {name: column.tolist() for name, column in clock_of(inputs).items()}
             columns["category"] = [CATEGORIES[code] for code in columns["category"]]
             for row, slot in enumerate(inputs["slot"].to_pylist()):
                 out[ids[slot], date_of(day)] = {name: column[row] for name, column in columns.items()}
@@ -169,4 +175,4 @@ def test_a_column_that_nothing_moves_is_left_out():
     (_, one), (_, other) = without_repeats([(1, alike), (2, moved)])
     assert one.schema.names == other.schema.names == ["slot", "category", *values, "wh_7d@clock"]
     assert without_repeats([(1, alike)])[0][1].schema.names == ["slot", "category", *values]
-    assert [clock_columns(block)["wh_7d"].tolist() for block in (one, other)] == [[5, 6], [4, 6]]
+    assert [clock_of(block)["wh_7d"].tolist() for block in (one, other)] == [[5, 6], [4, 6]]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.conditions import STAY
+from schemas.conditions import NOTCH, STAY
 from schemas.inbound import LEDGER_EVENTS
 from schemas.policy import Policy
 from schemas.scorecard import SCORE
@@ -24,7 +24,7 @@ from transforms.kernels.credit import credit_features
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.ledger_events import COLUMNS
 from transforms.kernels.score import credit_score
-from transforms.kernels.tiers import grades_of, rule_candidates
+from transforms.kernels.tiers import grades_of, rule_candidates, settle
 from transforms.kernels.windows import date_of
 
 Int8 = npt.NDArray[np.int8]
@@ -150,9 +150,9 @@ def _decide(
     columns |= credit_features(ledger, version.credit_decay.table()) | conduct.features(day, slots)
     columns |= {SCORE: credit_score(version.credit_score, columns, n)}
     grade = grades_of(version, columns, base.grade[slots])
-    number, candidate = rule_candidates(version, columns, base.abc[slots], grade)
-    immediate = np.array([r.immediate for r in version.tiers], np.bool_)[number]
-    may_move = immediate | (day - base.since[slots] >= version.min_stay_days)
-    tier = np.where(may_move, candidate, base.tier[slots]).astype(np.int8)
+    before = base.tier[slots]
+    number, candidate = rule_candidates(version, columns, base.abc[slots], grade, before)
+    tier = settle(version, number, candidate, before, np.int32(day) - base.since[slots])
     names = np.array([r.rule for r in version.tiers], np.object_)
-    return tier, grade, np.where(tier == candidate, names[number], STAY), version.version
+    kept = np.where(tier == before, STAY, NOTCH)
+    return tier, grade, np.where(tier == candidate, names[number], kept), version.version
