@@ -692,10 +692,15 @@ def test_a_class_is_entered_and_left_by_its_own_threshold(con):
 
 
 def test_who_rises_by_own_use_pushes_others_down_by_a_moved_cutoff(con):
-    weekly(con, [{"a": 60, "b": 40}, {"a": 60, "b": 200}])
-    # a has 420 in 7 days; b has 280 + 160 k after k days: 440, 600, 760, and a's share before is 51, 59, 64 %.
+    weekly(con, [{"a": 60, "b": 40, "c": 15}, {"a": 60, "b": 200, "c": 15}])
+    # Of 7 days a has 420, c 105, and b 280 + 160 k after k days: 440, 600, 760, 920; before a it is 46, 53, 59, 64 %.
     assert migrations(con, "b") == [(day("2016-01-08"), "mid_steady", "high", "own_use")]
-    assert migrations(con, "a") == [(day("2016-01-10"), "high", "mid_steady", "cutoff_moved")]
+    assert migrations(con, "a") == [(day("2016-01-11"), "high", "mid_steady", "cutoff_moved")]
+
+
+def test_who_is_not_read_any_more_moves_by_what_leaves_the_window(con):
+    weekly(con, [{"a": 60, "b": 100, "c": 15}, {"a": 60, "c": 15}])
+    assert [(tier, cause) for _, _, tier, cause in migrations(con, "b")] == [("mid_steady", "window_decay")]
 
 
 def paying_late(con, rules=None):
@@ -722,7 +727,7 @@ def test_a_risk_is_immediate_and_the_way_back_takes_the_minimum_stay(con):
     ]
     assert history(con, "a", "rule") == ["big"] * 3 + ["risky"] * 2 + ["stay"] + ["big"] * 3
     assert migrations(con, "a") == [
-        (day("2016-01-04"), "high", "low_risk", "payment"),
+        (day("2016-01-04"), "high", "low_risk", "due_date"),
         (day("2016-01-07"), "low_risk", "high", "stay_ended"),
     ]
     (current,) = table(con, "SELECT * FROM oracle.customer_tiers_current")
@@ -762,9 +767,13 @@ def test_who_leaves_and_returns_begins_anew(con):
     recomputed(con, "2016-01-01", "2016-01-06")
     assert con.execute("SELECT valid_from, valid_to, tier_since FROM oracle.customer_tiers ORDER BY 1").fetchall() == [
         (day("2016-01-01"), day("2016-01-02"), day("2016-01-01")),
+        (day("2016-01-03"), day("2016-01-04"), day("2016-01-03")),
         (day("2016-01-05"), None, day("2016-01-05")),
     ]
-    assert migrations(con, "a") == []
+    assert migrations(con, "a") == [
+        (day("2016-01-03"), "high", "closed", "closed"),
+        (day("2016-01-05"), "closed", "high", "opened"),
+    ]
 
 
 def test_the_matrix_compares_month_ends(con):
@@ -777,7 +786,7 @@ def test_the_matrix_compares_month_ends(con):
     recomputed(con, "2016-01-30", "2016-02-04")
     assert con.execute("SELECT * FROM oracle.tier_migration_matrix ORDER BY ALL").fetchall() == [
         (day("2016-02-01"), "high", "high", 1),
-        (day("2016-02-01"), "low_small", "none", 1),
+        (day("2016-02-01"), "low_small", "closed", 1),
         (day("2016-02-01"), "none", "low_small", 1),
     ]
 

@@ -150,6 +150,17 @@ class World:
         )
         return row | ledger.features(events, day) | conduct.features(found, day)
 
+    def on_the_clock(self, account, day):
+        """The features had nothing happened on the day itself."""
+        own, events, found = self.days.pop((account, day), None), self.events[account], self.found[account]
+        self.events[account] = [event for event in events if event.event_date < day]
+        self.found[account] = [finding for finding in found if finding.event_date < day]
+        row, instead = self.features(account, day), self.provisional(account, day) or 0
+        self.events[account], self.found[account] = events, found
+        if own is not None:
+            self.days[account, day] = own
+        return row | {f"provisional_wh_{w}d": row[f"provisional_wh_{w}d"] - instead for w in (30, 365)}
+
     def cutoffs(self, day, features):
         """features: account -> row. Gives (metric, scope, rule, class, side) -> row."""
         version, rows = self.policy.on(day), {}
@@ -192,50 +203,92 @@ class World:
             features |= {(account, day): row for account, row in today.items()}
             cutoffs[day] = self.cutoffs(day, today)
             for account, row in today.items():
-                before = days.get((account, day - ONE))
-                abc = abc_class(version, cutoffs[day], before and before["abc"], account, row)
                 row["credit_score"] = score_of(version.credit_score, row)
-                graded = row | {"credit_grade_before": before and before["credit_grade"]}
-                grade = next(g.grade for g in version.credit_grades if holds(g.when, graded))
-                rule = choose(version, row, abc, grade)
-                tier, name, since = rule.tier, rule.rule, day
-                if before:
-                    if not rule.immediate and (day - before["tier_since"]).days < version.min_stay_days:
-                        tier = before["tier"]
-                        name = rule.rule if rule.tier == tier else "stay"
-                    since = before["tier_since"] if tier == before["tier"] else day
-                days[account, day] = {
-                    "tier": tier, "abc": abc, "credit_grade": grade, "candidate": rule.tier, "rule": name,
-                    "tier_since": since, "policy_version": version.version,
+                before = days.get((account, day - ONE))
+                again = before is None or before["tier"] == "closed"
+                held = {
+                    "tier": before and before["tier"], "abc": None if again else before["abc"],
+                    "grade": None if again else before["credit_grade"], "dwell": (day - before["tier_since"]).days if before else 0,
                 }  # fmt: skip
-                if before and before["tier"] != tier:
-                    cause = "own_use"
-                    by_grade = choose(version, row, abc, before["credit_grade"]).tier
-                    if version.version != before["policy_version"]:
-                        cause = "policy_changed"
-                    elif rule.tier == before["candidate"]:
-                        cause = "stay_ended"
-                    elif "abuse" in (tier, before["tier"]) or self._by_conduct(day, account, row, abc, before):
-                        cause = "conduct"
-                    elif by_grade == before["candidate"]:
-                        cause = "payment"
-                    elif (
-                        abc_class(version, cutoffs[day - ONE], before["abc"], account, row) == before["abc"]
-                        and choose(version, row, before["abc"], grade).tier == before["candidate"]
-                    ):
-                        cause = "cutoff_moved"
-                    migrations[account, day] = {
-                        "from_tier": before["tier"], "to_tier": tier, "from_abc": before["abc"], "to_abc": abc,
-                        "cause": cause, "rule": name, "policy_version": version.version,
-                    }  # fmt: skip
+                found = decided(version, row, cutoffs[day], account, held)
+                same = before is not None and before["tier"] == found["tier"]
+                days[account, day] = {
+                    "tier": found["tier"], "abc": found["abc"], "credit_grade": found["grade"], "credit_grade_before": held["grade"],
+                    "rule": found["rule"], "tier_since": before["tier_since"] if same else day, "policy_version": version.version,
+                }  # fmt: skip
+                if before and not same:
+                    cause = "opened" if again else self._cause(day, account, before, held, cutoffs, features)
+                    migrations[account, day] = self._migration(day, account, days, features, cause)
+            for account in {account for account, d in days if d == day - ONE} - today.keys():
+                before = days[account, day - ONE]
+                since = before["tier_since"] if before["tier"] == "closed" else day
+                days[account, day] = before | {
+                    "tier": "closed", "rule": "closed", "tier_since": since, "credit_grade_before": None,
+                    "policy_version": version.version,
+                }  # fmt: skip
+                if before["tier"] != "closed":
+                    migrations[account, day] = self._migration(day, account, days, features, "closed")
         return days, migrations, cutoffs, features
 
-    def _by_conduct(self, day, account, row, abc, before):
-        """Whether the candidate would be yesterday's if nothing of conduct had changed."""
-        version, row = self.policy.on(day), row | conduct.features(self.found[account], day - ONE)
-        graded = row | {"credit_grade_before": before["credit_grade"]}
-        grade = next(g.grade for g in version.credit_grades if holds(g.when, graded))
-        return choose(version, row, abc, grade).tier == before["candidate"]
+    def _migration(self, day, account, days, features, cause):
+        before, now = days[account, day - ONE], days[account, day]
+        version, earlier = self.policy.on(day), self.policy.on(day - ONE)
+        row = {
+            "from_tier": before["tier"], "to_tier": now["tier"], "from_abc": before["abc"], "to_abc": now["abc"],
+            "cause": cause, "rule": now["rule"], "policy_version": version.version,
+            "from_grade": before["credit_grade"], "to_grade": now["credit_grade"], "from_policy_version": earlier.version,
+        }  # fmt: skip
+        for when, of in (("before", day - ONE), ("after", day)):
+            facts = features.get((account, of), {})
+            row |= {f"metric_{when}": facts.get(version.abc.metric), f"score_{when}": facts.get("credit_score")}
+        return row
+
+    def _cause(self, day, account, before, held, cutoffs, features):
+        """What is put back to the day before when the tier is what it was."""
+        version, earlier = self.policy.on(day), self.policy.on(day - ONE)
+        rules, cut_day, row = version, day, dict(features[account, day])
+        clock, was = self.on_the_clock(account, day), features[account, day - ONE]
+        conduct_columns = conduct.features([], day).keys()
+        credit_columns = ledger.features([], day).keys() - {"billed_365d_minor"}
+        made = {"category", "capacity_va", "tenure_days", "credit_score", *conduct_columns, *credit_columns}
+        owing = max(clock["overdue_minor"], was["overdue_minor"]) > 0
+        use = row.keys() - made
+        back = {
+            "reference": [(was, {"category", "capacity_va"} & row.keys())], "conduct": [(clock, conduct_columns)],
+            "lockout_ended": [(was, conduct_columns)], "new_ended": [(was, {"tenure_days"})], "payment": [(clock, credit_columns)],
+            "due_date": [(was, credit_columns if owing else ())], "own_use": [(clock, use)],
+            "window_decay": [(was, use), (was, () if owing else credit_columns)],
+        }  # fmt: skip
+        for cause in version.cause_order:
+            for to, names in back.get(cause, []):
+                row |= {name: to[name] for name in names}
+            if cause == "policy_changed":
+                rules = earlier
+                cut_day = cut_day if version.abc == earlier.abc else day - ONE
+            elif cause == "cutoff_moved" and (version.abc == earlier.abc or rules is earlier):
+                cut_day = day - ONE
+            elif cause == "stay_ended":
+                held = held | {"grade": before["credit_grade_before"], "dwell": held["dwell"] - 1}
+            row["credit_score"] = score_of(rules.credit_score, row)
+            if decided(rules, row, cutoffs[cut_day], account, held)["tier"] == before["tier"]:
+                return cause
+        raise AssertionError(f"{account} {day}: all is put back, but the tier is not")
+
+
+def decided(version, row, cutoffs, account, held):
+    """Class, grade, tier and rule of an account. held: what it was: tier, abc, grade, dwell."""
+    abc = abc_class(version, cutoffs, held["abc"], account, row)
+    row = row | {"credit_grade_before": held["grade"], "abc": abc}
+    grade = next(g.grade for g in version.credit_grades if holds(g.when, row, stays=g.grade == held["grade"]))
+    row["credit_grade"] = grade
+    rule = next(r for r in version.tiers if holds(r.when, row, stays=r.tier == held["tier"]))
+    aim, steps = rule.tier, version.one_notch
+    if not rule.immediate and {aim, held["tier"]} <= set(steps) and steps.index(aim) > steps.index(held["tier"]):
+        aim = steps[steps.index(held["tier"]) + 1]
+    free = held["tier"] in (None, "closed") or rule.immediate or held["dwell"] >= max(version.min_stay_days, 1)
+    tier = aim if free else held["tier"]
+    name = rule.rule if tier == rule.tier else "stay" if tier == held["tier"] else "one_notch"
+    return {"abc": abc, "grade": grade, "tier": tier, "rule": name}
 
 
 def gini_ppm(amounts):
@@ -268,8 +321,8 @@ def abc_class(version, cutoffs, before, account, row):
     return "B" if inside("B", "entry") or (before in "AB" and inside("B", "exit")) else "C"
 
 
-def holds(conditions, row):
-    return all(condition_holds(condition, row[condition.column]) for condition in conditions)
+def holds(conditions, row, *, stays=False):
+    return all(condition_holds(c.to_stay() if stays else c, row[c.column]) for c in conditions)
 
 
 def condition_holds(condition, value):
@@ -302,7 +355,3 @@ def score_of(card, row):
         if holds(demerit.when, row):
             score -= min(demerit.points * (row[demerit.per] or 0 if demerit.per else 1), demerit.at_most)
     return max(score, 0)
-
-
-def choose(version, row, abc, grade):
-    return next(rule for rule in version.tiers if holds(rule.when, row | {"abc": abc, "credit_grade": grade}))

@@ -65,7 +65,7 @@ def recomputed(bureau):
             con.execute(f"CREATE VIEW {name} AS FROM published.{name}")
         first, last = oracle.calendar(con, bureau.config.policy, date(2030, 1, 1))
         oracle.recompute(con, bureau.config.policy, first, last)
-        con.execute("CREATE TABLE oracle.moved_pair AS SELECT account_id, service_date FROM oracle.features")
+        con.execute("CREATE OR REPLACE TABLE oracle.moved_pair AS SELECT account_id, service_date FROM oracle.features")
         oracle._clock(con)
         rows, ends = (table(con, f"FROM oracle.{name} ORDER BY ALL") for name in ("features_clock", "features"))
         told = {name for row, end in zip(rows, ends, strict=True) for name in row if row[name] != end[name]}
