@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.conditions import STAY
+from schemas.conditions import RESERVED
 from schemas.labels import KINDS, LANGS, label, labels
 from schemas.marts import CAUSES, CLASSES, MARTS, RULES, SIDES, TIERS
 from schemas.policy import default_policy_text, parse_policy
@@ -28,7 +28,7 @@ def test_no_kind_lacks_a_code(kind, codes):
 def test_every_rule_of_the_default_policy_has_a_label():
     policy = parse_policy(default_policy_text(), "policy.yaml")
     names = {rule.rule for version in policy.versions for rule in version.tiers}
-    assert names | {STAY} == set(labels()["tier_rule"])
+    assert names | set(RESERVED) == set(labels()["tier_rule"])
 
 
 @pytest.mark.parametrize("lang", LANGS)

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from pipelines.plan import policy_change, policy_state
 from schemas.errors import ConfigError
-from schemas.marts import CLASSES, FEATURES, RULES, SIDES, TIERS
+from schemas.marts import CAUSE_ORDER, CLASSES, FEATURES, RULES, SIDES, TIER_ORDER, TIERS, Cause, Valued
 from schemas.policy import (
+    EVENT_FIRST,
     METRICS,
     Cls,
     Cut,
     Grade,
+    PolicyVersion,
     Rule,
     Side,
     Tier,
@@ -32,7 +34,7 @@ from schemas.policy import (
 TEXT = default_policy_text()
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 DOCUMENT = yaml.safe_load(TEXT)
-RULE_PATH = "versions[0].tiers[6]"
+RULE_PATH, STABLE = "versions[0].tiers[7]", "versions[0].tiers[5]"
 
 
 def mutated(old: str, new: str) -> str:
@@ -59,10 +61,31 @@ def with_abc(rule: str, a: str, b: str = "95 %") -> str:
 
 def test_the_codes_of_the_policy_are_those_of_the_marts():
     assert get_args(Rule) == RULES
-    assert get_args(Tier) == TIERS
+    assert (*get_args(Tier), "closed") == TIERS
+    assert sorted(get_args(Valued)) == sorted(TIER_ORDER) == sorted(set(get_args(Tier)) - {"new"})
+    assert get_args(Cause) == CAUSE_ORDER
     assert get_args(Grade) == CLASSES
     assert get_args(Side) == SIDES
     assert set(get_args(Cls)) < set(CLASSES)
+
+
+def test_what_a_day_brings_is_put_back_before_its_clock():
+    for event, clock in EVENT_FIRST:
+        order = list(CAUSE_ORDER)
+        i, j = order.index(event), order.index(clock)
+        order[i], order[j] = clock, event
+        with pytest.raises(
+            ConfigError, match=f"cause_order: '{clock}': must come after {event}: today's events are not"
+        ):
+            parse_policy(with_version(version="2", effective_from="2026-01-01", cause_order=order), "policy.yaml")
+
+
+def test_the_default_policy_says_in_words_what_holds_without_them():
+    (version,) = parse_policy(TEXT, "policy.yaml").versions
+    fields = PolicyVersion.model_fields
+    assert version.cause_order == fields["cause_order"].default
+    assert version.tier_order == fields["tier_order"].default
+    assert version.one_notch == fields["one_notch"].default
 
 
 def test_default_policy_is_the_one_that_the_issue_names():
@@ -81,7 +104,7 @@ def test_default_policy_is_the_one_that_the_issue_names():
         (70,),
     ]
     assert [grade.grade for grade in version.credit_grades] == ["C", "C", "C", "B", "A", "B", "C"]
-    assert {rule.tier for rule in version.tiers} == set(TIERS)
+    assert {rule.tier for rule in version.tiers} == {*TIERS} - {"closed"}
     assert [rule.rule for rule in version.tiers if rule.immediate] == [
         "abuse",
         "tampering",
@@ -94,7 +117,7 @@ def test_a_condition_has_one_operator_and_its_values():
     (version,) = parse_policy(TEXT, "policy.yaml").versions
     first = version.tiers[3].when[0]
     assert (first.column, first.op, first.values, first.or_null) == ("abc", "one_of", ("A", "B"), False)
-    growth = version.tiers[4].when[3]
+    growth = version.tiers[5].when[3]
     assert (growth.column, growth.op, growth.values, growth.or_null) == ("growth_90d_ppm", "at_least", (-300000,), True)
     zero = version.credit_grades[4].when[1]
     assert (zero.op, zero.values) == ("equals", (0,))
@@ -252,7 +275,7 @@ FAULTS = [
     ("severities: {}", "severities: {tierz: warn}", "audit.severities: 'tierz' names no expectation"),
     ("severities: {}", "severities: {tiers: wan}", "audit.severities.tiers: 'wan': must be 'warn' or 'block'"),
     ("day_close:", "day_clse:", "day_close: is missing"),
-    ("tier: mid_large", "tier: large", "versions[0].tiers[5].tier: 'large': must be 'high', "),
+    ("tier: mid_large", "tier: large", "versions[0].tiers[6].tier: 'large': must be 'high', "),
     ("grade: C", "grade: D", "versions[0].credit_grades[0].grade: 'D': must be 'A', 'B' or 'C'"),
     ("rule: average", "rule: stay", f"{RULE_PATH}.rule: 'stay': write a name"),
     ("rule: average", "rule: Average", f"{RULE_PATH}.rule: 'Average': write a name"),
@@ -291,10 +314,69 @@ FAULTS = [
     ),
     ("overdue_minor, equals: 0", "abc, equals: A", "versions[0].credit_grades[4].when[1].column: 'abc': must be"),
     (
-        "at_least: 70}\n      - grade: C\n",
-        "at_least: 70}\n",
-        'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no',
+        "exit: 68}\n      - grade: C\n",
+        "exit: 68}\n",
+        'versions[0].credit_grades[5].when: ["credit_score"]: the last rule must have no `when`: it takes all that is left; now '
+        "none is met by an account with days_since_theft 730, days_since_tampering 730, days_since_violation 365, tenure_days 365, "
+        "credit_score 0",
     ),
+    (
+        "grade: B\n        when:\n          - {column: credit_score, at_least: 70, exit: 68}",
+        "grade: B\n        when:\n          - {column: tenure_days, at_most: 364}",
+        'versions[0].credit_grades[5].when: ["tenure_days"]: is never reached: rules before it take all that it would, as rule '
+        "0 an account with tenure_days 0, days_since_theft 0",
+    ),
+    (
+        "abc, equals: B",
+        "abc, one_of: [A]",
+        f'{RULE_PATH}.when: ["abc"]: is never reached: rules before it take all that it would, as rule 0 an account with abc A, ',
+    ),
+    (
+        "- {column: growth_90d_ppm, at_least: 500000}",
+        "- {column: growth_90d_ppm, at_least: 500000}\n          - {column: growth_90d_ppm, below: 9}",
+        'versions[0].tiers[8].when: ["credit_grade", "growth_90d_ppm", "growth_90d_ppm", "days_90d", "received_90...: no account '
+        "meets all of these conditions",
+    ),
+    (
+        "at_least: 90, exit: 88",
+        "at_least: 90, exit: 91",
+        "versions[0].credit_grades[4].when[0].exit: 91: must be at most 90, as `at_least`",
+    ),
+    (
+        "at_most: 700000, exit: 750000",
+        "at_most: 700000, exit: 1",
+        f"{STABLE}.when[2].exit: 1: must be at least 700000, as `at_most` says",
+    ),
+    (
+        "at_most: 700000, exit: 750000",
+        "at_most: 700000, exit: yes",
+        f"{STABLE}.when[2].exit: true: must be a whole number",
+    ),
+    (
+        "abc, equals: A",
+        "abc, equals: A, exit: 3",
+        f"{STABLE}.when[0].exit: 3: needs one of at_least, at_most, above, below",
+    ),
+    (
+        "at_least: 90, exit: 88",
+        "at_least: 90, exit: -1",
+        "versions[0].credit_grades[4].when[0].exit: -1: must be a whole number of points",
+    ),
+    (
+        "oldest_overdue_days, above: 365",
+        "oldest_overdue_days, above: 365, exit: 300",
+        "versions[0].credit_score.demerits[2].when[0].exit: 300: is for the rules of grades and tiers",
+    ),
+    ("tier_order: [abuse,", "tier_order: [high, abuse,", "versions[0].tier_order[6]: 'high': stands there already"),
+    ("tier_order: [abuse,", "tier_order: [new, abuse,", "versions[0].tier_order[0]: 'new': must be 'high', "),
+    (
+        "one_notch: []",
+        "one_notch: [high, low_small]",
+        'versions[0].one_notch: ["high", "low_small"]: must go upwards, as tier_order',
+    ),
+    ("one_notch: []", "one_notch: [high, high]", "versions[0].one_notch[1]: 'high': stands there already"),
+    ("- reference  ", "- payment  ", "versions[0].cause_order: ["),
+    ("- payment  ", "- due_date  ", "must name each of policy_changed, stay_ended, reference, "),
     ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[4].when: []: only the"),
     (
         "{half_life_days: 180}",

@@ -213,8 +213,9 @@ class World:
                 found = decided(version, row, cutoffs[day], account, held)
                 same = before is not None and before["tier"] == found["tier"]
                 days[account, day] = {
-                    "tier": found["tier"], "abc": found["abc"], "credit_grade": found["grade"], "credit_grade_before": held["grade"],
-                    "rule": found["rule"], "tier_since": before["tier_since"] if same else day, "policy_version": version.version,
+                    "tier": found["tier"], "abc": found["abc"], "credit_grade": found["grade"],
+                    "credit_grade_before": held["grade"], "rule": found["rule"],
+                    "tier_since": before["tier_since"] if same else day, "policy_version": version.version,
                 }  # fmt: skip
                 if before and not same:
                     cause = "opened" if again else self._cause(day, account, before, held, cutoffs, features)
