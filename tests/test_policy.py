@@ -376,7 +376,7 @@ FAULTS = [
     ),
     ("one_notch: []", "one_notch: [high, high]", "versions[0].one_notch[1]: 'high': stands there already"),
     ("- reference  ", "- payment  ", "versions[0].cause_order: ["),
-    ("- payment  ", "- due_date  ", "must name each of policy_changed, stay_ended, reference, "),
+    ("- payment  ", "- due_date  ", "versions[0].cause_order: ["),
     ("      - grade: A\n", "      - grade: B\n      - grade: A\n", "versions[0].credit_grades[4].when: []: only the"),
     (
         "{half_life_days: 180}",

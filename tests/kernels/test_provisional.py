@@ -13,22 +13,26 @@ from schemas.policy import Policy, parse_policy
 from tests.kernels.test_conduct import findings
 from tests.kernels.test_conduct import table as found_table
 from tests.kernels.test_ledger import LONG, SHORT, START, number, table, worlds
-from tests.kernels.test_tiers import POLICY, first_rule
+from tests.kernels.test_tiers import POLICY, SIDES, DayLevels, Held, ruled
 from tests.oracles.ledger import Event, features
 from transforms.account_events import CONDUCT
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import credit_features
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.provisional import ROWS, Base, Events, Part, latest_days, reclassify
-from transforms.kernels.tiers import Day, Inside, TierState, assign_tiers
+from transforms.kernels.score import credit_score
+from transforms.kernels.tiers import Facts, Memory, decide
 from transforms.kernels.windows import date_of
 from transforms.provisional_view import Findings
 
 ACCOUNTS = 2
 RULES: Policy = parse_policy(
     POLICY.replace("2015-01-01", "2023-02-01")
-    .replace("on_time_365d_ppm, at_least", "on_time_decayed_ppm, at_least")
-    .replace("    tiers: [", "    credit_decay: {weights: [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n    tiers: ["),
+    .replace("column: on_time_365d_ppm, weight", "column: on_time_decayed_ppm, weight")
+    .replace(
+        "    credit_score: *score\n",
+        "    credit_score: *score\n    credit_decay: {weights: [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]}\n",
+    ),
     "policy.yaml",
 )
 CODE = st.integers(0, 2)
@@ -42,28 +46,27 @@ def bases(draw, day):
     """What is held of both accounts, and the same as the rules' oracle wants it."""
     growth = [draw(st.sampled_from([None, -1, 0, 7])) for _ in range(ACCOUNTS)]
     category = [draw(st.integers(0, 3)) for _ in range(ACCOUNTS)]
-    tier, abc, grade = ([draw(CODE) for _ in range(ACCOUNTS)] for _ in range(3))
+    tenure = [draw(st.sampled_from([100, 103, 104, 200])) for _ in range(ACCOUNTS)]
+    tier, abc, grade = ([draw(code) for _ in range(ACCOUNTS)] for code in (st.integers(0, 6), CODE, CODE))
     since = [day - draw(st.integers(0, 5)) for _ in range(ACCOUNTS)]
     columns = {
         "growth_90d_ppm": np.ma.masked_array([g or 0 for g in growth], [g is None for g in growth]),
         "category": np.array(category, np.int8),
+        "tenure_days": np.array(tenure, np.int32),
     }
     codes = *(np.array(some, np.int8) for some in (tier, abc, grade)), np.array(since, np.int32)
     names = ("residential", "commercial", "industrial", "agricultural")
-    rows = [{"growth_90d_ppm": g, "category": names[c]} for g, c in zip(growth, category, strict=True)]
+    held = zip(growth, category, tenure, strict=True)
+    rows = [{"growth_90d_ppm": g, "category": names[c], "tenure_days": t} for g, c, t in held]
     return Base(day, *codes, columns), rows
 
 
 def expected(base: Base, row: dict, slot: int, credit: dict, day: int) -> tuple[str, str, str, str]:
     """Tier, grade, rule and version by the page."""
-    version = RULES.on(date_of(day))
-    row = {**row, **credit, "credit_grade_before": CLASSES[base.grade[slot]]}
-    grade = first_rule(version.credit_grades, row).grade
-    rule = first_rule(version.tiers, {**row, "credit_grade": grade, "abc": CLASSES[base.abc[slot]]})
-    old = TIERS[base.tier[slot]]
-    moves = rule.immediate or day - base.since[slot] >= version.min_stay_days
-    tier = rule.tier if moves else old
-    return tier, grade, rule.rule if tier == rule.tier else STAY, version.version
+    version, nothing = RULES.on(date_of(day)), {"days_since_violation": None}
+    held = Held(TIERS[base.tier[slot]], CLASSES[base.abc[slot]], CLASSES[base.grade[slot]], int(day - base.since[slot]))
+    found = ruled(version, {**row, **credit, **nothing}, CLASSES[base.abc[slot]], held)
+    return found.tier, found.grade, found.rule, version.version
 
 
 def told(outcome, at: int) -> tuple[str, str, str, str]:
@@ -100,15 +103,15 @@ def test_as_a_whole_day_would_with_classes_held(rows, data):
     day = base.day + data.draw(st.one_of(st.integers(1, 4), st.integers(1, 400)))
     slots = np.arange(ACCOUNTS)
     outcome = reclassify(base, RULES, table(rows), NOTHING_FOUND, slots, np.full(ACCOUNTS, day))
-    inside = Inside(*[base.abc == 0] * 3, *[base.abc <= 1] * 3)
     version = RULES.on(date_of(day))
-    credit = credit_features(Ledger.at(table(rows), ACCOUNTS, day), version.credit_decay.table())
-    zeros = np.zeros(ACCOUNTS, np.int32)
-    state = TierState(base.tier.copy(), base.abc.copy(), base.grade.copy(), base.tier.copy(), zeros, base.since.copy(),
-                      zeros.copy(), zeros.copy(), ["?"])  # fmt: skip
-    assign_tiers(state, Day(day, version, version, slots, {**base.columns, **credit}, inside, None))
-    assert state.abc.tolist() == base.abc.tolist()
-    assert (outcome.tier.tolist(), outcome.grade.tolist()) == (state.tier.tolist(), state.grade.tolist())
+    columns = base.columns | credit_features(Ledger.at(table(rows), ACCOUNTS, day), version.credit_decay.table())
+    columns |= NOTHING_FOUND.features(day, slots) | {"wh_7d": np.array([(9, 5, 1)[code] for code in base.abc])}
+    columns["credit_score"] = credit_score(version.credit_score, columns, ACCOUNTS)
+    levels = {side: 9 if side.startswith("a") else 5 for side in SIDES}
+    memory = Memory(base.tier, base.abc, base.grade, np.int32(day) - base.since)
+    found = decide(Facts(version, columns, DayLevels(levels)), memory)
+    assert found.abc.tolist() == base.abc.tolist()
+    assert (outcome.tier.tolist(), outcome.grade.tolist()) == (found.tier.tolist(), found.grade.tolist())
 
 
 @given(rows=st.lists(findings, max_size=8), cut=st.integers(0, 8), slot=st.integers(0, ACCOUNTS - 1))
@@ -144,7 +147,7 @@ def test_a_risk_counts_at_once_and_a_rise_waits_for_the_minimum_stay():
     growth = np.ma.masked_array([0, 0], [True, True])
     base = Base(DAY, np.array([1, 2], np.int8), np.array([0, 0], np.int8), np.array([1, 1], np.int8),
                 np.array([DAY, DAY], np.int32),
-                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8)})  # fmt: skip
+                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8), "tenure_days": np.full(2, 200, np.int32)})  # fmt: skip
     bill = Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))
     slots = np.arange(ACCOUNTS)
     outcome = reclassify(base, RULES, table([(0, bill)]), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY))

@@ -159,7 +159,13 @@ class Found:
 
 def found_by(version: PolicyVersion, row: Row, levels: Levels, held: Held) -> Found:
     """What an account is by a day's facts, and what it was."""
-    abc = class_of(held.abc, {side: row["wh_7d"] >= level for side, level in levels.items()})
+    return ruled(
+        version, row, class_of(held.abc, {side: row["wh_7d"] >= level for side, level in levels.items()}), held
+    )
+
+
+def ruled(version: PolicyVersion, row: Row, abc: str, held: Held) -> Found:
+    """What an account of a class is."""
     row = {**row, "credit_score": score_of(version.credit_score, row), "credit_grade_before": held.grade, "abc": abc}
     row["credit_grade"] = grade = first_rule(version.credit_grades, row, "grade", held.grade).grade
     rule = first_rule(version.tiers, row, "tier", held.tier)
