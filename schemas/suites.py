@@ -19,6 +19,7 @@ from schemas.marts import (
     CUTOFFS,
     DAILY_CONSUMPTION,
     FEATURES,
+    SCORES,
     STEP_OF_REASON,
     TIER_MIGRATIONS,
 )
@@ -119,7 +120,7 @@ def _all(reject_share_limit_ppm: int) -> Iterator[Expectation]:
     for relation in (DAILY_CONSUMPTION, FEATURES):
         yield from _columns("features", relation)
         yield _unique("features", relation, relation.keys)
-    for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS, CUTOFFS):
+    for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS, CUTOFFS, SCORES):
         yield from _columns("tiers", relation)
     yield from _tiers()
 
@@ -163,6 +164,7 @@ def _tiers() -> Iterator[Expectation]:
     yield _unique("tiers", TIER_MIGRATIONS, TIER_MIGRATIONS.keys)
     yield _unique("tiers", ABUSE_STEPS, ABUSE_STEPS.keys, ": an account takes one step a day at most")
     yield _unique("tiers", CUTOFFS, CUTOFFS.keys)
+    yield _unique("tiers", SCORES, SCORES.keys)
     yield Expectation(
         "tiers", tiers, "", "present_in",
         f"every account of {FEATURES.name} on the last service day is in {tiers}",

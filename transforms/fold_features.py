@@ -7,6 +7,7 @@ it has to restate, rolls forward, and leaves a new one behind.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
+from schemas.rankings import Ranking
 from schemas.scorecard import SCORE
 from schemas.vee import JUDGED, SEVERITIES
 from transforms.account_events import CONDUCT
@@ -32,8 +34,9 @@ from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger
-from transforms.kernels.order_statistics import ladder
+from transforms.kernels.order_statistics import ladder, ranked_by
 from transforms.kernels.reference import Expected, Population
+from transforms.kernels.scopes import Scopes, ranked
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
@@ -41,6 +44,7 @@ from transforms.kernels.windows import DayBlock, Windows, consumption_features, 
 from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
+from transforms.patches import ranked_columns
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 from transforms.tariffs import valuer
@@ -63,35 +67,37 @@ class Plan:
     anew: bool = False
 
 
-def problem(day: int, metric: str, scope: str) -> str:
-    """The key under which one ranking is cut: service day number, metric and scope."""
-    return f"{day}|{metric}|{scope}"
-
-
-def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
-    """Which rows rank together: scope name -> mask (m,). category: (m,) codes."""
-    if scope == "all":
-        return {"all": np.ones(len(category), np.bool_)}
-    return {f"category={name}": category == code for code, name in enumerate(CATEGORIES)}
+def problem(day: int, ranking: Ranking, scope: str) -> str:
+    """The key under which one ranking is cut in one scope, as text that survives whatever a region is called."""
+    return json.dumps([day, *ranking.key, scope])
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
-    """The feature columns that fold 2 needs by the policy in force on a day, its metric first."""
+    """The feature columns that fold 2 needs by the policy in force on a day, what is ranked first."""
     version = policy.on(day)
-    used = {name for name in version.reads() if name not in CODES}
+    used = {name for name in version.columns() if name not in CODES}
     used |= set(LADDER_COLUMNS) if version.abuse_ladder else set()
-    return (version.abc.metric, *sorted(used - {version.abc.metric}))
+    metrics = ranked_columns(version)
+    return (*metrics, *sorted(used.difference(metrics)))
 
 
 def ladders(
-    slots: Slots, rows: Any, day: int, version: PolicyVersion, category: Any, values: dict[str, Any]
+    slots: Slots, rows: Any, day: int, version: PolicyVersion, scopes: Scopes, values: dict[str, Any]
 ) -> Iterator[Named]:
-    """What the cut-offs of one day need of these accounts. rows: (m,) slots; category, values: (m,)."""
-    for scope, ranked in ranking_scopes(version.abc.scope, category).items():
-        mine = rows[ranked]
-        metric = np.ma.filled(values[version.abc.metric], 0)[ranked].astype(np.int64)
-        rungs = ladder(metric, slots.ids.take(pa.array(mine)), slots.rank[mine])
-        yield problem(day, version.abc.metric, scope), tag(rungs, "ladder")
+    """What the cut-offs of one day need of these accounts. rows: (m,) slots; scopes, values: of them.
+
+    Of percentiles, a shard has no ladder where none of its accounts ranks.
+    """
+    for ranking in version.rankings():
+        metric, known = ranked(ranking, values[ranking.metric])
+        metric = ranked_by(metric, ranking.order)
+        for scope, mine in scopes.positions(ranking.by).items():
+            ranks = None if known is None else known[mine]
+            if ranks is not None and not ranks.any():
+                continue
+            slot = rows[mine]
+            rungs = ladder(metric[mine], slots.ids.take(pa.array(slot)), slots.rank[slot], ranks)
+            yield problem(day, ranking, scope), tag(rungs, "ladder")
 
 
 def feature_column(value: Any) -> Any:
@@ -124,10 +130,11 @@ class FoldFeaturesShard(beam.DoFn):
         windows.grow(n)
         credit, order, anew = _load_credit(state, slots, plan.first - 1, self.policy.ledger.allocation)
         conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
-        features = _Writer(self.place, "mart:features", FEATURES, shard)
-        consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
-        judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
+        features = MartWriter(self.place, "mart:features", FEATURES, shard)
+        consumption = MartWriter(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
+        judged = MartWriter(self.place, "mart:vee_results", VEE_RESULTS, shard)
         inputs: list[tuple[int, pa.RecordBatch]] = []
+        by_region = self.policy.ranks_by_region()
         for day in range(plan.first, plan.last + 1):
             inside, category = people.on(day, n)
             version = self.policy.on(date_of(day))
@@ -145,8 +152,9 @@ class FoldFeaturesShard(beam.DoFn):
             if len(counted.found.slot):
                 judged.write(day, vee_table(slots, day, counted, version.version))
             names = needed_columns(self.policy, date_of(day))
-            inputs.append((day, tier_input(rows, category[rows], names, values)))
-            yield from ladders(slots, rows, day, version, category[rows], values)
+            region = people.region_on(day, n)[rows] if by_region else None
+            inputs.append((day, tier_input(rows, category[rows], region, names, values)))
+            yield from ladders(slots, rows, day, version, Scopes(category[rows], region), values)
 
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
         path = self.place.path("windows", shard, "arrow")
@@ -328,9 +336,10 @@ def _scattered(m: int, at: Any, values: Any) -> pa.Array:
     return pa.array(out, mask=~told)
 
 
-def tier_input(rows: Any, category: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:
-    """What fold 2 needs of a day's features: slot, category code and the columns that the policy reads."""
+def tier_input(rows: Any, category: Any, region: Any, names: tuple[str, ...], values: dict[str, Any]) -> pa.RecordBatch:
+    """What fold 2 needs of a day's features: slot, category code, region if any, and the columns that the policy reads."""
     columns = {"slot": pa.array(rows.astype(np.int32)), "category": pa.array(category)}
+    columns |= {} if region is None else {"region": pa.array(region, pa.string())}
     return pa.record_batch(columns | {name: _arrow(values[name], pa.int64()) for name in names})
 
 
@@ -343,7 +352,7 @@ def write_tier_inputs(place: Place, kind: str, shard: int, blocks: Sequence[tupl
     return entries
 
 
-class _Writer:
+class MartWriter:
     """Writes a mart of one shard day by day, a row group a day, as one Parquet file."""
 
     def __init__(self, place: Place, kind: str, relation: Any, shard: int) -> None:

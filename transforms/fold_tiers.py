@@ -11,18 +11,20 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, SCORES, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
-from transforms.fold_features import Plan
+from transforms.dimension_scores import MART as SCORES_MART
+from transforms.dimension_scores import percentiles, scored, scores_table
+from transforms.fold_features import MartWriter, Plan
 from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
 from transforms.kernels.order_statistics import inside
 from transforms.kernels.tiers import ABUSE, Closed, Day, Inside, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of, day_of
-from transforms.patches import plain
+from transforms.patches import tier_columns
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
@@ -120,25 +122,31 @@ class FoldTiersShard(beam.DoFn):
         slots, inputs = Slots.load(state, "account_slots"), state.by_day(TIER_INPUT)
         before = [store.read_parquet(entry).cast(CUTOFFS.schema) for entry in state.entries.get("cutoffs_before", [])]
         table = concat(kinds.get("cutoffs", []), CUTOFFS.schema).cast(CUTOFFS.schema)
-        found = boundaries(pa.concat_tables([*before, table]), self.policy)
+        cuts = pa.concat_tables([*before, table])
+        found, by_rank = boundaries(cuts, self.policy), percentiles(cuts)
         tiers = _load(state)
         tiers.grow(len(slots))
         ladder, conduct = Ladder.load(state, self.policy), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         closed: list[Closed] = []
         moved: list[tuple[int, Migrations, str]] = []
         features = None
+        scores = MartWriter(self.place, SCORES_MART, SCORES, shard)
         for number in range(self.plan.first, self.plan.last + 1):
             features = store.read_block(inputs[number])
             rows = numpy(features.column("slot"), np.int64)
             ids = slots.ids.take(pa.array(rows))
             found_before = conduct_on(conduct, self.policy, number - 1, rows)
-            day = tier_day(number, self.policy, rows, ids, tier_columns(features), found, found_before)
+            version = self.policy.on(date_of(number))
+            columns = scored(version, tier_columns(features), ids, by_rank.get(number, {}))
+            if version.dimensions and number >= self.plan.features_from:
+                scores.write(number, scores_table(number, ids, columns))
+            day = tier_day(number, self.policy, rows, ids, columns, found, found_before)
             ended, migrations = assign_tiers(tiers, day)
             ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), features)
             closed.append(ended)
             moved.append((number, migrations, day.policy.version))
         assert features is not None
-        entries = self._write(shard, slots, tiers, features, closed, moved)
+        entries = [*self._write(shard, slots, tiers, features, closed, moved), *scores.close()]
         entries += ladder.checkpoint(state, self.place, shard, self.plan.last)
         if (steps := ladder.table(slots)).num_rows:
             days = (self.plan.first, self.plan.last)
@@ -186,15 +194,6 @@ def tiers_batch(tiers: TierState) -> pa.RecordBatch:
     """The inverse of `load_tiers`."""
     batch = pa.record_batch([getattr(tiers, name) for name in TIER_STATE.names], schema=TIER_STATE)
     return batch.replace_schema_metadata({"names": json.dumps(tiers.names)})
-
-
-def tier_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, Any]:
-    """What tiers are made of as columns, masked where null. rows: positions of some accounts, (m,)."""
-    columns: dict[str, Any] = {"category": inputs.column("category").to_numpy()[rows]}
-    for name in inputs.schema.names[2:]:
-        values, null = plain(inputs.column(name))
-        columns[name] = np.ma.masked_array(values[rows], np.ma.nomask if null is None else null[rows])
-    return columns
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:

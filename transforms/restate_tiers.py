@@ -11,7 +11,7 @@ What W(D) was on D-1 is known: from the day before, or from what is published. W
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +22,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import CATEGORIES
-from schemas.marts import ABUSE_STEPS, CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.marts import (
+    ABUSE_STEPS,
+    CLASSES,
+    CUSTOMER_TIERS,
+    CUSTOMER_TIERS_CURRENT,
+    CUTOFFS,
+    SCORES,
+    TIER_MIGRATIONS,
+    TIERS,
+)
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
 from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
+from transforms.dimension_scores import MART as SCORES_MART
+from transforms.dimension_scores import percentiles, scored, scores_table
 from transforms.fold_tiers import (
     TIER_STATE,
     Boundaries,
@@ -38,12 +49,12 @@ from transforms.fold_tiers import (
     load_tiers,
     migrations_table,
     ranks_alike,
-    tier_columns,
     tier_day,
     tiers_batch,
 )
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.reference import NEVER
+from transforms.kernels.scopes import Scopes, by_of, ranked
 from transforms.kernels.tiers import (
     ABUSE,
     NONE,
@@ -54,13 +65,16 @@ from transforms.kernels.tiers import (
     rule_candidates,
 )
 from transforms.kernels.windows import date_of
-from transforms.patches import Concerned, plain, rewritten, stretches, tier_inputs
+from transforms.patches import Concerned, patched, plain, rewritten, stretches, tier_columns, tier_inputs
 from transforms.restate_features import Correction
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
 Int = npt.NDArray[np.int64]
 Cuts = dict[tuple[int, str], Boundaries]
+Ends = Mapping[Any, tuple[int | None, str | None]]
+"""A cut of one ranking -> amount and id of the last account inside."""
+
 FIELDS = TIER_STATE.names
 
 
@@ -150,13 +164,16 @@ class _Shard:
             tables = [state.store.read_parquet(e).cast(CUTOFFS.schema) for e in state.entries.get(kind, [])]
             return pa.concat_tables([CUTOFFS.schema.empty_table(), *tables])
 
-        self.new = boundaries(pa.concat_tables([cuts("cutoffs_before"), cutoffs]), policy)
-        self.old = boundaries(cuts("was:cutoffs"), policy)
+        new, old = pa.concat_tables([cuts("cutoffs_before"), cutoffs]), cuts("was:cutoffs")
+        self.new, self.old = boundaries(new, policy), boundaries(old, policy)
+        self.by_rank, self.by_rank_old = percentiles(new), percentiles(old)
+        self.scores: list[tuple[int, Int, pa.Table]] = []
         self.concerned = Concerned.load(state, plan.through).slots
         self.published = Published(state, self.slots, plan.first)
         self.closed: list[Closed] = []
         self.moved: list[tuple[int, Migrations, str]] = []
         self.seen: list[Int] = []
+        self.rescored = np.zeros(0, np.int64)
         self.entries: list[Entry] = []
         self.drops: list[str] = []
 
@@ -190,12 +207,32 @@ class _Shard:
         slot = numpy(inputs.column("slot"), np.int64)
         values, _ = plain(inputs.column(self.policy.on(date_of(day)).abc.metric))
         category = inputs.column("category").to_numpy()
-        between = np.zeros(len(slot), np.bool_)
+        between = self._passed_by_rank(day, day, inputs)
+        self.rescored = slot[between]
+        between |= self._passed_by_rank(day, day - 1, inputs)
         for number in (day, day - 1) if ranks_alike(self.policy, day) else (day,):
             for scope in {scope for of, scope in (*self.old, *self.new) if of == number}:
                 rows = slice(None) if scope == "all" else category == CATEGORIES.index(scope.split("=")[1])
                 between[rows] |= passed_over(values[rows], self.old.get((number, scope)), self.new.get((number, scope)))
         return np.unique(np.concatenate([self.concerned, held, slot[between]]))
+
+    def _passed_by_rank(self, day: int, number: int, inputs: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        """Which accounts a percentile of the day `number` may have passed over, by what they are on `day`. (m,)."""
+        passed = np.zeros(inputs.num_rows, np.bool_)
+        old, new = self.by_rank_old.get(number, {}), self.by_rank.get(number, {})
+        if old == new:
+            return passed
+        columns = tier_columns(inputs)
+        scopes = Scopes.of(columns)
+        for ranking in self.policy.on(date_of(day)).rankings():
+            values, known = ranked(ranking, columns[ranking.metric])
+            if known is None:
+                continue
+            for of in {*old, *new}:
+                if of[:2] == (ranking.metric, ranking.order) and by_of(of[2]) == ranking.by:
+                    rows = scopes.inside(of[2])
+                    passed[rows] |= passed_over(values[rows], old.get(of), new.get(of)) & known[rows]
+        return passed
 
     def _carried(self) -> tuple[TierState, Int]:
         """The accounts that are otherwise than published before the first day, and what they are."""
@@ -221,7 +258,7 @@ class _Shard:
         slot = numpy(inputs.column("slot"), np.int64)
         at = np.minimum(np.searchsorted(slot, who), len(slot) - 1)
         mine = np.flatnonzero(some & (slot[at] == who) & (tiers.tier != NONE)) if len(slot) else np.zeros(0, np.int64)
-        columns = tier_columns(inputs, at[mine])
+        columns = scored(policy, tier_columns(inputs, at[mine]), self._ids(who[mine]), self.by_rank.get(day, {}))
         tiers.candidate[mine] = rule_candidates(policy, columns, tiers.abc[mine], tiers.grade[mine])[1]
 
     # --- a day -------------------------------------------------------------------------------------------------------
@@ -230,13 +267,19 @@ class _Shard:
         slot = numpy(inputs.column("slot"), np.int64)
         at = np.searchsorted(slot, who)
         here = np.flatnonzero(slot[np.minimum(at, len(slot) - 1)] == who) if len(slot) else np.zeros(0, np.int64)
-        ids = self.slots.ids.take(pa.array(who[here]))
+        ids, version = self._ids(who[here]), self.policy.on(date_of(day))
         found_before = conduct_on(self.conduct, self.policy, day - 1, who[here])
-        known = tier_day(day, self.policy, here, ids, tier_columns(inputs, at[here]), self.new, found_before)
+        columns = scored(version, tier_columns(inputs, at[here]), ids, self.by_rank.get(day, {}))
+        if version.dimensions and day >= self.plan.scores_from:
+            self.scores.append((day, who, scores_table(day, ids, columns)))
+        known = tier_day(day, self.policy, here, ids, columns, self.new, found_before)
         ended, moved = assign_tiers(tiers, known)
         self.closed.append(replace(ended, slot=who[ended.slot]))
         self.moved.append((day, replace(moved, slot=who[moved.slot]), known.policy.version))
         self.seen.append(who << 32 | day)
+
+    def _ids(self, slots: Int) -> pa.Array:
+        return self.slots.ids.take(pa.array(slots))
 
     def _abusing(self, day: int, who: Int, tiers: TierState) -> Int:
         """All accounts in the tier `abuse` on a day. who, tiers: those that may be otherwise than published."""
@@ -246,7 +289,7 @@ class _Shard:
     def _otherwise(self, day: int, who: Int, tiers: TierState) -> tuple[Int, TierState]:
         """Of the accounts looked at, those to look at on the next day: concerned, or otherwise than published."""
         published = self.published.on(day, who)
-        differs = np.isin(who, self.concerned)
+        differs = np.isin(who, self.concerned) | np.isin(who, self.rescored)  # else their candidate may be otherwise
         for name in FIELDS:
             if name != "candidate":  # it follows from the day's columns, which are as they were, and the others
                 differs |= getattr(tiers, name) != getattr(published, name)
@@ -298,11 +341,29 @@ class _Shard:
                 mine = table.filter(pa.array((stretch[0] <= days) & (days <= stretch[1])))
                 new, old = rewritten(self.place, self.shard, kind, self.state, stretch, relation.schema, goes, mine)
                 self.entries, self.drops = self.entries + new, self.drops + old
+        self._write_scores()
         if plan.last == plan.through:
             kind = "mart:customer_tiers_current"
             current = current_table(self.last, inputs, self.slots, pa.array(self.last.names, pa.string()))
             path = self.place.path(kind, self.shard, "parquet")
             self.entries.append(self.state.store.write_parquet(path, kind, self.shard, current, (plan.last, plan.last)))
+
+    def _write_scores(self) -> None:
+        """The scores of all accounts looked at, in place of those there were."""
+        plan, keys = self.plan, pa.schema([field for field in SCORES.schema if field.name in SCORES.keys])
+        for first, last in stretches(plan.ends, plan.first, plan.last):
+            some = [(day, who, table) for day, who, table in self.scores if first <= day <= last]
+            if not some:
+                continue
+            dates = [pa.array(np.full(len(who), day, np.int32)).cast(pa.date32()) for day, who, _ in some]
+            gone = [
+                pa.table([self._ids(who), date], schema=keys) for (_, who, _), date in zip(some, dates, strict=True)
+            ]
+            rows = pa.concat_tables([table for *_, table in some])
+            new, old = patched(
+                self.place, self.shard, SCORES_MART, self.state, (first, last), self.slots, pa.concat_tables(gone), rows
+            )
+            self.entries, self.drops = self.entries + new, self.drops + old
 
 
 def put(into: TierState, at: Int, tiers: TierState) -> None:
@@ -318,7 +379,7 @@ def put(into: TierState, at: Int, tiers: TierState) -> None:
         getattr(into, name)[at] = getattr(tiers, name)
 
 
-def passed_over(values: Int, old: Boundaries | None, new: Boundaries | None) -> npt.NDArray[np.bool_]:
+def passed_over(values: Int, old: Ends | None, new: Ends | None) -> npt.NDArray[np.bool_]:
     """Which accounts a cut of one ranking may have passed over, one way or the other. values: (n,).
 
     By amount alone: where the boundary moved among accounts of one amount, all of that amount.

@@ -24,7 +24,17 @@ from transforms.storage import Entry, entries_from_batch, entries_to_batch
 TICK_STATE = ("account_slots", "population", "tariffs", "expected", *LEDGER_STATE, "conduct", "day_block")
 """What features are made of, beside the checkpoint."""
 
-BASE_STATE = ("account_slots", "population", "expected", *LEDGER_STATE, "conduct", "windows", "windows_patch", "tiers")
+BASE_STATE = (
+    "account_slots",
+    "population",
+    "expected",
+    *LEDGER_STATE,
+    "conduct",
+    "windows",
+    "windows_patch",
+    "tiers",
+    "cutoffs_before",
+)
 """What provisional tiers are made of: the state after a tick."""
 
 CUTOFFS_BEFORE = "cutoffs_before"
@@ -138,7 +148,7 @@ class TiersStage(TickStage):
         made = [e for commit in place.reported for e in commit.entries if e.kind in ("tiers", "abuse_ladder")]
         out = Outbox(self.stage.routes, bucket, self.place.shards)
         for base in kinds.get("base", []):
-            after = state_block([*entries_from_batch(base), *made])
+            after = state_block([*entries_from_batch(base), *made, *last])
             out.take([(bucket, with_facts(after, tick=tick.to_json()))])
         yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
         return state_block(prune([*before, *made, *last], ("tiers", "abuse_ladder", CUTOFFS_BEFORE), "tiers"))

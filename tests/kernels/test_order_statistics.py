@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.marts import CUTOFFS
-from schemas.policy import Cut
+from schemas.rankings import Cut
 from transforms.kernels import order_statistics as stats
 
 POLICY = (
@@ -177,7 +177,7 @@ def test_one_customer_is_inside_every_cut():
 def test_the_columns_are_those_of_the_mart():
     assert [name for name in CUTOFFS.schema.names if name in stats.RESOLVED.names] == stats.RESOLVED.names
     assert set(CUTOFFS.schema.names) - set(stats.RESOLVED.names) == {
-        "service_date", "metric", "scope", "policy_version",
+        "service_date", "metric", "scope", "ranked", "policy_version",
     }  # fmt: skip
 
 
