@@ -157,6 +157,10 @@ def _unique(suite: str, relation: Relation, columns: tuple[str, ...], why: str =
     return Expectation(suite, relation.name, "", "unique", words, kwargs={"columns": columns})
 
 
+_CUT = ("ranked", "cut_num", "cut_den")
+"""Key columns of cut-offs that tell percentiles of one ranking apart, and not the thresholds of a class."""
+
+
 def _tiers() -> Iterator[Expectation]:
     tiers, moves, cutoffs = CUSTOMER_TIERS_CURRENT.name, TIER_MIGRATIONS.name, CUTOFFS.name
     steps = ABUSE_STEPS.name
@@ -192,10 +196,10 @@ def _tiers() -> Iterator[Expectation]:
     yield Expectation(
         "tiers", cutoffs, "side", "ordered",
         f"{cutoffs}: the entry to a class takes in no more accounts than its cut, the cut no more than its exit",
-        kwargs={"by": "side", "order": ("entry", "cut", "exit"), "value": "inside_customers"},
+        kwargs={"by": "side", "order": ("entry", "cut", "exit"), "value": "inside_customers", "apart": _CUT},
     )  # fmt: skip
     yield Expectation(
         "tiers", cutoffs, "class", "ordered",
         f"{cutoffs}: class A lies inside class B where both are cut by share",
-        kwargs={"by": "class", "order": ("A", "B"), "value": "inside_customers", "where": {"kind": "share"}},
+        kwargs={"by": "class", "order": ("A", "B"), "value": "inside_customers", "where": {"kind": "share"}, "apart": _CUT},
     )  # fmt: skip

@@ -244,7 +244,9 @@ def tier_inputs(place: Place, policy: Policy, ids: pa.Array, amounts: np.ndarray
         )
         entries += store.write_blocks(place.path(TIER_INPUT, number, "arrow"), TIER_INPUT, number, [(DAY, block)])
         states.append((number, state_block(entries)))
-        ladders.append((problem(DAY, metric, "all"), tag(ladder(values, mine, rank), "ladder")))
+        ladders.append(
+            (problem(DAY, policy.on(date(2025, 1, 31)).rankings()[0], "all"), tag(ladder(values, mine, rank), "ladder"))
+        )
     return ladders, states
 
 

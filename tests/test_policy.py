@@ -13,21 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.plan import policy_change, policy_state
+from schemas.dimensions import DimensionName
 from schemas.errors import ConfigError
-from schemas.marts import CLASSES, FEATURES, RULES, SIDES, TIERS
+from schemas.marts import CLASSES, CUT_RULES, DIMENSIONS, FEATURES, ORDERS, RULES, SIDES, TIERS
 from schemas.policy import (
     METRICS,
-    Cls,
-    Cut,
     Grade,
     Rule,
-    Side,
     Tier,
     default_policy_text,
     load_policy,
     parse_policy,
-    parse_share,
 )
+from schemas.rankings import Cut, CutClass, CutRule, Order, Side, parse_share
 
 TEXT = default_policy_text()
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
@@ -62,7 +60,10 @@ def test_the_codes_of_the_policy_are_those_of_the_marts():
     assert get_args(Tier) == TIERS
     assert get_args(Grade) == CLASSES
     assert get_args(Side) == SIDES
-    assert set(get_args(Cls)) < set(CLASSES)
+    assert set(get_args(CutClass)) == {"A", "B", "P"}
+    assert get_args(CutRule) == CUT_RULES
+    assert get_args(Order) == ORDERS
+    assert get_args(DimensionName) == DIMENSIONS
 
 
 def test_default_policy_is_the_one_that_the_issue_names():

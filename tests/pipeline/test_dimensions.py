@@ -7,7 +7,8 @@ from datetime import date, timedelta
 import pytest
 
 from tests.pipeline.bureau import POLICY, Bureau
-from tests.pipeline.worlds import account, meter, reading
+from tests.pipeline.streams import Epochs
+from tests.pipeline.worlds import account, ledger, meter, reading
 
 LONG_AGO = date(2020, 1, 1)
 
@@ -94,3 +95,27 @@ def test_scores_follow_from_exact_percentiles_per_scope(bureau):
     assert sorted(parts) == sorted(bureau.query(told))
     assert len(parts) == 3 * len(USE) * 5
     assert bureau.query("SELECT account_id FROM customer_tiers_current WHERE rule = 'valued'")
+
+
+@pytest.mark.slow
+def test_corrections_move_percentiles_regions_and_bills_and_a_stream_goes_on_alike(bureau):
+    """First by a run: use, a region and a bill put right, of few accounts. Then by epochs of a stream."""
+    bureau.land_all(landed(34, [ledger("c", "b1", "charge", day(3), 5_000, day(4), "B1")]))
+    bureau.run()
+    bureau.check()
+    before = bureau.query("FROM scores")
+    bureau.land_all([reading("m-d", day(30), 90_000, 2), reading("m-e", day(31), 700, 2)])
+    assert bureau.run().restated_from == day(30)
+    bureau.check()
+    assert bureau.query("FROM scores") != before
+    moved = account("c", LONG_AGO, "industrial", region="N|orth=1", revision=2)
+    paid = ledger("c", "p1", "payment", day(20), 5_000, bill="B1")
+    bureau.land_all([moved, paid])
+    bureau.run()
+    bureau.check()
+    epochs = Epochs(bureau)
+    later = [reading(f"m-{name}", day(n), wh * n, 1) for n in (35, 36) for name, wh in USE.items()]
+    epochs.take_all(
+        [[*later, ledger("a", "b2", "charge", day(35), 900, day(35), "B2")], [reading("m-f", day(33), 5, 2)]], each=True
+    )
+    bureau.check()

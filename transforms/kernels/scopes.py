@@ -48,7 +48,8 @@ class Scopes:
         code, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
         order = np.argsort(code, kind="stable")
         ends = np.cumsum(np.bincount(code, minlength=len(names)))
-        return {f"region={name}": part for name, part in zip(names, np.split(order, ends[:-1]), strict=True)}
+        starts = ends - np.diff(ends, prepend=0)
+        return {f"region={name}": order[a:b] for name, a, b in zip(names, starts, ends, strict=True)}
 
     def inside(self, scope: str) -> Int:
         """Positions of the accounts of one scope, ascending."""
