@@ -27,10 +27,6 @@ def _share(value: object) -> Fraction | None:
     return None if value is None else parse_share(value)
 
 
-def _share(value: object) -> Fraction | None:
-    return None if value is None else parse_share(value)
-
-
 OptionalShare = Annotated[
     Fraction | None, PlainValidator(_share), PlainSerializer(str, when_used="unless-none")
 ]  # fmt: skip
