@@ -375,11 +375,11 @@ FAULTS = [
 
 
 def test_a_rule_by_the_score_needs_a_scorecard():
-    start, end = TEXT.index("    credit_score:\n"), TEXT.index("    # 3. Credit:")
+    start, end = TEXT.index("    credit_score:\n"), TEXT.index("    # 3. Dimensions")
     with pytest.raises(ConfigError) as raised:
         parse_policy(TEXT[:start] + TEXT[end:], "policy.yaml")
-    path = "versions[0].credit_grades[4].when[0].column: 'credit_score'"
-    assert f"{path}: needs a scorecard: add `credit_score:`" in str(raised.value)
+    for path in ("credit_grades[4].when[0].column", "dimensions[2].parts[0].column"):
+        assert f"versions[0].{path}: 'credit_score': needs a scorecard: add `credit_score:`" in str(raised.value)
 
 
 @pytest.mark.parametrize(("old", "new", "message"), FAULTS)

@@ -194,6 +194,8 @@ def ladder(values: Int64, ids: pa.StringArray, id_rank: Int64, ranks: Bool | Non
     np.add.at(total, group, summed)
 
     rungs = _rungs(customers)
+    if not rungs.any():
+        return _group_rows(customers, total)
     crowded = np.flatnonzero(rungs[group])
     crowded = crowded[_ranking(amounts[crowded], id_rank[ranked[crowded]])]
     named = ids.take(pa.array(ranked[crowded]))
@@ -435,6 +437,8 @@ def _rungs(customers: Int64) -> Int64:
     customers: (2 * GROUPS,) of one shard.
     """
     limit = min(RUNG_LIMIT, int(customers.sum()) * RUNG_PERCENT // 100)
+    if limit == 0:
+        return np.zeros_like(customers)
     low, high = 1, int(customers.max()) + 1
     while low < high:
         middle = (low + high) // 2
