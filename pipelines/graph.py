@@ -142,7 +142,7 @@ def stream(
         stage("brackets", n, FindBracketsOf, *found, by_name=True, ticks=True, policy=policy),
         features.to_brackets,
     )
-    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"), ticks=True)
+    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"), ticks=True, policy=policy)
     extract = run("Extract", fold, features.to_extract, brackets.to_extract)
     fold = stage("locate", 2 * n, LocateOf, every("to_resolve"), by_name=True, ticks=True, policy=policy)
     located = run("Locate", fold, brackets.to_locate, extract.to_locate)

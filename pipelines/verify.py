@@ -25,14 +25,14 @@ DEFAULT_SAMPLE = 200
 LISTED = 1000
 """Mismatches a report lists. All are counted, and all are stored where a file is asked for."""
 
-BY_DAY = ("daily_consumption", "features", "cutoffs")
+BY_DAY = ("daily_consumption", "features", "scores", "cutoffs")
 """Marts that may hold the latest service days only: compared from the first day they hold to the last service day."""
 
 ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tier_migration_matrix")
 """Marts that are not about single accounts."""
 
 COMPARED = (
-    "service_days", "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current",
+    "service_days", "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "customer_tiers_current",
     "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
     "ledger_exceptions", "vee_results",
 )  # fmt: skip

@@ -93,7 +93,8 @@ CHANGES = [
     ),
     (
         "UPDATE cutoffs SET amount = 59 WHERE service_date = '2016-01-01' AND rule LIKE 'top%' AND class = 'A'",
-        "cutoffs 2016-01-01 metric wh_7d scope all rule top_fraction class A side cut: amount is 59, expected 60",
+        "cutoffs 2016-01-01 metric wh_7d scope all rule top_fraction class A side cut "
+        "ranked largest_first cut_num 1 cut_den 3: amount is 59, expected 60",
     ),
     (
         "DELETE FROM features WHERE account_id = '2' AND service_date = '2016-01-09'",
