@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+import duckdb
 import pytest
 
 import pipelines.restate
+from pipelines.verify import verify
 from pipelines.warehouse import Warehouse
 from tests.pipeline.bureau import POLICY, Bureau
 from tests.pipeline.streams import Epochs
@@ -97,6 +99,14 @@ def test_scores_follow_from_exact_percentiles_per_scope(bureau):
     assert sorted(parts) == sorted(bureau.query(told))
     assert len(parts) == 3 * len(USE) * 5
     assert bureau.query("SELECT account_id FROM customer_tiers_current WHERE rule = 'valued'")
+
+    changed = "IF(account_id = 'a', current_value_score - 1, current_value_score) AS current_value_score"
+    for statement, differs in ((f"SELECT * REPLACE ({changed}) FROM scores", (5, 0)), ("FROM scores LIMIT 0", (0, 30))):
+        with duckdb.connect(str(bureau.folder / "warehouse" / "marts.duckdb")) as con:
+            con.execute(f"CREATE TABLE other AS {statement}; DROP {'VIEW' if differs[0] else 'TABLE'} scores CASCADE")
+            con.execute("ALTER TABLE other RENAME TO scores")
+        found = verify(str(bureau.folder / "warehouse" / "marts.duckdb"), bureau.config.policy, all_days=True).marts
+        assert [(one.values, one.missing) for one in found if one.mismatches] == [differs]
 
 
 @pytest.mark.slow

@@ -7,6 +7,6 @@ SELECT
     any_value(top20_share_ppm) AS top20_share_ppm,
     any_value(gini_ppm) AS gini_ppm
 FROM cutoffs
-WHERE side = 'cut' AND service_date = (SELECT max(service_date) FROM cutoffs)
+WHERE side = 'cut' AND rule <> 'percentile' AND service_date = (SELECT max(service_date) FROM cutoffs)
 GROUP BY rule
 ORDER BY rule
