@@ -111,7 +111,7 @@ def test_scores_follow_from_exact_percentiles_per_scope(bureau):
 
 @pytest.mark.slow
 def test_corrections_move_percentiles_and_a_stream_goes_on_alike(bureau, monkeypatch):
-    """By account, in a run: use, then a region and a bill. Then by epochs of a stream, which answers a bill at once."""
+    """By account, in a run: use, then a region and a bill. Then by epochs of a stream."""
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 10**9)
     bureau.land_all(landed(12, [ledger("c", "b1", "charge", day(3), 5_000, day(4), "B1")]))
     bureau.run()
