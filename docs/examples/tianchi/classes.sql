@@ -2,8 +2,8 @@
 SELECT
     rule,
     max(inside_customers) FILTER (class = 'A') AS a,
-    max(inside_customers) FILTER (class = 'B') - max(inside_customers) FILTER (class = 'A') AS b,
-    any_value(customers) - max(inside_customers) FILTER (class = 'B') AS c,
+    max(inside_customers) - max(inside_customers) FILTER (class = 'A') AS b,
+    any_value(customers) - max(inside_customers) AS c,
     any_value(top20_share_ppm) AS top20_share_ppm,
     any_value(gini_ppm) AS gini_ppm
 FROM cutoffs
