@@ -28,6 +28,9 @@ LISTED = 1000
 BY_DAY = ("daily_consumption", "features", "scores", "cutoffs")
 """Marts that may hold the latest service days only: compared from the first day they hold to the last service day."""
 
+KEPT_AS = {"scores": "features"}
+"""Marts that have the days of another, if they have any: one that has none is not taken for one that keeps none."""
+
 ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tier_migration_matrix")
 """Marts that are not about single accounts."""
 
@@ -228,9 +231,10 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
     days = None
     conditions = ["true"]
     if mart.name in BY_DAY:
+        kept = f"published.{KEPT_AS.get(mart.name, mart.name)}"
         held, days = con.execute(
             "SELECT held, (SELECT count(*) FROM oracle.service_day WHERE service_date >= held)"
-            f" FROM (SELECT min(service_date) AS held FROM {published})"
+            f" FROM (SELECT min(service_date) AS held FROM {kept})"
         ).fetchall()[0]
         conditions.append(f"service_date >= {literal(held)}" if held else "false")
     elif mart.name == "service_days":

@@ -135,7 +135,7 @@ def test_older_days_may_be_left_out_of_marts_by_day(published):
     report = verify(str(published), policy(), all_days=True)
     assert report.ok
     assert {r.mart: r.days for r in report.marts if r.days} == {
-        "service_days": 9, "daily_consumption": 9, "features": 2, "cutoffs": 2,
+        "service_days": 9, "daily_consumption": 9, "features": 2, "cutoffs": 2, "scores": 2,
     }  # fmt: skip
 
 

@@ -158,3 +158,30 @@ def test_a_risk_counts_at_once_and_a_rise_waits_for_the_minimum_stay():
     assert [told(outcome, at)[:3] for at in (0, 1)] == [("low_risk", "C", "risky"), ("mid_large", "B", STAY)]
     later = reclassify(base, RULES, table([(0, bill)]), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY + 3))
     assert told(later, 1)[:3] == ("high", "B", "steady")
+
+
+SCORED = """    dimensions:
+      - dimension: credit
+        parts:
+          - {part: owed, column: overdue_minor, weight: 60, bins: [{at_most: 0, points: 100}, {points: 0}]}
+          - {part: grown, column: growth_90d_ppm, weight: 40, top: [{share: 1/2, points: 100}, {points: 0}], if_null: 0}
+    tiers: ["""
+DUE = "{rule: owing, tier: low_risk, immediate: true, when: [{column: credit_dimension_score, at_most: 40}]}, "
+
+
+def test_scores_are_of_the_day_looked_at_and_the_percentiles_of_the_base():
+    text = POLICY.replace("    tiers: [", SCORED + DUE)
+    found = {("growth_90d_ppm", "largest_first", "all"): {(1, 2): (5, "A0")}}
+    columns = {"growth_90d_ppm": np.ma.masked_array([5, 5], False), "category": np.zeros(2, np.int8)}
+    codes = np.array([1, 1], np.int8), np.zeros(2, np.int8), np.ones(2, np.int8), np.full(2, DAY - 90, np.int32)
+    base, slots = Base(DAY, *codes, columns, IDS, found), np.arange(ACCOUNTS)
+    bills = [(at, Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))) for at in (0, 1)]
+    paid = (0, Event("p1", "payment", date_of(DAY), 100))
+    outcomes = [
+        reclassify(base, parse_policy(text, "policy.yaml"), table(rows), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY))
+        for rows in (bills, [*bills, paid])
+    ]
+    # both owe: 40 points and 0, the second being behind the boundary by its id; the first pays: 100 points
+    assert [told(outcomes[0], at)[2] for at in (0, 1)] == ["owing", "owing"]
+    assert told(outcomes[1], 0)[2] != "owing"
+    assert told(outcomes[1], 1)[2] == "owing"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
+import duckdb
 import pytest
 
 import pipelines.restate
+from pipelines.verify import verify
 from pipelines.warehouse import Warehouse
 from tests.pipeline.bureau import POLICY, Bureau
 from tests.pipeline.streams import Epochs
@@ -98,10 +100,18 @@ def test_scores_follow_from_exact_percentiles_per_scope(bureau):
     assert len(parts) == 3 * len(USE) * 5
     assert bureau.query("SELECT account_id FROM customer_tiers_current WHERE rule = 'valued'")
 
+    changed = "IF(account_id = 'a', current_value_score - 1, current_value_score) AS current_value_score"
+    for statement, differs in ((f"SELECT * REPLACE ({changed}) FROM scores", (5, 0)), ("FROM scores LIMIT 0", (0, 30))):
+        with duckdb.connect(str(bureau.folder / "warehouse" / "marts.duckdb")) as con:
+            con.execute(f"CREATE TABLE other AS {statement}; DROP {'VIEW' if differs[0] else 'TABLE'} scores CASCADE")
+            con.execute("ALTER TABLE other RENAME TO scores")
+        found = verify(str(bureau.folder / "warehouse" / "marts.duckdb"), bureau.config.policy, all_days=True).marts
+        assert [(one.values, one.missing) for one in found if one.mismatches] == [differs]
+
 
 @pytest.mark.slow
 def test_corrections_move_percentiles_and_a_stream_goes_on_alike(bureau, monkeypatch):
-    """By account, in a run: use, then a region and a bill. Then by epochs of a stream, which answers a bill at once."""
+    """By account, in a run: use, then a region and a bill. Then by epochs of a stream."""
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 10**9)
     bureau.land_all(landed(12, [ledger("c", "b1", "charge", day(3), 5_000, day(4), "B1")]))
     bureau.run()
