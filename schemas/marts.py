@@ -318,11 +318,11 @@ CUSTOMER_TIERS = Relation(
 
 CUSTOMER_TIERS_CURRENT = Relation(
     "customer_tiers_current",
-    "The tier of every account in the population on the last published service day.",
+    "The tier of every account on the last published service day; also of those that are closed.",
     (
         ACCOUNT,
         Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
-        Column("category", TEXT, "Customer category", values=CATEGORIES),
+        Column("category", TEXT, "Customer category; null where the account is closed", nullable=True, values=CATEGORIES),
         *_TIER,
     ),
 )

@@ -951,7 +951,7 @@ def test_random_worlds_equal_plain_python(seed, scope, metric):
         days, moves, cutoffs, every = world.tiers()
         same_rows(con, "daily_consumption", world.daily_consumption())
         same_rows(con, "features", every)
-        con.execute("CREATE TABLE oracle.moved_pair AS SELECT account_id, service_date FROM oracle.features")
+        con.execute("CREATE OR REPLACE TABLE oracle.moved_pair AS SELECT account_id, service_date FROM oracle.features")
         oracle._clock(con)
         clock = {key: world.features(*key, clock=True) for key in every}
         same_rows(con, "features_clock", clock)
