@@ -53,7 +53,8 @@ AUDITED = {
     "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
-    "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs",
+    "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs", "service_actions": "mart:service_actions",
+    "planned_actions": "mart:planned_actions", "plan_capacity": "mart:plan_capacity",
 }  # fmt: skip
 
 MEND_REJECTS = {
@@ -182,7 +183,7 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ())
+        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or () if text)
         derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
 
 

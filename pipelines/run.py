@@ -30,8 +30,10 @@ from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import PATCHED
+from transforms.plan_actions import within_rest
 from transforms.read_files import delivery_to_json, read_faults
 from transforms.restate_features import Correction
+from transforms.service_actions import CANDIDATES, plan_state
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
 from transforms.tick_stages import TICK_STATE, within_reach
@@ -41,6 +43,9 @@ INTAKE_BYTES = 64 << 20
 
 COMPRESSION = {".gz": 6, ".parquet": 3}
 """How much larger a file is taken to be once it is read, by suffix."""
+
+TICK_STAGES: dict[str, int | None] = {"features": None, "cutoffs": 1, "tiers": None, "actions": 1}
+"""Stages that move service days on, and how many parts each reports; None: one for each shard."""
 
 ACCOUNT_STATE = (*REFERENCE_STATE, *DAY_STATE)
 
@@ -225,8 +230,9 @@ class _Run:
             self.progress(f"service days to {date_of(b)}", number, len(spans))
             plan, place = Plan(a, b, features_from, consumption_from), self._place()
             with self._pipeline() as p:
-                tick(p, place, self.config.policy, plan, self._hand_out(place, "accounts", self._tick_states(plan)))
-            self.draft.apply(self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
+                states = self._hand_out(place, "accounts", self._tick_states(plan))
+                tick(p, place, self.config.policy, plan, states, [plan_state(within_rest(self.draft.entries, a))])
+            self.draft.apply(self._commits(place, TICK_STAGES))
             self.draft.prune(keep, end)
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
 
@@ -246,8 +252,8 @@ class _Run:
             place = self._place()
             with self._pipeline() as p:
                 states = self._hand_out(place, "accounts", work.states(plan))
-                restate(p, place, self.config.policy, plan, states)
-            work.take(place, plan, self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
+                restate(p, place, self.config.policy, plan, states, [plan_state(work.plans())])
+            work.take(place, plan, self._commits(place, TICK_STAGES))
             self.progress(f"service days to {date_of(b)}, again", number + 1, len(stretches))
         return replace(decision, start=last + 1, drop_from=last + 1, spans=tuple(months_of(last + 1, decision.end)))
 
@@ -311,8 +317,8 @@ class _Run:
         return 0 if table is None else int(pc.sum(pc.equal(table["generation"], number)).as_py() or 0)
 
     def _clean_up(self) -> None:
-        """Commit records and lists of state are of no use once the run is published."""
-        for part in ("commits", "states"):
+        """Commit records, lists of state and candidates are of no use once the run is published."""
+        for part in ("commits", "states", CANDIDATES):
             for folder in (Path(self.warehouse.root) / self.attempt).glob(f"*/{part}"):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -34,6 +34,7 @@ from transforms.epochs import write_entries
 from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import day_of
 from transforms.parts import partition_of
+from transforms.plan_actions import PLANNED
 from transforms.provisional import TOLD_BEFORE
 from transforms.shards import Place
 from transforms.storage import as_file
@@ -102,7 +103,7 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     from pipelines.plan_stage import PlanState
 
     store = warehouse.store
-    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT, *TICK_DAYS}
+    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT, *TICK_DAYS, PLANNED}
     days = tuple(sorted({entry.first for entry in standing.of("windows")}))
     entries = [entry for entry in standing.entries if entry.kind in kinds]
     told = standing.tables.get("provisional_tiers", PROVISIONAL_TIERS.schema.empty_table())

@@ -38,7 +38,8 @@ FORMAT = 8
 
 TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps",
-    "mart:cutoffs", "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
+    "mart:cutoffs", "mart:vee_results", "mart:planned_actions", "mart:plan_capacity",
+    "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 
@@ -128,7 +129,7 @@ class Draft:
 
     def unpublish(self) -> None:
         """Drop every service day that was published: none is left that counts."""
-        kinds = (*TICK_MADE, "mart:customer_tiers_current", "mart:ledger_exceptions")
+        kinds = (*TICK_MADE, "mart:customer_tiers_current", "mart:service_actions", "mart:ledger_exceptions")
         self.entries = [e for e in self.entries if e.kind not in kinds]
 
     def checkpoints(self) -> list[int]:

@@ -20,14 +20,17 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
+from schemas.actions import ABUSE_STEP
+from schemas.capacity import Capacity
 from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
 from schemas.decay import CreditDecay, decay_faults
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, FEATURES
+from schemas.marts import ABUSE_STEPS_TAKEN, CLASSES, FEATURES, TIERS
 from schemas.scorecard import SCORE, CreditScore, scorecard_faults
+from schemas.strategy import Strategy, strategy_faults
 from schemas.suites import expectations
 from schemas.vee import Vee
 
@@ -44,7 +47,8 @@ METRICS = tuple(c.name for c in FEATURES.columns if c.type == pa.int64() and not
 SCORE_CODES: Codes = {"category": CATEGORIES}
 GRADE_CODES: Codes = {**SCORE_CODES, "credit_grade_before": CLASSES}
 TIER_CODES: Codes = {**SCORE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
-"""Text columns that the conditions of the scorecard, of credit grades, and of tier rules, can name; and their values."""
+ACTION_CODES: Codes = {**TIER_CODES, "tier": TIERS, ABUSE_STEP: ABUSE_STEPS_TAKEN}
+"""Text columns that conditions can name, and their values: of the scorecard, of credit grades, tier rules and service actions."""
 
 DENOMINATOR_LIMIT = 1_000_000
 _PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", re.ASCII)
@@ -154,6 +158,7 @@ class PolicyVersion(Part):
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
     abuse_ladder: AbuseLadder | None = None
+    strategy: Strategy | None = None
     vee: Vee | None = None
 
     def reads(self) -> frozenset[str]:
@@ -203,12 +208,13 @@ class Audit(Part):
 
 
 class Policy(Part):
-    """The whole policy file. `versions` ascends by `effective_from`."""
+    """The whole policy file, and the capacity file beside it. `versions` ascends by `effective_from`."""
 
     versions: tuple[PolicyVersion, ...]
     day_close: DayClose
     audit: Audit
     ledger: LedgerRules = LedgerRules()
+    capacity: Capacity | None = None
 
     def on(self, day: date) -> PolicyVersion:
         """The version in force on a service day; days before the first version have the first."""
@@ -265,6 +271,8 @@ def parse_policy(text: str, name: str) -> Policy:
 
 def _policy_faults(policy: Policy) -> Iterator[Fault]:
     """Faults that span several keys; the model has checked each by itself."""
+    if policy.capacity is not None:
+        yield ("capacity",), "...", "has a file of its own: name it as `capacity` in wattier.yaml"
     if not policy.versions:
         yield ("versions",), [], "at least one version is needed"
     for i, version in enumerate(policy.versions):
@@ -282,6 +290,9 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         yield from _rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
         yield from _rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
         yield from _ladder_faults(version, (*path, "abuse_ladder"))
+        if version.strategy is not None:
+            ladder = version.abuse_ladder is not None
+            yield from strategy_faults(version.strategy, METRICS, ACTION_CODES, ladder, (*path, "strategy"))
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
             if name in names[:j]:
@@ -291,11 +302,15 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
 def _without_score(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
     """A rule by the score needs a scorecard; else the column is always null."""
     if version.credit_score is None:
-        for name in ("credit_grades", "tiers"):
-            for i, rule in enumerate(getattr(version, name)):
+        rules: list[tuple[tuple[str, ...], Sequence[Conditional]]] = [
+            (("credit_grades",), version.credit_grades), (("tiers",), version.tiers),
+            (("strategy", "actions"), version.strategy.actions if version.strategy else ()),
+        ]  # fmt: skip
+        for name, some in rules:
+            for i, rule in enumerate(some):
                 for j, condition in enumerate(rule.when):
                     if condition.column == SCORE:
-                        yield (*path, name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
+                        yield (*path, *name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
 
 
 def _ladder_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:

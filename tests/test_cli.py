@@ -141,7 +141,7 @@ def test_before_the_first_run(utility: Path) -> None:
 
 
 def test_files_of_a_source_that_comes_from_topics_are_no_fault(tmp_path: Path) -> None:
-    config, _ = write_templates(tmp_path)
+    config, *_ = write_templates(tmp_path)
     config.write_text(
         streaming_config(config.read_text(), "broker:9092").replace("topics: meters", 'files: "meters-*"')
     )

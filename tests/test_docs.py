@@ -109,7 +109,7 @@ def test_the_policy_page_holds_the_policy_that_ships() -> None:
 
 
 def test_the_configuration_page_holds_what_init_writes(tmp_path: Path) -> None:
-    config, policy = write_templates(tmp_path)
+    config, policy, _ = write_templates(tmp_path)
     load_config(config)
     assert text_of(policy) == default_policy_text()
     assert text_of(config) in text_of(DOCS / "reference" / "configuration.md"), (

@@ -56,7 +56,7 @@ PLAIN = {
 def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict:
     import yaml
 
-    config, _ = write_templates(tmp_path_factory.mktemp("init"))
+    config, *_ = write_templates(tmp_path_factory.mktemp("init"))
     return parse_sources(yaml.safe_load(config.read_text())["sources"], "wattier.yaml")
 
 

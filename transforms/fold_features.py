@@ -41,6 +41,7 @@ from transforms.kernels.windows import DayBlock, Windows, consumption_features, 
 from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
+from transforms.service_actions import value_column
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 from transforms.tariffs import valuer
@@ -79,6 +80,8 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
     """The feature columns that fold 2 needs by the policy in force on a day, its metric first."""
     version = policy.on(day)
     used = {name for name in version.reads() if name not in CODES}
+    if version.strategy is not None:
+        used |= {name for name in version.strategy.columns() if name not in CODES} | {value_column(version)}
     used |= set(LADDER_COLUMNS) if version.abuse_ladder else set()
     return (version.abc.metric, *sorted(used - {version.abc.metric}))
 

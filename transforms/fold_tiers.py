@@ -15,7 +15,7 @@ from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOF
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
 from transforms.account_events import CONDUCT
-from transforms.blocks import Grouped, by_kind, concat
+from transforms.blocks import Grouped, Keyed, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_features import Plan
 from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
@@ -23,6 +23,8 @@ from transforms.kernels.order_statistics import inside
 from transforms.kernels.tiers import ABUSE, Closed, Day, Inside, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import plain
+from transforms.service_actions import CANDIDATES, ServiceActions
+from transforms.service_actions import MART as SERVICE_ACTIONS
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
@@ -106,13 +108,14 @@ def ranks_alike(policy: Policy, number: int) -> bool:
     return (abc.metric, abc.scope) == (before.metric, before.scope)
 
 
+@beam.typehints.with_output_types(int, candidates=Keyed)
 class FoldTiersShard(beam.DoFn):
     """One account shard over the days of a tick: writes tiers, history, migrations, and the state they go on from."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         self.place, self.policy, self.plan = place, policy, plan
 
-    def process(self, element: Grouped) -> Iterator[int]:
+    def process(self, element: Grouped) -> Iterator[int | beam.pvalue.TaggedOutput]:
         """element: (shard, blocks of kind state, cutoffs)."""
         shard, blocks = element
         store, kinds = self.place.store(), by_kind(blocks)
@@ -124,6 +127,7 @@ class FoldTiersShard(beam.DoFn):
         tiers = _load(state)
         tiers.grow(len(slots))
         ladder, conduct = Ladder.load(state, self.policy), Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
+        actions = ServiceActions(self.place, self.policy, shard, slots, self.plan.last)
         closed: list[Closed] = []
         moved: list[tuple[int, Migrations, str]] = []
         features = None
@@ -132,9 +136,12 @@ class FoldTiersShard(beam.DoFn):
             rows = numpy(features.column("slot"), np.int64)
             ids = slots.ids.take(pa.array(rows))
             found_before = conduct_on(conduct, self.policy, number - 1, rows)
-            day = tier_day(number, self.policy, rows, ids, tier_columns(features), found, found_before)
+            columns = tier_columns(features)
+            day = tier_day(number, self.policy, rows, ids, columns, found, found_before)
             ended, migrations = assign_tiers(tiers, day)
             ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), features)
+            if actions.wanted(number):
+                actions.on(number, features, columns, tiers_of(tiers, rows), ladder.in_force(number, rows))
             closed.append(ended)
             moved.append((number, migrations, day.policy.version))
         assert features is not None
@@ -143,8 +150,11 @@ class FoldTiersShard(beam.DoFn):
         if (steps := ladder.table(slots)).num_rows:
             days = (self.plan.first, self.plan.last)
             entries.append(store.write_parquet(self.place.path(MART, shard, "parquet"), MART, shard, steps, days))
-        self.place.report(Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)))
+        entries += actions.write()
+        replaces = ("mart:customer_tiers_current", SERVICE_ACTIONS)
+        self.place.report(Commit("tiers", shard, tuple(entries), replaces))
         yield shard
+        yield from actions.handed_on()
 
     def _write(
         self, shard: int, slots: Slots, tiers: TierState, features: pa.RecordBatch, closed: list[Closed],
@@ -195,6 +205,11 @@ def tier_columns(inputs: pa.RecordBatch, rows: Any = slice(None)) -> dict[str, A
         values, null = plain(inputs.column(name))
         columns[name] = np.ma.masked_array(values[rows], np.ma.nomask if null is None else null[rows])
     return columns
+
+
+def tiers_of(tiers: TierState, rows: Any) -> dict[str, Any]:
+    """Tier, class and grade of some accounts as columns that conditions can name. rows: (m,)."""
+    return {"tier": tiers.tier[rows], "abc": tiers.abc[rows], "credit_grade": tiers.grade[rows]}
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:
@@ -248,12 +263,14 @@ def current_table(tiers: TierState, features: pa.RecordBatch, slots: Slots, name
 
 
 class FoldTiers(beam.PTransform):
-    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are written."""
+    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are written, and candidates of actions."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         super().__init__()
         self.place, self.policy, self.plan = place, policy, plan
 
-    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> Any:
         """Wires one DoFn."""
-        return grouped | beam.ParDo(FoldTiersShard(self.place, self.policy, self.plan)).with_output_types(int)
+        return grouped | beam.ParDo(FoldTiersShard(self.place, self.policy, self.plan)).with_outputs(
+            CANDIDATES, main="shards"
+        )

@@ -26,7 +26,7 @@ from schemas.marts import ABUSE_STEPS, CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_C
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
 from transforms.account_events import CONDUCT
-from transforms.blocks import Grouped, by_kind, concat
+from transforms.blocks import Grouped, Keyed, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.fold_tiers import (
     TIER_STATE,
@@ -41,6 +41,7 @@ from transforms.fold_tiers import (
     tier_columns,
     tier_day,
     tiers_batch,
+    tiers_of,
 )
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.reference import NEVER
@@ -56,6 +57,8 @@ from transforms.kernels.tiers import (
 from transforms.kernels.windows import date_of
 from transforms.patches import Concerned, plain, rewritten, stretches, tier_inputs
 from transforms.restate_features import Correction
+from transforms.service_actions import CANDIDATES, ServiceActions
+from transforms.service_actions import MART as SERVICE_ACTIONS
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 
@@ -120,20 +123,23 @@ class Published:
         return out
 
 
+@beam.typehints.with_output_types(int, candidates=Keyed)
 class RestateTiersShard(beam.DoFn):
     """One account shard over the days of a correction: puts tiers, history, migrations and checkpoints right."""
 
     def __init__(self, place: Place, policy: Policy, plan: Correction) -> None:
         self.place, self.policy, self.plan = place, policy, plan
 
-    def process(self, element: Grouped) -> Iterator[int]:
+    def process(self, element: Grouped) -> Iterator[int | beam.pvalue.TaggedOutput]:
         """element: (shard, blocks of kind state, cutoffs)."""
         shard, blocks = element
         kinds = by_kind(blocks)
         state = State.from_blocks(self.place.store(), kinds["state"])
         cutoffs = concat(kinds.get("cutoffs", []), CUTOFFS.schema).cast(CUTOFFS.schema)
-        _Shard(self.place, self.policy, self.plan, shard, state, cutoffs).restate()
+        work = _Shard(self.place, self.policy, self.plan, shard, state, cutoffs)
+        work.restate()
         yield shard
+        yield from work.actions.handed_on()
 
 
 class _Shard:
@@ -154,6 +160,8 @@ class _Shard:
         self.old = boundaries(cuts("was:cutoffs"), policy)
         self.concerned = Concerned.load(state, plan.through).slots
         self.published = Published(state, self.slots, plan.first)
+        last = plan.last if plan.last == plan.through else None
+        self.actions = ServiceActions(place, policy, shard, self.slots, last)
         self.closed: list[Closed] = []
         self.moved: list[tuple[int, Migrations, str]] = []
         self.seen: list[Int] = []
@@ -174,6 +182,7 @@ class _Shard:
             tiers = self._tiers_before(day - 1, who, held, carried, before)
             self._assign(day, who, tiers, inputs)
             ladder.on(day, self._abusing(day, who, tiers), inputs)
+            self._act(day, who, tiers, inputs, ladder)
             held, carried = self._otherwise(day, who, tiers)
             if day in plan.ends:
                 self._checkpoint(day, held, carried)
@@ -181,7 +190,8 @@ class _Shard:
         assert inputs is not None
         self._carry_on(held, carried)
         self._write(inputs, ladder.table(self.slots))
-        replaces = ("mart:customer_tiers_current",) if plan.last == plan.through else ()
+        self.entries += self.actions.write()
+        replaces = ("mart:customer_tiers_current", SERVICE_ACTIONS) if plan.last == plan.through else ()
         self.place.report(Commit("tiers", self.shard, tuple(self.entries), replaces, drops=tuple(self.drops)))
 
     # --- who ---------------------------------------------------------------------------------------------------------
@@ -242,6 +252,17 @@ class _Shard:
         """All accounts in the tier `abuse` on a day. who, tiers: those that may be otherwise than published."""
         others = np.setdiff1d(self.published.abusing(day), who)
         return np.union1d(others, who[tiers.tier == ABUSE]).astype(np.int64)
+
+    def _act(self, day: int, who: Int, tiers: TierState, inputs: pa.RecordBatch, ladder: Ladder) -> None:
+        """The service actions of a day, of all accounts. who, tiers: those that may be otherwise than published."""
+        if not self.actions.wanted(day):
+            return
+        slot = numpy(inputs.column("slot"), np.int64)
+        everybody, mine = self.published.on(day, slot), np.isin(who, slot)
+        for name in ("tier", "abc", "grade"):
+            getattr(everybody, name)[np.searchsorted(slot, who[mine])] = getattr(tiers, name)[mine]
+        seen = tiers_of(everybody, slice(None))
+        self.actions.on(day, inputs, tier_columns(inputs), seen, ladder.in_force(day, slot))
 
     def _otherwise(self, day: int, who: Int, tiers: TierState) -> tuple[Int, TierState]:
         """Of the accounts looked at, those to look at on the next day: concerned, or otherwise than published."""
@@ -337,12 +358,13 @@ def passed_over(values: Int, old: Boundaries | None, new: Boundaries | None) -> 
 
 
 class RestateTiers(beam.PTransform):
-    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are put right."""
+    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are put right, and candidates of actions."""
 
     def __init__(self, place: Place, policy: Policy, plan: Correction) -> None:
         super().__init__()
         self.place, self.policy, self.plan = place, policy, plan
 
-    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> Any:
         """Wires one DoFn."""
-        return grouped | beam.ParDo(RestateTiersShard(self.place, self.policy, self.plan)).with_output_types(int)
+        fold = beam.ParDo(RestateTiersShard(self.place, self.policy, self.plan))
+        return grouped | fold.with_outputs(CANDIDATES, main="shards")

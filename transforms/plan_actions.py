@@ -1,0 +1,216 @@
+"""The plan of limited service actions, global per day: who gets a place.
+
+It writes `planned_actions`, `plan_capacity` and its part of `service_actions`. What was given out before is read in
+`planned_actions`: that mart is the state. Rules: `kernels.action_plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.actions import (
+    ACTIONS,
+    LONGEST_REST,
+    NOT_PLANNED,
+    PLAN_CAPACITY,
+    PLANNED_ACTIONS,
+    RESOURCES,
+    SERVICE_ACTIONS,
+    STANDING,
+)
+from schemas.policy import Policy, PolicyVersion
+from schemas.strategy import Strategy
+from transforms.blocks import Grouped, by_kind, concat
+from transforms.fold_features import Plan
+from transforms.kernels.action_plan import Candidates, Given, Places, Planned, go_on, places, plan
+from transforms.kernels.windows import date_of
+from transforms.patches import rewritten, stretches
+from transforms.restate_features import Correction
+from transforms.service_actions import (
+    CANDIDATES,
+    CANDIDATES_SCHEMA,
+    MART,
+    TOTALS,
+    TOTALS_SCHEMA,
+    dates,
+    listed,
+)
+from transforms.shards import Place, State, numpy
+from transforms.storage import WHOLE, Commit, Entry, entries_from_batch
+
+PLANNED = "mart:planned_actions"
+CAPACITY = "mart:plan_capacity"
+NO_PLACE, DAY_OFF = NOT_PLANNED
+
+
+def within_rest(entries: Iterable[Entry], day: int) -> list[Entry]:
+    """Of the files of the mart those that a plan of a day may go on from."""
+    return [entry for entry in entries if entry.kind == PLANNED and entry.last >= day - LONGEST_REST]
+
+
+def given_before(state: State, day: int) -> dict[str, Given]:
+    """What was given out before a day, by resource, as `planned_actions` has it."""
+    tables = [
+        state.store.read_parquet(e).cast(PLANNED_ACTIONS.schema)
+        for e in within_rest(state.entries.get(PLANNED, []), day)
+    ]
+    table = pa.concat_tables([PLANNED_ACTIONS.schema.empty_table(), *tables])
+    days = table["service_date"].cast(pa.int32())
+    table = table.filter(pc.less(days, day)).sort_by([("service_date", "ascending")]).combine_chunks()
+    out = {}
+    for resource in RESOURCES:
+        mine = table.filter(pc.equal(table["resource"], resource))
+        if resource == STANDING:
+            mine = mine.filter(pc.equal(mine["service_date"].cast(pa.int32()), day - 1))
+        else:
+            mine = mine.group_by(["account_id", "action"], use_threads=False).aggregate([("service_date", "max")])
+            mine = mine.rename_columns(["account_id", "action", "since"])
+        mine = mine.combine_chunks()
+        action = numpy(pc.index_in(mine["action"], value_set=pa.array(ACTIONS)), np.int8)
+        ids = pa.concat_arrays([pa.array([], pa.string()), *mine["account_id"].chunks])
+        out[resource] = Given(ids, action, numpy(mine["since"], np.int32))
+    return out
+
+
+class PlanActionsOf(beam.DoFn):
+    """The plans of a tick's days, or of a correction's."""
+
+    def __init__(self, place: Place, policy: Policy, over: Plan | Correction) -> None:
+        self.place, self.policy, self.over = place, policy, over
+
+    def process(self, element: Grouped) -> Iterator[int]:
+        """element: (0, blocks of kind state, candidates, totals of all shards)."""
+        kinds, over = by_kind(element[1]), self.over
+        state = State.from_blocks(self.place.store(), kinds.get("state", []))
+        files: dict[int, list[Entry]] = {}
+        for block in kinds.get(CANDIDATES, []):
+            for entry in entries_from_batch(block):
+                files.setdefault(entry.first, []).append(entry)
+        totals = _totals(concat(kinds.get(TOTALS, []), TOTALS_SCHEMA))
+        work = _Days(self.policy, given_before(state, over.first))
+        for day in range(over.first, over.last + 1):
+            blocks = [state.store.read_block(entry) for entry in files.get(day, [])]
+            work.on(day, concat(blocks, CANDIDATES_SCHEMA), totals)
+        self._write(state, work)
+        yield 0
+
+    def _write(self, state: State, work: _Days) -> None:
+        over, entries, drops = self.over, list[Entry](), list[str]()
+        spans = [(over.first, over.last)]
+        published = isinstance(over, Plan)
+        if isinstance(over, Correction):
+            spans, published = list(stretches(over.ends, over.first, over.last)), over.last == over.through
+        for kind, relation, parts in (
+            (PLANNED, PLANNED_ACTIONS, work.planned),
+            (CAPACITY, PLAN_CAPACITY, work.capacity),
+        ):
+            table = pa.concat_tables([relation.schema.empty_table(), *parts])
+            days = numpy(table["service_date"])
+            for span in spans:
+                mine = table.filter(pa.array((span[0] <= days) & (days <= span[1])))
+                new, old = rewritten(
+                    self.place, WHOLE, kind, state, span, relation.schema,
+                    lambda rows: numpy(rows["service_date"]) >= over.first, mine,
+                )  # fmt: skip
+                entries, drops = entries + new, drops + old
+        last = work.listed.get(over.last, SERVICE_ACTIONS.schema.empty_table())
+        if published and last.num_rows:
+            path = self.place.path(f"{MART}-limited", 0, "parquet")
+            entries.append(state.store.write_parquet(path, MART, WHOLE, last, (over.last, over.last)))
+        replaces = (MART,) if published else ()
+        self.place.report(Commit("actions", WHOLE, tuple(entries), replaces, drops=tuple(drops)))
+
+
+class _Days:
+    """Plans one day after the other. given: what was given out before, by resource."""
+
+    def __init__(self, policy: Policy, given: dict[str, Given]) -> None:
+        self.policy, self.given = policy, given
+        self.planned: list[pa.Table] = []
+        self.capacity: list[pa.Table] = []
+        self.listed: dict[int, pa.Table] = {}
+
+    def on(self, day: int, candidates: pa.Table, totals: dict[tuple[int, str], tuple[int, int]]) -> None:
+        """Go on by a day. candidates: as handed on; totals: (day, resource) -> accounts that want a place, and their value."""
+        version = self.policy.on(date_of(day))
+        strategy, found_rules = version.strategy, numpy(candidates["rule"])
+        there_are = places(self.policy.capacity, day) if strategy else {}
+        if STANDING not in there_are:
+            self.given.pop(STANDING, None)
+        rows = []
+        for resource, there_is in there_are.items():
+            assert strategy is not None
+            if not (numbers := strategy.of(resource)):
+                continue
+            mine = np.isin(found_rules, numbers)
+            some = candidates.filter(pa.array(mine)).combine_chunks()
+            ids = pa.concat_arrays([pa.array([], pa.string()), *some["account_id"].chunks])
+            found = Candidates(ids, found_rules[mine], numpy(some["value"], np.int64))
+            given = self.given.get(resource, Given.none())
+            done = plan(strategy, resource, day, there_is, found, given)
+            self.given[resource] = go_on(strategy, resource, day, found, given, done)
+            rows.append(rows_of(version, strategy, day, there_is, found, done, standing=resource == STANDING))
+            self.capacity.append(
+                _capacity_row(version, day, resource, there_is, found, done, totals.get((day, resource), (0, 0)))
+            )
+        if rows:
+            table = self.listed[day] = pa.concat_tables(rows)
+            placed = table.filter(table["planned"])
+            since = pc.coalesce(placed["since"], placed["service_date"])
+            columns = [since if name == "since" else placed[name] for name in PLANNED_ACTIONS.schema.names]
+            self.planned.append(pa.table(columns, names=PLANNED_ACTIONS.schema.names).cast(PLANNED_ACTIONS.schema))
+
+
+def rows_of(
+    version: PolicyVersion, strategy: Strategy, day: int, there_is: Places, found: Candidates, done: Planned, *, standing: bool
+) -> pa.Table:  # fmt: skip
+    """A resource's part of a day's `service_actions`: those planned, and those next in order."""
+    k, at = len(done.at), pa.array(done.at)
+    placed = np.arange(k) < done.placed
+    why = NO_PLACE if there_is.free or not there_is.usual else DAY_OFF
+    due = np.array([rule.due_days for rule in strategy.actions], np.int32)[found.rule[done.at]]
+    due += np.where(placed, done.since, day) if standing else day
+    return listed(
+        version, strategy, day, found.account.take(at), found.rule[done.at], found.value[done.at],
+        due_date=dates(due), planned=placed, rank=np.arange(1, k + 1, dtype=np.int32),
+        not_planned_reason=pa.array([None if is_placed else why for is_placed in placed], pa.string()),
+        since=pa.array(done.since, mask=~placed).cast(pa.date32()) if standing else pa.nulls(k, pa.date32()),
+    )  # fmt: skip
+
+
+def _totals(table: pa.Table) -> dict[tuple[int, str], tuple[int, int]]:
+    """Sums over the shards by day and resource."""
+    out: dict[tuple[int, str], tuple[int, int]] = {}
+    for day, resource, accounts, value in zip(*(table[name].to_pylist() for name in TOTALS_SCHEMA.names), strict=True):
+        before = out.get((day, resource), (0, 0))
+        out[day, resource] = before[0] + accounts, before[1] + value
+    return out
+
+
+def _capacity_row(
+    version: PolicyVersion, day: int, resource: str, there_is: Places, found: Candidates, done: Planned, total: tuple[int, int]
+) -> pa.Table:  # fmt: skip
+    value = found.value[done.at[: done.placed]]
+    row = {
+        "service_date": date_of(day), "resource": resource, "capacity": there_is.free, "candidates": total[0],
+        "resting": done.resting, "planned": done.placed, "value_candidates": total[1], "value_planned": int(value.sum()),
+        "cut_value": int(value[-1]) if len(value) else None, "policy_version": version.version,
+    }  # fmt: skip
+    return pa.Table.from_pylist([row], schema=PLAN_CAPACITY.schema)
+
+
+class PlanActions(beam.PTransform):
+    """(0, state | candidates | totals blocks) -> 0, when the plan is written."""
+
+    def __init__(self, place: Place, policy: Policy, over: Plan | Correction) -> None:
+        super().__init__()
+        self.place, self.policy, self.over = place, policy, over
+
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+        """Wires one DoFn."""
+        return grouped | beam.ParDo(PlanActionsOf(self.place, self.policy, self.over)).with_output_types(int)
