@@ -291,8 +291,7 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         yield from _rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
         yield from _ladder_faults(version, (*path, "abuse_ladder"))
         if version.strategy is not None:
-            ladder = version.abuse_ladder is not None
-            yield from strategy_faults(version.strategy, METRICS, ACTION_CODES, ladder, (*path, "strategy"))
+            yield from strategy_faults(version.strategy, METRICS, ACTION_CODES, (*path, "strategy"))
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
             if name in names[:j]:

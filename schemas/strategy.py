@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from schemas.actions import ABUSE_STEP, LONGEST_REST, RESOURCES, STANDING, Action, Resource
+from schemas.actions import LONGEST_REST, RESOURCES, STANDING, Action, Resource
 from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
 
 
@@ -43,9 +43,9 @@ class Strategy(Part):
 
 
 def strategy_faults(
-    strategy: Strategy, metrics: Sequence[str], codes: Codes, ladder: bool, path: tuple[str | int, ...]
+    strategy: Strategy, metrics: Sequence[str], codes: Codes, path: tuple[str | int, ...]
 ) -> Iterator[Fault]:
-    """What is wrong with a strategy. metrics: features that accounts can count by; ladder: whether there is one of abuse."""
+    """What is wrong with a strategy. metrics: features that accounts can count by; codes: text columns that it may name."""
     if strategy.value is not None and strategy.value not in metrics:
         yield (*path, "value"), strategy.value, f"must be one of {', '.join(metrics)}"
     if not strategy.actions:
@@ -67,8 +67,6 @@ def strategy_faults(
         yield from _rest_faults(rule, at)
         for j, condition in enumerate(rule.when):
             yield from condition_faults(condition, codes, (*at, "when", j))
-            if condition.column == ABUSE_STEP and not ladder:
-                yield (*at, "when", j, "column"), ABUSE_STEP, "needs a ladder: add `abuse_ladder:`"
 
 
 def _rest_faults(rule: ActionRule, path: tuple[str | int, ...]) -> Iterator[Fault]:

@@ -72,7 +72,9 @@ def utility(tmp_path: Path) -> Path:
 def test_init_writes_what_run_needs_and_says_what_is_next(tmp_path: Path) -> None:
     ended = wattier(tmp_path, "init", "utility")
     assert (ended.code, ended.err) == (0, "")
-    assert {file.name for file in (tmp_path / "utility").iterdir()} == {"wattier.yaml", "policy.yaml", "landing"}
+    assert {file.name for file in (tmp_path / "utility").iterdir()} == {
+        "wattier.yaml", "policy.yaml", "capacity.yaml", "landing",
+    }  # fmt: skip
     assert "Next: " in ended.out
 
 

@@ -27,7 +27,7 @@ from schemas.policy import Policy, PolicyVersion
 from schemas.strategy import Strategy
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.fold_features import Plan
-from transforms.kernels.action_plan import Candidates, Given, Places, Planned, go_on, places, plan
+from transforms.kernels.action_plan import Candidates, Given, Places, Planned, give_out, go_on, places
 from transforms.kernels.windows import date_of
 from transforms.patches import rewritten, stretches
 from transforms.restate_features import Correction
@@ -80,31 +80,31 @@ def given_before(state: State, day: int) -> dict[str, Given]:
 class PlanActionsOf(beam.DoFn):
     """The plans of a tick's days, or of a correction's."""
 
-    def __init__(self, place: Place, policy: Policy, over: Plan | Correction) -> None:
-        self.place, self.policy, self.over = place, policy, over
+    def __init__(self, place: Place, policy: Policy, plan: Plan | Correction) -> None:
+        self.place, self.policy, self.plan = place, policy, plan
 
     def process(self, element: Grouped) -> Iterator[int]:
         """element: (0, blocks of kind state, candidates, totals of all shards)."""
-        kinds, over = by_kind(element[1]), self.over
+        kinds, plan = by_kind(element[1]), self.plan
         state = State.from_blocks(self.place.store(), kinds.get("state", []))
         files: dict[int, list[Entry]] = {}
         for block in kinds.get(CANDIDATES, []):
             for entry in entries_from_batch(block):
                 files.setdefault(entry.first, []).append(entry)
         totals = _totals(concat(kinds.get(TOTALS, []), TOTALS_SCHEMA))
-        work = _Days(self.policy, given_before(state, over.first))
-        for day in range(over.first, over.last + 1):
+        work = _Days(self.policy, given_before(state, plan.first))
+        for day in range(plan.first, plan.last + 1):
             blocks = [state.store.read_block(entry) for entry in files.get(day, [])]
             work.on(day, concat(blocks, CANDIDATES_SCHEMA), totals)
         self._write(state, work)
         yield 0
 
     def _write(self, state: State, work: _Days) -> None:
-        over, entries, drops = self.over, list[Entry](), list[str]()
-        spans = [(over.first, over.last)]
-        published = isinstance(over, Plan)
-        if isinstance(over, Correction):
-            spans, published = list(stretches(over.ends, over.first, over.last)), over.last == over.through
+        plan, entries, drops = self.plan, list[Entry](), list[str]()
+        spans = [(plan.first, plan.last)]
+        published = isinstance(plan, Plan)
+        if isinstance(plan, Correction):
+            spans, published = list(stretches(plan.ends, plan.first, plan.last)), plan.last == plan.through
         for kind, relation, parts in (
             (PLANNED, PLANNED_ACTIONS, work.planned),
             (CAPACITY, PLAN_CAPACITY, work.capacity),
@@ -115,13 +115,13 @@ class PlanActionsOf(beam.DoFn):
                 mine = table.filter(pa.array((span[0] <= days) & (days <= span[1])))
                 new, old = rewritten(
                     self.place, WHOLE, kind, state, span, relation.schema,
-                    lambda rows: numpy(rows["service_date"]) >= over.first, mine,
+                    lambda rows: numpy(rows["service_date"]) >= plan.first, mine,
                 )  # fmt: skip
                 entries, drops = entries + new, drops + old
-        last = work.listed.get(over.last, SERVICE_ACTIONS.schema.empty_table())
+        last = work.listed.get(plan.last, SERVICE_ACTIONS.schema.empty_table())
         if published and last.num_rows:
             path = self.place.path(f"{MART}-limited", 0, "parquet")
-            entries.append(state.store.write_parquet(path, MART, WHOLE, last, (over.last, over.last)))
+            entries.append(state.store.write_parquet(path, MART, WHOLE, last, (plan.last, plan.last)))
         replaces = (MART,) if published else ()
         self.place.report(Commit("actions", WHOLE, tuple(entries), replaces, drops=tuple(drops)))
 
@@ -152,7 +152,7 @@ class _Days:
             ids = pa.concat_arrays([pa.array([], pa.string()), *some["account_id"].chunks])
             found = Candidates(ids, found_rules[mine], numpy(some["value"], np.int64))
             given = self.given.get(resource, Given.none())
-            done = plan(strategy, resource, day, there_is, found, given)
+            done = give_out(strategy, resource, day, there_is, found, given)
             self.given[resource] = go_on(strategy, resource, day, found, given, done)
             rows.append(rows_of(version, strategy, day, there_is, found, done, standing=resource == STANDING))
             self.capacity.append(
@@ -207,10 +207,10 @@ def _capacity_row(
 class PlanActions(beam.PTransform):
     """(0, state | candidates | totals blocks) -> 0, when the plan is written."""
 
-    def __init__(self, place: Place, policy: Policy, over: Plan | Correction) -> None:
+    def __init__(self, place: Place, policy: Policy, plan: Plan | Correction) -> None:
         super().__init__()
-        self.place, self.policy, self.over = place, policy, over
+        self.place, self.policy, self.plan = place, policy, plan
 
     def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
         """Wires one DoFn."""
-        return grouped | beam.ParDo(PlanActionsOf(self.place, self.policy, self.over)).with_output_types(int)
+        return grouped | beam.ParDo(PlanActionsOf(self.place, self.policy, self.plan)).with_output_types(int)

@@ -189,7 +189,7 @@ def codes(strategy: Strategy) -> Int8:
     return np.array([ACTIONS.index(rule.action) for rule in strategy.actions], np.int8)
 
 
-def plan(strategy: Strategy, resource: str, day: int, there_is: Places, found: Candidates, given: Given) -> Planned:
+def give_out(strategy: Strategy, resource: str, day: int, there_is: Places, found: Candidates, given: Given) -> Planned:
     """Give out the places of a resource: to the first in order. Those next in order follow, as many as there are places usually.
 
     given: of a standing resource the assignments of the day before, of another all that was planned before.
