@@ -21,7 +21,7 @@ from tests.feeding import streaming_config
 from tests.recovery.commands import wattier
 
 HEAVY = ("apache_beam", "great_expectations", "duckdb", "pyarrow", "pandas", "numpy")
-COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "actions", "gc")
 
 
 def classes() -> list[type[WattierError]]:
