@@ -109,6 +109,7 @@ def _staff_state(policy: Policy) -> list[list[Any]]:
         return spans
     edges = {version.effective_from for version in capacity.versions}
     edges |= {day + more * DAY for day in capacity.holidays for more in (0, 1)}
+    edges.add(min(edges) - DAY)  # the first span holds on every day before it, so it must be no holiday
     for day in sorted(edges):
         staff = capacity.on(day).model_dump_json(exclude={"effective_from"})
         held = f"{staff} holiday" if day in capacity.holidays else staff
