@@ -24,7 +24,7 @@ from pipelines.plan_stage import PlanStage
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
 from transforms.blocks import Keyed, group
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, PLAN_STATE, REFERENCE_STATE, TICK_DAYS
 from transforms.cutoffs import CutOff, ExtractOf, FindBracketsOf, LocateOf, ResolveOf, WriteCutoffsOf
 from transforms.epochs import STATE_AFTER, EpochFold, Route, RunEpochs, SpreadKeys, Stage, every, own
 from transforms.fold_days import FoldDays, FoldDaysShard
@@ -33,7 +33,7 @@ from transforms.fold_meters import FoldMeters, FoldMetersShard
 from transforms.fold_reference import FoldReference, FoldReferenceShard
 from transforms.fold_tiers import FoldTiers
 from transforms.inbox import Inbox
-from transforms.plan_actions import PLANNED, PlanActions
+from transforms.plan_actions import PlanActions
 from transforms.provisional import AnsweredEvents, ProvisionalTiers
 from transforms.read_files import ReadDeliveries
 from transforms.restate_features import Correction, RestateFeatures
@@ -174,7 +174,7 @@ def stream(
     )
     fold = TiersStage(tiering, place, snapshot, policy)
     tiers = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers)
-    fold = ActionsStage(Stage("actions", n, None, (), keeps=(PLANNED,), ticks=True), place, snapshot, policy)
+    fold = ActionsStage(Stage("actions", n, None, (), keeps=(PLAN_STATE,), ticks=True), place, snapshot, policy)
     run("PlanActions", fold, tiers.to_plan_actions)
     events = [rows | f"AnsweredEvents{at}" >> beam.ParDo(AnsweredEvents()) for at, rows in enumerate(inputs.rows)]
     early = beam.ParDo(ProvisionalTiers(place, policy, snapshot))

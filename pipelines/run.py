@@ -25,15 +25,14 @@ from pipelines.publish import Publisher
 from pipelines.restate import Concerns, Restatement, put_right_up_to, spans
 from pipelines.warehouse import Draft, Warehouse, commit_point
 from schemas.errors import StateError, WattierError
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, PLAN_STATE, REFERENCE_STATE, TICK_DAYS
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import PATCHED
-from transforms.plan_actions import within_rest
 from transforms.read_files import delivery_to_json, read_faults
 from transforms.restate_features import Correction
-from transforms.service_actions import CANDIDATES, plan_state
+from transforms.service_actions import CANDIDATES, planned_before
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
 from transforms.tick_stages import TICK_STATE, within_reach
@@ -231,7 +230,8 @@ class _Run:
             plan, place = Plan(a, b, features_from, consumption_from), self._place()
             with self._pipeline() as p:
                 states = self._hand_out(place, "accounts", self._tick_states(plan))
-                tick(p, place, self.config.policy, plan, states, [plan_state(within_rest(self.draft.entries, a))])
+                held = [e for e in self._of(PLAN_STATE) if e.first == a - 1]
+                tick(p, place, self.config.policy, plan, states, [planned_before(held)])
             self.draft.apply(self._commits(place, TICK_STAGES))
             self.draft.prune(keep, end)
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
@@ -252,7 +252,7 @@ class _Run:
             place = self._place()
             with self._pipeline() as p:
                 states = self._hand_out(place, "accounts", work.states(plan))
-                restate(p, place, self.config.policy, plan, states, [plan_state(work.plans())])
+                restate(p, place, self.config.policy, plan, states, [planned_before(work.plans())])
             work.take(place, plan, self._commits(place, TICK_STAGES))
             self.progress(f"service days to {date_of(b)}, again", number + 1, len(stretches))
         return replace(decision, start=last + 1, drop_from=last + 1, spans=tuple(months_of(last + 1, decision.end)))

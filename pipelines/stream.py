@@ -29,12 +29,11 @@ from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError, WattierError
 from schemas.marts import PROVISIONAL_TIERS
-from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, REFERENCE_STATE, TICK_DAYS
+from transforms.checkpoints import CHECKPOINT, DAY_STATE, METER_STATE, PLAN_STATE, REFERENCE_STATE, TICK_DAYS
 from transforms.epochs import write_entries
 from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import day_of
 from transforms.parts import partition_of
-from transforms.plan_actions import PLANNED
 from transforms.provisional import TOLD_BEFORE
 from transforms.shards import Place
 from transforms.storage import as_file
@@ -103,7 +102,7 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     from pipelines.plan_stage import PlanState
 
     store = warehouse.store
-    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT, *TICK_DAYS, PLANNED}
+    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *CHECKPOINT, *TICK_DAYS, PLAN_STATE}
     days = tuple(sorted({entry.first for entry in standing.of("windows")}))
     entries = [entry for entry in standing.entries if entry.kind in kinds]
     told = standing.tables.get("provisional_tiers", PROVISIONAL_TIERS.schema.empty_table())

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from pipelines.config import Retention
 from schemas.errors import Locked, StateError
-from transforms.checkpoints import CHECKPOINT, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, PLAN_STATE, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
 FORMAT = 8
@@ -43,7 +43,7 @@ TICK_MARTS = (
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 
-TICK_MADE = (*TICK_MARTS, *CHECKPOINT, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
+TICK_MADE = (*TICK_MARTS, *CHECKPOINT, PLAN_STATE, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
 
 TAKEN_IN = ("log:", "mart:rejects")
 """Kinds of files that hold rows as they were taken in."""
@@ -146,7 +146,8 @@ class Draft:
         self.entries = [
             e
             for e in self.entries
-            if not (e.kind in CHECKPOINT and e.first not in kept) and not (e.last < keep_from.get(e.kind, e.last))
+            if not (e.kind in (*CHECKPOINT, PLAN_STATE) and e.first not in kept)
+            and not (e.last < keep_from.get(e.kind, e.last))
         ]
 
 

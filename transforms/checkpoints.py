@@ -15,9 +15,12 @@ TIER_INPUT = "tier_input"
 TIER_INPUT_PATCH = "tier_input_patch"
 """Of accounts that were put right since, the same."""
 
+PLAN_STATE = "plan_state"
+"""As of a checkpoint, of no shard: who has a standing assignment, and who was planned lately."""
+
 BY_DAY = (
     "day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", TIER_INPUT_PATCH,
-    "windows_patch", "tiers", "abuse_ladder", *TICK_DAYS,
+    "windows_patch", "tiers", "abuse_ladder", PLAN_STATE, *TICK_DAYS,
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 

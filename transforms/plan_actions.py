@@ -1,7 +1,7 @@
 """The plan of limited service actions, global per day: who gets a place.
 
-It writes `planned_actions`, `plan_capacity` and its part of `service_actions`. What was given out before is read in
-`planned_actions`: that mart is the state. Rules: `kernels.action_plan`.
+It writes `planned_actions`, `plan_capacity` and its part of `service_actions`. What was given out before is the
+state; a correction finds it in `planned_actions`. Rules: `kernels.action_plan`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from schemas.actions import (
 from schemas.policy import Policy, PolicyVersion
 from schemas.strategy import Strategy
 from transforms.blocks import Grouped, by_kind, concat
+from transforms.checkpoints import PLAN_STATE
 from transforms.fold_features import Plan
 from transforms.kernels.action_plan import Candidates, Given, Places, Planned, give_out, go_on, places
 from transforms.kernels.windows import date_of
@@ -46,35 +47,56 @@ from transforms.storage import WHOLE, Commit, Entry, entries_from_batch
 PLANNED = "mart:planned_actions"
 CAPACITY = "mart:plan_capacity"
 NO_PLACE, DAY_OFF = NOT_PLANNED
+STATE_SCHEMA = pa.schema(
+    [("account_id", pa.string()), ("resource", pa.string()), ("action", pa.string()), ("since", pa.int32())]
+)
 
 
-def within_rest(entries: Iterable[Entry], day: int) -> list[Entry]:
-    """Of the files of the mart those that a plan of a day may go on from."""
-    return [entry for entry in entries if entry.kind == PLANNED and entry.last >= day - LONGEST_REST]
+def given_at(state: State, day: int) -> dict[str, Given]:
+    """What was given out as of a checkpoint, by resource; nothing where there is none."""
+    entry = state.by_day(PLAN_STATE).get(day)
+    table = pa.Table.from_batches([state.store.read_block(entry)]) if entry else STATE_SCHEMA.empty_table()
+    return {resource: _given(table.filter(pc.equal(table["resource"], resource))) for resource in RESOURCES}
 
 
 def given_before(state: State, day: int) -> dict[str, Given]:
-    """What was given out before a day, by resource, as `planned_actions` has it."""
-    tables = [
-        state.store.read_parquet(e).cast(PLANNED_ACTIONS.schema)
-        for e in within_rest(state.entries.get(PLANNED, []), day)
-    ]
+    """What was given out before any day, by resource, as `planned_actions` has it."""
+    files = [entry for entry in state.entries.get(PLANNED, []) if entry.last >= day - LONGEST_REST]
+    tables = [state.store.read_parquet(entry).cast(PLANNED_ACTIONS.schema) for entry in files]
     table = pa.concat_tables([PLANNED_ACTIONS.schema.empty_table(), *tables])
     days = table["service_date"].cast(pa.int32())
-    table = table.filter(pc.less(days, day)).sort_by([("service_date", "ascending")]).combine_chunks()
+    table = table.set_column(table.schema.get_field_index("service_date"), "day", days)
     out = {}
     for resource in RESOURCES:
-        mine = table.filter(pc.equal(table["resource"], resource))
+        mine = table.filter(pc.and_(pc.equal(table["resource"], resource), pc.less(table["day"], day)))
         if resource == STANDING:
-            mine = mine.filter(pc.equal(mine["service_date"].cast(pa.int32()), day - 1))
+            mine = mine.filter(pc.equal(mine["day"], day - 1))
         else:
-            mine = mine.group_by(["account_id", "action"], use_threads=False).aggregate([("service_date", "max")])
+            mine = mine.group_by(["account_id", "action"], use_threads=False).aggregate([("day", "max")])
             mine = mine.rename_columns(["account_id", "action", "since"])
-        mine = mine.combine_chunks()
-        action = numpy(pc.index_in(mine["action"], value_set=pa.array(ACTIONS)), np.int8)
-        ids = pa.concat_arrays([pa.array([], pa.string()), *mine["account_id"].chunks])
-        out[resource] = Given(ids, action, numpy(mine["since"], np.int32))
+        out[resource] = _given(mine)
     return out
+
+
+def _given(table: pa.Table) -> Given:
+    """From columns account_id, action and since."""
+    table = table.combine_chunks()
+    action = numpy(pc.index_in(table["action"], value_set=pa.array(ACTIONS)), np.int8)
+    ids = pa.concat_arrays([pa.array([], pa.string()), *table["account_id"].chunks])
+    return Given(ids, action, numpy(table["since"], np.int32))
+
+
+def state_batch(given: dict[str, Given], day: int) -> pa.RecordBatch:
+    """The inverse of `given_at`, as of a day; what was planned so long ago that it rests no more is left out."""
+    blocks = [pa.RecordBatch.from_pylist([], schema=STATE_SCHEMA)]
+    for resource, held in given.items():
+        kept = np.arange(len(held.since)) if resource == STANDING else np.flatnonzero(day - held.since < LONGEST_REST)
+        columns = [
+            held.account.take(pa.array(kept)), pa.array([resource] * len(kept), pa.string()),
+            pa.array(ACTIONS).take(pa.array(held.action[kept])), held.since[kept],
+        ]  # fmt: skip
+        blocks.append(pa.record_batch(columns, schema=STATE_SCHEMA))
+    return pa.concat_batches(blocks)
 
 
 class PlanActionsOf(beam.DoFn):
@@ -92,15 +114,22 @@ class PlanActionsOf(beam.DoFn):
             for entry in entries_from_batch(block):
                 files.setdefault(entry.first, []).append(entry)
         totals = _totals(concat(kinds.get(TOTALS, []), TOTALS_SCHEMA))
-        work = _Days(self.policy, given_before(state, plan.first))
+        tick = isinstance(plan, Plan)
+        work = _Days(self.policy, given_at(state, plan.first - 1) if tick else given_before(state, plan.first))
+        ends = (plan.last,) if isinstance(plan, Plan) else plan.ends
+        checkpoints = []
         for day in range(plan.first, plan.last + 1):
             blocks = [state.store.read_block(entry) for entry in files.get(day, [])]
             work.on(day, concat(blocks, CANDIDATES_SCHEMA), totals)
-        self._write(state, work)
+            if day in ends and (held := state_batch(work.given, day)).num_rows:
+                path = self.place.path(PLAN_STATE, 0, "arrow", day)
+                checkpoints += state.store.write_blocks(path, PLAN_STATE, WHOLE, [(day, held)])
+        self._write(state, work, checkpoints)
         yield 0
 
-    def _write(self, state: State, work: _Days) -> None:
-        plan, entries, drops = self.plan, list[Entry](), list[str]()
+    def _write(self, state: State, work: _Days, checkpoints: list[Entry]) -> None:
+        plan, entries = self.plan, checkpoints
+        drops = [e.path for e in state.entries.get(PLAN_STATE, []) if plan.first <= e.first <= plan.last]
         spans = [(plan.first, plan.last)]
         published = isinstance(plan, Plan)
         if isinstance(plan, Correction):
@@ -140,14 +169,13 @@ class _Days:
         version = self.policy.on(date_of(day))
         strategy, found_rules = version.strategy, numpy(candidates["rule"])
         there_are = places(self.policy.capacity, day) if strategy else {}
+        there_are = {name: some for name, some in there_are.items() if strategy and strategy.of(name)}
         if STANDING not in there_are:
             self.given.pop(STANDING, None)
         rows = []
         for resource, there_is in there_are.items():
             assert strategy is not None
-            if not (numbers := strategy.of(resource)):
-                continue
-            mine = np.isin(found_rules, numbers)
+            mine = np.isin(found_rules, strategy.of(resource))
             some = candidates.filter(pa.array(mine)).combine_chunks()
             ids = pa.concat_arrays([pa.array([], pa.string()), *some["account_id"].chunks])
             found = Candidates(ids, found_rules[mine], numpy(some["value"], np.int64))

@@ -6,6 +6,7 @@ as of the last day; the others are handed on to `PlanActions`, as files of candi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,7 @@ class ServiceActions:
 
     def __init__(self, place: Place, policy: Policy, shard: int, slots: Slots, last: int | None) -> None:
         self.place, self.policy, self.shard, self.slots, self.last = place, policy, shard, slots, last
+        self.places = functools.cache(functools.partial(places, policy.capacity))
         self.days: list[tuple[int, pa.RecordBatch]] = []
         self.totals: list[tuple[int, str, int, int]] = []
         self.listed: pa.Table = SERVICE_ACTIONS.schema.empty_table()
@@ -53,7 +55,7 @@ class ServiceActions:
         strategy = self.policy.on(date_of(day)).strategy
         if strategy is None:
             return False
-        return day == self.last or any(strategy.of(name) for name in places(self.policy.capacity, day))
+        return day == self.last or any(strategy.of(name) for name in self.places(day))
 
     def on(self, day: int, inputs: pa.RecordBatch, columns: dict[str, Any], tiers: dict[str, Any], step: Any) -> None:
         """Go on by a day. inputs: what its tiers are made of, columns: the same as arrays; tiers: tier, class and grade;
@@ -66,7 +68,7 @@ class ServiceActions:
         seen = {**columns, **tiers, ABUSE_STEP: step}
         slot = numpy(inputs.column("slot"), np.int64)
         value = np.ma.filled(columns[value_column(version)], 0).astype(np.int64)
-        limited, blocks = places(self.policy.capacity, day), []
+        limited, blocks = self.places(day), []
         for name, there_is in limited.items():
             if not (numbers := strategy.of(name)):
                 continue
@@ -74,7 +76,7 @@ class ServiceActions:
             accounts = np.unique(rows)
             self.totals.append((day, name, len(accounts), int(value[accounts].sum())))
             most = there_is.free + there_is.usual
-            most += 0 if name == STANDING else may_rest(self.policy.capacity, strategy, name, day)
+            most += 0 if name == STANDING else may_rest(self.places, strategy, name, day)
             mine = hand_on(strategy, self.slots.rank[slot[rows]], rules, value[rows], most, standing=name == STANDING)
             ids = self.slots.ids.take(pa.array(slot[rows[mine]]))
             blocks.append(pa.record_batch([ids, rules[mine], value[rows[mine]]], schema=CANDIDATES_SCHEMA))
@@ -130,6 +132,6 @@ def dates(days: Any) -> pa.Array:
     return pa.array(np.asarray(days, np.int32)).cast(pa.date32())
 
 
-def plan_state(entries: list[Entry]) -> Keyed:
+def planned_before(entries: list[Entry]) -> Keyed:
     """What a plan goes on from, for the group that it is made of."""
     return 0, state_block(entries)

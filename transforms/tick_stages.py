@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
 from transforms.blocks import by_kind, concat, fact, kind_of, tag, with_facts
-from transforms.checkpoints import CHECKPOINT, LEDGER_STATE, TICK_DAYS, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, LEDGER_STATE, PLAN_STATE, TICK_DAYS, kept_checkpoints
 from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of, read_entries
 from transforms.fold_features import FoldFeaturesShard, Plan
 from transforms.fold_tiers import FoldTiersShard
 from transforms.kernels.windows import BASE, YEAR
-from transforms.plan_actions import PLANNED, PlanActionsOf, within_rest
+from transforms.plan_actions import PlanActionsOf
 from transforms.service_actions import CANDIDATES
 from transforms.shards import Place, state_block
 from transforms.storage import WHOLE, Entry, entries_from_batch, entries_to_batch
@@ -159,7 +159,7 @@ class TiersStage(TickStage):
 
 
 class ActionsStage(TickStage):
-    """Ticks: the plan of service actions, in the first bucket, which hears of all shards. It keeps what was planned."""
+    """Ticks: the plan of service actions, in the first bucket, which hears of all shards. It keeps what plans go on from."""
 
     def initial(self, bucket: int) -> pa.RecordBatch:
         """What the snapshot holds; the files are of no shard."""
@@ -169,11 +169,11 @@ class ActionsStage(TickStage):
     def fold(
         self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch
     ) -> Generator[beam.pvalue.TaggedOutput, None, pa.RecordBatch]:
-        """Run the bounded step on a tick. Returns what was planned lately."""
+        """Run the bounded step on a tick. Returns what plans go on from."""
         tick = Tick.from_json(fact(next(block for block in blocks if kind_of(block) == CANDIDATES), "tick"))
         place, plan = self.place_of(tick.number), tick.plan
         before = [e for e in entries_of([state]) if e.first < plan.first and not plan.anew]
         list(PlanActionsOf(place, self.policy, plan).process((bucket, [state_block(before), *blocks])))
-        made = [e for commit in place.reported for e in commit.entries if e.kind == PLANNED]
+        made = [e for commit in place.reported for e in commit.entries if e.kind == PLAN_STATE]
         yield from ()
-        return state_block(within_rest([*before, *made], plan.last + 1))
+        return state_block(prune([*before, *made], (PLAN_STATE,), PLAN_STATE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -275,7 +276,9 @@ def test_places_are_those_of_the_day_after(day, expected):
 
 def test_no_more_may_rest_than_were_planned_within_the_longest_rest():
     sunday = int(np.datetime64("2025-01-05").astype(int))
-    assert may_rest(STAFF, CALLS, "calls", sunday + 1) == 5  # of five days four, and of these one for a working day
-    assert may_rest(STAFF, CALLS, "inspectors", sunday) == 0
+    assert (
+        may_rest(partial(places, STAFF), CALLS, "calls", sunday + 1) == 5
+    )  # of five days four, and of these one for a working day
+    assert may_rest(partial(places, STAFF), CALLS, "inspectors", sunday) == 0
     assert places(None, sunday) == {}
-    assert may_rest(None, CALLS, "calls", sunday) == 0
+    assert may_rest(partial(places, None), CALLS, "calls", sunday) == 0

@@ -11,7 +11,7 @@ Rules: docs/explanation/definitions.md, "The plan of service actions".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,10 +87,13 @@ def places(capacity: Capacity | None, day: int) -> dict[str, Places]:
     }
 
 
-def may_rest(capacity: Capacity | None, strategy: Strategy, resource: str, day: int) -> int:
-    """How many may rest on a day at most: all that were planned within the longest `again_days` of the resource."""
+def may_rest(there_are: Callable[[int], Mapping[str, Places]], strategy: Strategy, resource: str, day: int) -> int:
+    """How many may rest on a day at most: all that were planned within the longest `again_days` of the resource.
+
+    there_are: the places of a day.
+    """
     longest = max((strategy.actions[number].again_days or 0 for number in strategy.of(resource)), default=0)
-    earlier = (places(capacity, day - ago).get(resource) for ago in range(1, longest))
+    earlier = (there_are(day - ago).get(resource) for ago in range(1, longest))
     return sum(found.free for found in earlier if found)
 
 
