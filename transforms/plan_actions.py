@@ -29,12 +29,12 @@ from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import PLAN_STATE
 from transforms.fold_features import Plan
 from transforms.kernels.action_plan import Candidates, Given, Places, Planned, give_out, go_on, places
+from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import date_of
 from transforms.patches import rewritten, stretches
 from transforms.restate_features import Correction
 from transforms.service_actions import (
     CANDIDATES,
-    CANDIDATES_SCHEMA,
     MART,
     TOTALS,
     TOTALS_SCHEMA,
@@ -115,12 +115,14 @@ class PlanActionsOf(beam.DoFn):
                 files.setdefault(entry.first, []).append(entry)
         totals = _totals(concat(kinds.get(TOTALS, []), TOTALS_SCHEMA))
         tick = isinstance(plan, Plan)
-        work = _Days(self.policy, given_at(state, plan.first - 1) if tick else given_before(state, plan.first))
+        work = _Days(
+            self.policy, self.place.shards, given_at(state, plan.first - 1) if tick else given_before(state, plan.first)
+        )
         ends = (plan.last,) if isinstance(plan, Plan) else plan.ends
         checkpoints = []
         for day in range(plan.first, plan.last + 1):
-            blocks = [state.store.read_block(entry) for entry in files.get(day, [])]
-            work.on(day, concat(blocks, CANDIDATES_SCHEMA), totals)
+            blocks = ((entry.shard, state.store.read_block(entry)) for entry in files.get(day, []))
+            work.on(day, blocks, totals)
             if day in ends and (held := state_batch(work.given, day)).num_rows:
                 path = self.place.path(PLAN_STATE, 0, "arrow", day)
                 checkpoints += state.store.write_blocks(path, PLAN_STATE, WHOLE, [(day, held)])
@@ -158,28 +160,39 @@ class PlanActionsOf(beam.DoFn):
 class _Days:
     """Plans one day after the other. given: what was given out before, by resource."""
 
-    def __init__(self, policy: Policy, given: dict[str, Given]) -> None:
-        self.policy, self.given = policy, given
+    def __init__(self, policy: Policy, shards: int, given: dict[str, Given]) -> None:
+        self.policy, self.shards, self.given = policy, shards, given
         self.planned: list[pa.Table] = []
         self.capacity: list[pa.Table] = []
         self.listed: dict[int, pa.Table] = {}
 
-    def on(self, day: int, candidates: pa.Table, totals: dict[tuple[int, str], tuple[int, int]]) -> None:
-        """Go on by a day. candidates: as handed on; totals: (day, resource) -> accounts that want a place, and their value."""
+    def on(
+        self, day: int, blocks: Iterable[tuple[int, pa.RecordBatch]], totals: dict[tuple[int, str], tuple[int, int]]
+    ) -> None:
+        """Go on by a day. blocks: shard and its candidates; totals: (day, resource) -> accounts that want a place, and their value.
+
+        Of each shard those stay who do not rest and come first among its own; so no more are held than places, for each shard.
+        """
         version = self.policy.on(date_of(day))
-        strategy, found_rules = version.strategy, numpy(candidates["rule"])
+        strategy = version.strategy
         there_are = places(self.policy.capacity, day) if strategy else {}
         there_are = {name: some for name, some in there_are.items() if strategy and strategy.of(name)}
         if STANDING not in there_are:
             self.given.pop(STANDING, None)
+        given_by = {name: self.given.get(name, Given.none()) for name in there_are}
+        owners = {name: shard_of(given.account, self.shards) for name, given in given_by.items()}
+        first: dict[str, list[Candidates]] = {name: [] for name in there_are}
+        for shard, block in blocks:
+            every = Candidates(block.column("account_id"), numpy(block.column("rule")), numpy(block.column("value")))
+            for resource, there_is in there_are.items():
+                assert strategy is not None
+                found = every.take(np.flatnonzero(np.isin(every.rule, strategy.of(resource))))
+                given = given_by[resource].take(np.flatnonzero(owners[resource] == shard))
+                first[resource].append(found.take(give_out(strategy, resource, day, there_is, found, given).at))
         rows = []
         for resource, there_is in there_are.items():
             assert strategy is not None
-            mine = np.isin(found_rules, strategy.of(resource))
-            some = candidates.filter(pa.array(mine)).combine_chunks()
-            ids = pa.concat_arrays([pa.array([], pa.string()), *some["account_id"].chunks])
-            found = Candidates(ids, found_rules[mine], numpy(some["value"], np.int64))
-            given = self.given.get(resource, Given.none())
+            found, given = Candidates.concat(first[resource]), given_by[resource]
             done = give_out(strategy, resource, day, there_is, found, given)
             self.given[resource] = go_on(strategy, resource, day, found, given, done)
             rows.append(rows_of(version, strategy, day, there_is, found, done, standing=resource == STANDING))

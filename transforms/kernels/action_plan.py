@@ -148,6 +148,19 @@ class Candidates:
     rule: Int8
     value: Int
 
+    def take(self, at: Int) -> Candidates:
+        """Some of them."""
+        return Candidates(self.account.take(pa.array(at)), self.rule[at], self.value[at])
+
+    @classmethod
+    def concat(cls, parts: Sequence[Candidates]) -> Candidates:
+        """All of them together."""
+        return cls(
+            pa.concat_arrays([pa.array([], pa.string()), *(part.account for part in parts)]),
+            np.concatenate([np.zeros(0, np.int8), *(part.rule for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.value for part in parts)]),
+        )
+
 
 @dataclass(frozen=True)
 class Given:
@@ -163,6 +176,10 @@ class Given:
     def none(cls) -> Given:
         """Nothing was."""
         return cls(pa.array([], pa.string()), np.zeros(0, np.int8), np.zeros(0, np.int32))
+
+    def take(self, at: Int) -> Given:
+        """Some of them."""
+        return Given(self.account.take(pa.array(at)), self.action[at], self.since[at])
 
     def find(self, account: pa.StringArray, action: Int8) -> Int32:
         """The day of each pair; `NEVER` where there is none. (k,)."""
