@@ -168,6 +168,8 @@ def run(
     if report.published:
         reach = f"{report.days} service days made, through {report.through}" if report.through else "no service day yet"
         print(f"Published generation {report.generation}, {reach}.")
+        if loaded.policy.capacity is None and any(version.strategy for version in loaded.policy.versions):
+            print("Service actions are not limited: `capacity` in wattier.yaml names no file.")
         print(f"Marts: {Path(loaded.warehouse) / 'marts.duckdb'}")
     else:
         print(f"Nothing new has landed; generation {report.generation} stands.")
@@ -349,7 +351,7 @@ def actions(
     else:
         print(shown(found, lang))
         if loaded.policy.capacity is None:
-            print("Nothing is limited: `capacity` in wattier.yaml names no file.")
+            print("They are not limited: `capacity` in wattier.yaml names no file.")
 
 
 @app.command()
