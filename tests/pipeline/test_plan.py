@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import pipelines.restate
 from pipelines.plan import policy_change, policy_state
+from pipelines.verify import verify
+from pipelines.warehouse import Warehouse
 from schemas.errors import ConfigError
+from schemas.marts import PLANNED_ACTIONS
 from tests.pipeline.bureau import CAPACITY, Bureau, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import LONG_AGO, day, opened, reference, used
@@ -40,6 +45,17 @@ def test_a_first_plan_can_be_checked_by_hand(bureau):
     sunday = f"SELECT * EXCLUDE (policy_version) FROM plan_capacity WHERE service_date = DATE '{day(5)}' AND resource = 'calls'"
     assert bureau.query(sunday) == [(day(5), "calls", 0, 4, 4, 0, 996_000, 0, None)]
     bureau.check()
+
+
+def test_one_rank_that_is_otherwise_is_found_and_named(bureau):
+    opened(bureau)
+    (entry,) = Warehouse(bureau.config.warehouse).load().of("mart:planned_actions")
+    path = bureau.folder / "warehouse" / entry.path
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["rank"] += 1
+    pq.write_table(pa.Table.from_pylist(rows, schema=PLANNED_ACTIONS.schema), path)
+    report = verify(str(bureau.marts), bureau.config.policy, all_days=True)
+    assert [(found.mart, found.column) for found in report.differences] == [("planned_actions", "rank")]
 
 
 def test_who_gets_no_place_stands_next_in_order_with_the_reason(bureau):
