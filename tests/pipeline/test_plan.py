@@ -15,7 +15,7 @@ from schemas.marts import PLANNED_ACTIONS
 from tests.pipeline.bureau import CAPACITY, Bureau, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import LONG_AGO, day, opened, reference, used
-from tests.pipeline.worlds import account, conduct, ledger, meter, reading
+from tests.pipeline.worlds import account, conduct, ledger, meter, reading, second_version
 from transforms.kernels.windows import day_of as number
 
 CALLS = (
@@ -130,6 +130,32 @@ def test_staff_from_a_later_day_on_leaves_the_plans_before_it_as_they_are(bureau
     bureau.check()
     bureau.set_capacity(CAPACITY + more + f"holidays: [{day(3)}]\n")
     assert bureau.run().restated_from == day(2), "the plan for the holiday, and what follows"
+    bureau.check()
+
+
+@pytest.mark.slow
+def test_another_strategy_from_a_day_on(bureau):
+    """Value first, no bonus, other rests, an action that takes another resource; then none at all, and a third one."""
+    changes = [
+        ("keep_bonus_ppm: 300000", "order: value\n      value: wh_30d"),
+        ("called, resource: calls, again_days: 3", "called, resource: calls, again_days: 5"),
+        ("offered, resource: calls", "offered, resource: visits"),
+    ]
+    bureau.set_policy(second_version(day(4), *changes))
+    bureau.land_all([*reference(), *used(0, 6), ledger("tiny", "c1", "charge", day(1), 500, day(2))])
+    bureau.run()
+    wanted = "SELECT candidates FROM plan_capacity WHERE resource = 'visits' ORDER BY service_date"
+    assert bureau.query(wanted) == [(2,)] * 4 + [(4,)] * 3
+    bureau.check()
+    none = second_version(day(5))
+    begin = none.rindex("    strategy:")
+    bureau.set_policy(none[:begin] + none[none.index("    vee:", begin) :])
+    assert bureau.run().restated_from == day(4)
+    assert bureau.query("SELECT max(service_date) FROM plan_capacity") == [(day(4),)]
+    assert bureau.query("SELECT count(*) FROM service_actions") == [(0,)]
+    bureau.check()
+    bureau.set_policy(second_version(day(6), *changes))
+    bureau.run()
     bureau.check()
 
 
