@@ -29,7 +29,7 @@ WITH free_to_go AS (
     SELECT
         *,
         least(value, 2::HUGEINT ** 61) + CASE
-            WHEN kept_since IS NOT NULL THEN greatest(value, 0)::HUGEINT * {{bonus}} // 1000000 ELSE 0
+            WHEN kept_since IS NOT NULL THEN greatest(least(value, 2::HUGEINT ** 61), 0)::HUGEINT * {{bonus}} // 1000000 ELSE 0
         END AS counted
     FROM wish
     WHERE free IS NOT NULL AND (done_on IS NULL OR {{day}} - done_on >= again_days)
