@@ -55,6 +55,8 @@ AUDITED = {
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs", "scores": "mart:scores",
+    "service_actions": "mart:service_actions",
+    "planned_actions": "mart:planned_actions", "plan_capacity": "mart:plan_capacity",
 }  # fmt: skip
 
 MEND_REJECTS = {

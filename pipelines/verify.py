@@ -34,9 +34,13 @@ KEPT_AS = {"scores": "features"}
 ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tier_migration_matrix")
 """Marts that are not about single accounts."""
 
+OF_ALL = ("tier_migration_matrix", "service_actions", "planned_actions", "plan_capacity")
+"""Marts that follow from all accounts' tiers, which are not recomputed where a sample is compared."""
+
 COMPARED = (
     "service_days", "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "customer_tiers_current",
-    "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
+    "tier_migrations", "abuse_steps", "service_actions", "planned_actions", "plan_capacity",
+    "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
     "ledger_exceptions", "vee_results",
 )  # fmt: skip
 """Every mart the oracle knows. The others tell of runs and of rejected rows."""
@@ -160,7 +164,7 @@ def verify(
         results = tuple(
             _compare(con, MARTS[name], sampled=accounts is not None)
             for name in COMPARED
-            if accounts is None or name != "tier_migration_matrix"
+            if accounts is None or name not in OF_ALL
         )
         listed = con.execute(f"SELECT * FROM mismatch ORDER BY ALL LIMIT {LISTED}").fetchall()
         if store is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas.actions import PLAN_CAPACITY, PLANNED_ACTIONS, SERVICE_ACTIONS
 from schemas.credit import CREDIT, TENURE
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, EVENT_TYPES, KEPT, PERIODS
+from schemas.keys import ACCOUNT, DATE
 from schemas.ledger import LEDGER_FAULTS
 from schemas.vee import JUDGED, READING_FAULTS, SEVERITIES
 
@@ -64,9 +66,6 @@ PROVISIONAL_WINDOWS = (30, 365)
 
 THEFT_DAYS, VIOLATION_DAYS = 730, 365
 """Days over which thefts and violations are counted."""
-
-ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
-DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
 
 
 def _window(name: str, label: str) -> tuple[Column, ...]:
@@ -322,7 +321,9 @@ CUSTOMER_TIERS_CURRENT = Relation(
     (
         ACCOUNT,
         Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
-        Column("category", TEXT, "Customer category; null where the account is closed", nullable=True, values=CATEGORIES),
+        Column(
+            "category", TEXT, "Customer category; null where the account is closed", nullable=True, values=CATEGORIES
+        ),
         *_TIER,
     ),
 )
@@ -586,15 +587,15 @@ PIPELINE_RUNS = Relation(
 MARTS = {
     relation.name: relation
     for relation in (
-        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, SCORES, SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
-        ABUSE_STEPS,
+        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, SCORES, SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT,
+        TIER_MIGRATIONS, ABUSE_STEPS, SERVICE_ACTIONS, PLANNED_ACTIONS, PLAN_CAPACITY,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
         LEDGER_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )
 }  # fmt: skip
-"""Every mart by name. `service_actions` comes with the tier strategies."""
+"""Every mart by name."""
 
 VIEWS = (CREDIT_SCORE_PARTS.name, SCORE_PARTS.name)
 """Marts that are queries of other marts."""

@@ -8,7 +8,7 @@ Python only passes the days and the policy, and steps from one service day's tie
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from importlib import resources
 
 import duckdb
@@ -67,6 +67,8 @@ _PUT_BACK_WHERE = {
 
 EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _ALL_DELIVERIES = (1 << 31) - 1
 
@@ -153,10 +155,14 @@ def recompute(
         + _sql("s6_abuse_day", **_texts(version))
         for version in policy.versions
     }
+    actions = {} if accounts is not None else _actions(policy)
+    _places(con, policy)
     for day, version in con.execute(
         "SELECT service_date, policy_version FROM oracle.policy_day ORDER BY ALL"
     ).fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
+        if version in actions:
+            con.execute(actions[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
     con.execute(_sql("s7_migrations"))
     _clock(con)
@@ -332,6 +338,61 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
         "restrict_days": str(ladder.restrict_days if ladder else 0),
         "inspection_releases": str(ladder is not None and ladder.release == "inspection_passed").lower(),
     }
+
+
+def _actions(policy: Policy) -> dict[str, str]:
+    """SQL of a day's service actions by policy version. A plan is made of all accounts, so a sample has none."""
+    out = {}
+    for version in policy.versions:
+        strategy = version.strategy
+        if strategy is None:
+            out[version.version] = "DELETE FROM oracle.service_actions"
+            continue
+        value = strategy.value or version.abc.metric
+        candidates = (
+            f"SELECT account_id, {number} AS rule_number, {literal(rule.action)} AS action, {literal(rule.reason)} AS reason,"
+            f" {rule.due_days} AS due_days, {rule.priority} AS priority,"
+            f" {literal(rule.resource) if rule.resource else 'NULL'}::VARCHAR AS resource, {rule.again_days or 0} AS again_days,"
+            f" {value}::BIGINT AS value FROM facts WHERE {' AND '.join(map(condition_sql, rule.when)) or 'true'}"
+            for number, rule in enumerate(strategy.actions)
+        )
+        again: dict[tuple[str, str], int] = {}
+        for rule in strategy.actions:
+            key = rule.action, rule.resource or ""
+            again[key] = max(again.get(key, 0), rule.again_days or 0)
+        out[version.version] = _sql(
+            "s6_actions_day",
+            candidates=" UNION ALL ".join(candidates),
+            bonus=str(strategy.keep_bonus_ppm),
+            order="counted DESC, priority" if strategy.order == "value" else "priority, counted DESC",
+            rests=", ".join(
+                f"({literal(action)}, {literal(takes)}, {days})" for (action, takes), days in again.items()
+            ),
+            resources=", ".join(sorted({literal(rule.resource or "") for rule in strategy.actions})),
+            policy_version=literal(version.version),
+        )
+    return out
+
+
+def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """The places of each day's plan, which is for the day after: what the capacity file says, as a table."""
+    staff = policy.capacity
+    for (day,) in con.execute("SELECT service_date FROM oracle.service_day").fetchall() if staff else ():
+        assert staff is not None
+        after = day + timedelta(days=1)
+        said = staff.on(after)
+        works = WEEKDAYS[after.weekday()] in said.working_days and after not in staff.holidays
+        people = said.managers
+        usual = {
+            "managers": people and people.staff * people.accounts_each,
+            "visits": people and people.visits_each is not None and people.staff * people.visits_each,
+            "inspectors": said.inspectors and said.inspectors.staff * said.inspectors.inspections_each,
+            "calls": said.calls,
+        }
+        for resource, places in usual.items():
+            if places is not None and places is not False:
+                free = places if works or resource == "managers" else 0
+                con.execute("INSERT INTO oracle.places VALUES (?, ?, ?, ?)", [day, resource, free, places])
 
 
 def _first_that_holds(rules: Iterable[tuple[str, Sequence[Condition], str]]) -> str:
