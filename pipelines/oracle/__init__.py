@@ -16,6 +16,7 @@ import duckdb
 from schemas.conditions import Condition
 from schemas.credit import CREDIT
 from schemas.inbound import CATEGORIES
+from schemas.marts import TIER_ORDER, TIERS
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.vee import VEE_RULES
@@ -53,6 +54,7 @@ def recompute(
     through: date,
     accounts: Sequence[str] | None = None,
     as_known: int | None = None,
+    features_from: date | None = None,
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
@@ -60,11 +62,11 @@ def recompute(
     accepted_conduct_events, accepted_accounts, accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
-    events of deliveries up to that number count.
+    events of deliveries up to that number count. `features_from` is the first day that features are published of.
     """
     _known_events(con, as_known)
     _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
-    _set(con, allocation=policy.ledger.allocation)
+    _set(con, allocation=policy.ledger.allocation, features_from=features_from or date.min)
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
     if accounts is not None:
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
@@ -109,6 +111,9 @@ def recompute(
     con.execute(_sql("s7_tiers"))
     for policy_version in policy.versions:
         con.execute(_sql("s7_migrations", **_texts(policy_version)))
+    _places(con, policy)
+    for section in ("s9_matrix", "s9_moves", "s9_shares"):
+        con.execute(_sql(section))
 
 
 def _credit() -> str:
@@ -168,6 +173,15 @@ def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
                 "INSERT INTO oracle.policy_cut VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [version.version, cut.rule, cut.cls, cut.side, cut.kind, cut.num, cut.den],
             )
+
+
+def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """The tiers, and of each version which is above which."""
+    con.execute("CREATE OR REPLACE TABLE oracle.tier_code AS SELECT unnest(?) AS tier", [list(TIERS)])
+    con.execute("CREATE OR REPLACE TABLE oracle.tier_place (policy_version VARCHAR, tier VARCHAR, place INTEGER)")
+    for version in policy.versions:
+        for place, tier in enumerate(getattr(version, "tier_order", TIER_ORDER)):
+            con.execute("INSERT INTO oracle.tier_place VALUES (?, ?, ?)", [version.version, tier, place])
 
 
 def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
