@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from datetime import date
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.fields import Relation
+from schemas.fields import PPM_LIMIT, Relation
+from schemas.inbound import CATEGORIES
 from schemas.marts import (
     PARETO,
     TIER_MIGRATION_MATRIX,
@@ -27,6 +29,7 @@ from schemas.marts import (
     TIERS,
 )
 from schemas.policy import Policy
+from transforms.kernels.moves import lorenz
 
 BY_MONTH = (TIER_MIGRATION_MATRIX, TIER_TRANSITION_RATES, TIER_TENURE, TIER_STABILITY)
 WATCHED = (*BY_MONTH, TIER_SHARES, PARETO)
@@ -41,32 +44,43 @@ CREATE OR REPLACE TEMP TABLE cells (  -- one for each tier at both ends of a mon
     tenure_days HUGEINT
 )"""
 
+HISTORY = """
+CREATE OR REPLACE TEMP VIEW history AS
+SELECT account_id, tier, tier_since, valid_from, valid_to, NULL AS category FROM customer_tiers WHERE valid_to IS NOT NULL
+UNION ALL SELECT account_id, tier, tier_since, valid_from, DATE '{last}', {category} FROM customer_tiers_current
+"""
+
 # An account whose row of the history holds both days is in the same tier on both; the others are few, in most months.
-# Its category stands in `customer_tiers_current` for the last day; for any other it is looked up in `accounts`.
-ADD_CELLS = """
+# The category stands in `customer_tiers_current` for the last day; for any other it is looked up in `accounts`.
+STAYED = """
 INSERT INTO cells
+SELECT $month, tier, tier, category, count(*), {sums}, sum($after::DATE - tier_since + 1)
+FROM history {features} WHERE category IS NOT NULL AND valid_from <= $before AND valid_to >= $after GROUP BY ALL
+"""
+CHANGED = """
+CREATE OR REPLACE TEMP TABLE changed AS
 WITH seen AS (
-    SELECT account_id, tier, tier_since, CASE WHEN $after = $last THEN category END AS category,
-        coalesce(valid_from <= $before AND valid_to >= $before, false) AS at_first,
+    SELECT account_id, tier, tier_since, category, coalesce(valid_from <= $before AND valid_to >= $before, false) AS at_first,
         valid_from <= $after AND valid_to >= $after AS at_end
-    FROM history WHERE valid_from <= $after AND valid_to >= coalesce($before, $after)
-),
-moves AS (
-    SELECT account_id, tier AS from_tier, tier AS to_tier, tier_since, category FROM seen WHERE at_first AND at_end
-    UNION ALL
-    SELECT account_id, max(tier) FILTER (at_first), max(tier) FILTER (at_end), max(tier_since) FILTER (at_end),
-        max(category) FILTER (at_end)
-    FROM seen WHERE at_first <> at_end GROUP BY account_id
-),
-looked_up AS (
+    FROM history
+    WHERE valid_from <= $after AND valid_to >= coalesce($before, $after)
+        AND NOT coalesce(category IS NOT NULL AND valid_from <= $before AND valid_to >= $after, false)
+)
+SELECT account_id, max(tier) FILTER (at_first) AS from_tier, max(tier) FILTER (at_end) AS to_tier,
+    max(tier_since) FILTER (at_end) AS tier_since, max(category) FILTER (at_end) AS category,
+    CASE WHEN to_tier IS NULL THEN $before::DATE ELSE $after END AS day
+FROM seen WHERE at_first OR at_end GROUP BY account_id
+"""
+ADD_CHANGED = """
+INSERT INTO cells
+WITH looked_up AS (
     SELECT account_id, any_value(from_tier) AS from_tier, any_value(to_tier) AS to_tier, any_value(tier_since) AS tier_since,
         {category} AS category
-    FROM (SELECT *, CASE WHEN to_tier IS NULL THEN $before::DATE ELSE $after END AS day FROM moves WHERE category IS NULL) m
-    JOIN accounts a USING (account_id) GROUP BY account_id
+    FROM (FROM changed WHERE category IS NULL) c JOIN accounts a USING (account_id) GROUP BY account_id
 ),
-known AS (FROM moves WHERE category IS NOT NULL UNION ALL BY NAME FROM looked_up)
+known AS (SELECT * EXCLUDE (day) FROM changed WHERE category IS NOT NULL UNION ALL BY NAME FROM looked_up)
 SELECT $month, coalesce(from_tier, 'none'), coalesce(to_tier, 'none'), category, count(*), {sums},
-    sum(CAST($after AS DATE) - tier_since + 1)
+    sum($after::DATE - tier_since + 1)
 FROM known {features} GROUP BY ALL
 """
 CATEGORY = (
@@ -91,22 +105,19 @@ FROM running
 """
 
 # Of a pair of days with a tier on both, most lie within one row of the history; the others join one row to the next.
+PAIRS = """
+INSERT INTO pairs
+SELECT $month, tier, tier, sum(least(valid_to, $after) - greatest(valid_from + 1, $month) + 1)
+FROM history WHERE valid_to >= $month AND valid_from < $after AND valid_to > valid_from GROUP BY ALL
+UNION ALL
+SELECT $month, a.tier, b.tier, count(*)
+FROM (FROM history WHERE valid_to BETWEEN $month::DATE - 1 AND $after::DATE - 1) a
+JOIN (FROM history WHERE valid_from BETWEEN $month AND $after) b
+    ON b.account_id = a.account_id AND b.valid_from = a.valid_to + 1
+GROUP BY ALL
+"""
 RATES = """
-WITH within AS (
-    SELECT month, tier AS from_tier, tier AS to_tier,
-        sum(least(valid_to, after) - greatest(valid_from + 1, month) + 1) AS account_days
-    FROM history JOIN months ON valid_from < after AND valid_to >= month AND valid_to > valid_from
-    WHERE least(valid_to, after) >= greatest(valid_from + 1, month)
-    GROUP BY ALL
-),
-between AS (
-    SELECT month, a.tier AS from_tier, b.tier AS to_tier, count(*) AS account_days
-    FROM (FROM history JOIN months ON valid_to + 1 BETWEEN month AND after) a
-    JOIN history b ON b.account_id = a.account_id AND b.valid_from = a.valid_to + 1
-    GROUP BY ALL
-),
-pairs AS (FROM within UNION ALL BY NAME FROM between),
-exposed AS (
+WITH exposed AS (
     SELECT month, from_tier, sum(account_days) AS account_days,
         coalesce(sum(account_days) FILTER (from_tier <> to_tier), 0) AS migrations
     FROM pairs GROUP BY ALL
@@ -133,7 +144,7 @@ CREATE OR REPLACE TEMP TABLE moved AS  -- migrations of the months to be made
 WITH recent AS (
     SELECT account_id, service_date, from_tier, to_tier, policy_version, month,
         lag(service_date) OVER of_account AS before_on, lag(from_tier) OVER of_account AS before_from
-    FROM tier_migrations LEFT JOIN months ON service_date BETWEEN month AND after
+    FROM tier_migrations LEFT JOIN months ON month = date_trunc('month', service_date)
     WHERE service_date >= (SELECT min(month) - {days} FROM months)
     WINDOW of_account AS (PARTITION BY account_id ORDER BY service_date)
 )
@@ -215,26 +226,6 @@ SELECT s.service_date, s.scope, s.tier, s.accounts, s.energy_wh, s.turnover_mino
 FROM summed s JOIN whole w USING (service_date, scope)
 """
 
-# Account number p has all before it in the first `percent` of n where p <= ceil(n * percent / 100).
-CURVE = """
-WITH ranked AS (
-    SELECT {scope} AS scope, {metric}::BIGINT AS amount, row_number() OVER (PARTITION BY scope ORDER BY {metric} DESC) AS place,
-        count(*) OVER (PARTITION BY scope) AS n
-    FROM features WHERE service_date = $day AND {metric} > 0
-),
-parts AS (
-    SELECT scope, (place - 1) * 100 // n + 1 AS percent, any_value(n) AS n, sum(amount) AS amount FROM ranked GROUP BY ALL
-),
-whole AS (SELECT scope, any_value(n) AS n, sum(amount) AS total FROM parts GROUP BY ALL),
-summed AS (
-    SELECT scope, percent, n, total, sum(amount) OVER (PARTITION BY scope ORDER BY percent) AS amount_sum
-    FROM whole CROSS JOIN (SELECT unnest(generate_series(1, 100)) AS percent) LEFT JOIN parts p USING (scope, percent, n)
-)
-SELECT $day AS service_date, '{metric}' AS metric, scope, percent, (n * percent + 99) // 100 AS customers, amount_sum,
-    amount_sum * 1000000 // total AS share_ppm
-FROM summed
-"""
-
 
 @dataclass(frozen=True)
 class Window:
@@ -275,11 +266,6 @@ def watch(
     (last,) = con.execute("SELECT max(service_date) FROM service_days").fetchall()[0]
     if last is None:
         return {relation.name: relation.schema.empty_table() for relation in WATCHED}
-    con.execute(f"""
-        CREATE OR REPLACE TEMP VIEW history AS
-        SELECT account_id, tier, tier_since, valid_from, valid_to, NULL AS category FROM customer_tiers WHERE valid_to IS NOT NULL
-        UNION ALL SELECT account_id, tier, tier_since, valid_from, DATE '{last}', category FROM customer_tiers_current
-    """)
     all_months = list(_months(con))
     lacking = _without_energy(carried.get(TIER_MIGRATION_MATRIX.name))
     months = [
@@ -293,7 +279,7 @@ def watch(
         kept[TIER_MIGRATION_MATRIX.name] = _less_energy(kept[TIER_MIGRATION_MATRIX.name], lost)
     new = _by_month(con, policy, months, last, window.held, kept)
     by_cells = last in window.days and any(m.after == last for m in months)
-    new[TIER_SHARES.name] = _shares(con, [day for day in window.days if not (by_cells and day == last)])
+    new[TIER_SHARES.name] = _shares(con, [day for day in window.days if not (by_cells and day == last)], last)
     if by_cells:
         new[TIER_SHARES.name] = _add_last(con, new[TIER_SHARES.name], last)
     new[PARETO.name] = _curve(con, policy, last)
@@ -348,6 +334,9 @@ def _by_month(
     kept: Mapping[str, pa.Table],
 ) -> dict[str, pa.Table]:  # fmt: skip
     con.execute(CELLS)
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE pairs (month DATE, from_tier VARCHAR, to_tier VARCHAR, account_days BIGINT)"
+    )
     con.execute("CREATE OR REPLACE TEMP TABLE months (month DATE, before DATE, after DATE)")
     con.execute("CREATE OR REPLACE TEMP TABLE tier_place (policy_version VARCHAR, tier VARCHAR, place INTEGER)")
     if not months:
@@ -357,11 +346,18 @@ def _by_month(
     for m in months:
         of_day, sums = "", "NULL::HUGEINT, NULL::HUGEINT"
         if m.after >= held:
-            of_day = f"LEFT JOIN (FROM features WHERE service_date = DATE '{m.after}') f USING (account_id)"
+            of_day = (
+                "LEFT JOIN (SELECT account_id, wh_365d, billed_365d_minor FROM features"
+                f" WHERE service_date = DATE '{m.after}') f USING (account_id)"
+            )
             sums = "sum(f.wh_365d), sum(f.billed_365d_minor)"
-        columns = "SELECT account_id, wh_365d, billed_365d_minor FROM features"
-        sql = ADD_CELLS.format(category=CATEGORY, sums=sums, features=of_day.replace("FROM features", columns))
-        con.execute(sql, {"month": m.month, "before": m.before, "after": m.after, "last": last})
+        ends, here = {"before": m.before, "after": m.after}, {"month": m.month, "after": m.after}
+        con.execute(HISTORY.format(last=last, category="category" if m.after == last else "NULL"))
+        if m.after == last:
+            con.execute(STAYED.format(sums=sums, features=of_day), ends | here)
+        con.execute(CHANGED, ends)
+        con.execute(ADD_CHANGED.format(category=CATEGORY, sums=sums, features=of_day), here)
+        con.execute(PAIRS, here)
     new = {
         TIER_MIGRATION_MATRIX.name: con.sql(MATRIX).to_arrow_table(),
         TIER_TRANSITION_RATES.name: con.sql(RATES).to_arrow_table(),
@@ -375,7 +371,8 @@ def _by_month(
     return new
 
 
-def _shares(con: duckdb.DuckDBPyConnection, days: Sequence[date]) -> pa.Table:
+def _shares(con: duckdb.DuckDBPyConnection, days: Sequence[date], last: date) -> pa.Table:
+    con.execute(HISTORY.format(last=last, category="NULL"))
     con.execute(
         "CREATE OR REPLACE TEMP TABLE of_days (service_date DATE, category VARCHAR, tier VARCHAR, accounts BIGINT,"
         " energy_wh HUGEINT, turnover_minor HUGEINT)"
@@ -398,8 +395,20 @@ def _add_last(con: duckdb.DuckDBPyConnection, shares: pa.Table, last: date) -> p
 
 def _curve(con: duckdb.DuckDBPyConnection, policy: Policy, last: date) -> pa.Table:
     abc = policy.on(last).abc
-    scope = "'all'" if abc.scope == "all" else "'category=' || category"
-    return con.sql(CURVE.format(metric=abc.metric, scope=scope), params={"day": last}).to_arrow_table()
+    scopes = ["all"] if abc.scope == "all" else [f"category={category}" for category in CATEGORIES]
+    parts = [PARETO.schema.empty_table()]
+    for scope in scopes:
+        of_scope = "" if scope == "all" else f"AND category = '{scope.removeprefix('category=')}'"
+        found = con.execute(
+            f"SELECT {abc.metric}::BIGINT AS amount FROM features WHERE service_date = $day AND {abc.metric} > 0 {of_scope}",
+            {"day": last},
+        ).fetchnumpy()["amount"]
+        customers, sums = lorenz(np.asarray(found, np.int64))
+        n = len(sums)
+        shares = [amount * PPM_LIMIT // sums[-1] for amount in sums]
+        columns = [[last] * n, [abc.metric] * n, [scope] * n, list(range(1, n + 1)), customers, sums, shares]
+        parts.append(pa.table(columns, schema=PARETO.schema))
+    return pa.concat_tables(parts)
 
 
 def _joined(relation: Relation, kept: pa.Table | None, new: pa.Table) -> pa.Table:
