@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 
 PACKAGES := pipelines transforms schemas
-SOURCES := $(shell find $(PACKAGES) -type f \( -name '*.py' -o -name '*.yaml' -o -name '*.sql' \))
+SOURCES := $(shell find $(PACKAGES) -type f \( -name '*.py' -o -name '*.yaml' -o -name '*.sql' -o -name '*.html' \))
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
