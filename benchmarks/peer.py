@@ -16,6 +16,7 @@ from typing import Any, Literal
 import duckdb
 from world import World, say
 
+from pipelines.config import Retention
 from schemas import ddl
 from schemas.conditions import Condition
 from schemas.inbound import CATEGORIES
@@ -28,11 +29,11 @@ LABELS: dict[Kind, str] = {"full": "(a) full recompute", "incremental": "(b) inc
 
 MARTS_WRITTEN = (
     "daily_consumption", "features", "cutoffs", "customer_tiers", "tier_migrations", "customer_tiers_current", "accounts",
-    "service_days", "tier_migration_matrix",
+    "service_days", "tier_migration_matrix", "tier_shares", "pareto",
 )  # fmt: skip
 BY_DAY = {
     "daily_consumption": "service_date", "features": "service_date", "cutoffs": "service_date", "tier_migrations": "service_date",
-    "customer_tiers": "valid_to + 1",
+    "customer_tiers": "valid_to + 1", "tier_shares": "service_date",
 }  # fmt: skip
 """Marts of which a tick writes the rows of its own day, and how the day is found in what is published."""
 
@@ -185,9 +186,10 @@ def tick(
     con.execute(sql("6_cutoffs", **texts))
     stage("cutoffs")
     new_month = "CREATE OR REPLACE TABLE month_end_tier AS SELECT slot, tier FROM tier_state;" if today.day == 1 else ""
+    kept = str(Retention().features)
     floor = str(policy.day_close.coverage_floor_ppm)
     threshold = sql("6_threshold", **texts, cutoffs="cut_row").strip()
-    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor))
+    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor, features_kept=kept))
     stage("tiers")
     folder = out / f"{today}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,3 +20,5 @@ COPY (
 ) TO {{accounts}} {{options}};
 COPY service_days TO {{service_days}} {{options}};
 COPY tier_migration_matrix TO {{tier_migration_matrix}} {{options}};
+COPY tier_share TO {{tier_shares}} {{options}};
+COPY curve TO {{pareto}} {{options}};
