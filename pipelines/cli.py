@@ -282,6 +282,7 @@ def report(
         datetime | None,
         typer.Option("--to", formats=["%Y-%m-%d"], help="Day that it is shown to (default: the last one)."),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write what is published about tiers as one HTML file, to be read without a server or a network."""
     from schemas.errors import ConfigError
@@ -296,7 +297,7 @@ def report(
         Path(loaded.warehouse) / "marts.duckdb", out, lang=lang, accounts=accounts,
         first=from_day.date() if from_day else None, last=to_day.date() if to_day else None, currency=loaded.currency,
     )  # fmt: skip
-    print(f"wrote {path}")
+    print(json.dumps({"file": str(path)}) if as_json else f"wrote {path}")
 
 
 @app.command()

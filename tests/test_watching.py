@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.watching import WATCHED, Window, days_to_make, watch
+from pipelines.watching import WATCHED, Window, days_to_make, flap_counts, watch
 from schemas import ddl
 from schemas.marts import MARTS, TIERS
 from tests.oracles.worlds import policy
@@ -193,6 +193,7 @@ def test_a_flap_needs_its_thirty_days():
         stories = {"a": story(("high", 10), ("abuse", days), ("high", 65 - 10 - days))}
         told = rows(made(stories, 65), "tier_stability", scope="all")
         assert sum(row["flaps"] for row in told) == flaps
+        assert flap_counts(world(stories, 65)) == (2, flaps, flaps)
 
 
 @pytest.mark.parametrize("seed", range(2))
