@@ -20,7 +20,7 @@ from pipelines.config import Config
 from pipelines.marts import Patch, Publication, derive, mart_query
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
-from pipelines.watching import FLAP_DAYS, WATCHED, Window, days_to_make, watch
+from pipelines.watching import FLAP_DAYS, WATCHED, Window, days_to_make, months_without_energy, watch
 from schemas.errors import AuditFailed
 from schemas.marts import (
     ACCOUNTS,
@@ -328,6 +328,9 @@ def watched(
     """The marts of `pipelines.watching` of a draft; months and days that the run did not touch are carried over."""
     calendar = tables.get("service_days", MARTS["service_days"].schema.empty_table())
     carried = {r.name: tables[r.name] for r in WATCHED if r.name in tables}
+    keep_from = draft.header["keep_from"].get("features")
+    held = date_of(keep_from) if keep_from is not None else date.max
+    days = calendar["service_date"].to_pylist()
     since, anew = None, restated_from
     if (
         len(carried) == len(WATCHED)
@@ -335,12 +338,10 @@ def watched(
         and draft.header["first"] == before.header.get("first")
     ):
         since = min(date_of(before.through), restated_from or date.max).replace(day=1)
+        since = min([since, *months_without_energy(carried["tier_migration_matrix"], days, held)])
     else:
-        anew = date.min
-    keep_from = draft.header["keep_from"].get("features")
-    held = date_of(keep_from) if keep_from is not None else date.max
-    of_features = [day for day in calendar["service_date"].to_pylist() if day >= held]
-    window = Window(since, days_to_make(of_features, carried.get("tier_shares"), anew), held)
+        carried, anew = {}, date.min
+    window = Window(since, days_to_make([day for day in days if day >= held], carried.get("tier_shares"), anew), held)
     # What history reaches back to: the day before the months to be made, and migrations from which one can flap back.
     from_day = since - timedelta(days=FLAP_DAYS + 1) if since else None
     wanted = {

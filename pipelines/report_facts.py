@@ -67,7 +67,12 @@ def gather(marts: Path, first: date | None = None, last: date | None = None, *, 
     if not marts.is_file():
         raise StateError(f"{marts} is not there yet: nothing has been published. Start with `wattier run`.")
     with duckdb.connect(str(marts), read_only=True) as con:
-        return _Asked(con).facts(first, last, accounts=accounts)
+        try:
+            return _Asked(con).facts(first, last, accounts=accounts)
+        except duckdb.CatalogException as error:
+            raise StateError(
+                f"{marts} lacks a mart that the report needs: {error}. `wattier run` writes it anew."
+            ) from None
 
 
 class _Asked:

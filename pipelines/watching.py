@@ -95,12 +95,7 @@ def watch(
     if last is None:
         return {relation.name: relation.schema.empty_table() for relation in WATCHED}
     all_months = list(_months(con))
-    lacking = _without_energy(carried.get(TIER_MIGRATION_MATRIX.name))
-    months = [
-        m
-        for m in all_months
-        if window.since is None or m.month >= window.since or (m.month in lacking and m.after >= window.held)
-    ]
+    months = [m for m in all_months if window.since is None or m.month >= window.since]
     kept = _kept(carried, window, {m.month for m in all_months} - {m.month for m in months}, last)
     lost = {m.month for m in all_months if m.after < window.held}
     if TIER_MIGRATION_MATRIX.name in kept:
@@ -128,14 +123,6 @@ def _kept(carried: Mapping[str, pa.Table], window: Window, months: set[date], la
             stays = pc.is_in(table["month"], pa.array(months, pa.date32()))
         kept[relation.name] = table.filter(stays).cast(relation.schema)
     return kept
-
-
-def _without_energy(matrix: pa.Table | None) -> set[date]:
-    """Months whose matrix tells no energy."""
-    if matrix is None:
-        return set()
-    lacking = pc.and_(pc.is_null(matrix["energy_wh"]), pc.not_equal(matrix["to_tier"], "none"))
-    return set(matrix.filter(lacking)["month"].to_pylist())
 
 
 def _less_energy(matrix: pa.Table, months: set[date]) -> pa.Table:
@@ -264,10 +251,15 @@ def flap_counts(con: duckdb.DuckDBPyConnection, relation: str = "tier_migrations
     return int(found[0]), int(found[1]), int(found[2])
 
 
+def months_without_energy(matrix: pa.Table, days: Sequence[date], held: date) -> list[date]:
+    """Months whose matrix tells no energy, though `features` holds their last day: retention was made longer."""
+    ends = {day.replace(day=1): day for day in sorted(days)}
+    lacking = pc.and_(pc.is_null(matrix["energy_wh"]), pc.not_equal(matrix["to_tier"], "none"))
+    months = set(matrix.filter(lacking)["month"].to_pylist())
+    return sorted(month for month in months if month in ends and ends[month] >= held)
+
+
 def days_to_make(held: Sequence[date], carried: pa.Table | None, touched: date | None) -> list[date]:
     """Service days of `features`, held, that `tier_shares` lacks, or that were made anew: from `touched` on."""
     known = set() if carried is None else set(carried["service_date"].to_pylist())
     return [day for day in held if day not in known or (touched is not None and day >= touched)]
-
-
-__all__ = ["BY_MONTH", "FLAP_DAYS", "WATCHED", "Window", "days_to_make", "flap_counts", "tier_places", "watch"]

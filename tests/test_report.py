@@ -186,6 +186,13 @@ def test_the_days_are_chosen(marts, tmp_path):
         gather(tmp_path / "marts.duckdb")
 
 
+def test_a_file_of_an_older_version_says_so(tmp_path):
+    with duckdb.connect(str(tmp_path / "marts.duckdb")) as con:
+        con.execute("CREATE TABLE old (x INTEGER)")
+    with pytest.raises(StateError, match="lacks a mart that the report needs"):
+        gather(tmp_path / "marts.duckdb")
+
+
 def test_a_publication_without_a_day_says_so(tmp_path):
     derive(tmp_path / "marts.duckdb", Publication(1, None, "2016-04-04T04:00:00+00:00", "0.1.0"), {}, {})
     with pytest.raises(StateError, match="No service day is published yet"):

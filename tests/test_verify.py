@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from pipelines import oracle
-from pipelines.verify import COMPARED, OF_TIERS, verify
+from pipelines.verify import COMPARED, OF_TIERS, _differs, verify
 from schemas import ddl
 from schemas.errors import StateError
 from schemas.marts import MARTS
@@ -133,6 +133,22 @@ CHANGES = [
 def test_what_is_changed_is_named(published):
     change(published, *(statement for statement, _ in CHANGES))
     assert {line for _, line in CHANGES} - set(lines(published)) == set()
+
+
+def test_figures_made_of_logarithms_may_be_a_millionth_apart():
+    with duckdb.connect() as con:
+        for published, told, found in (
+            (5, 6, False),
+            (5, 4, False),
+            (5, 7, True),
+            (None, 5, True),
+            (None, None, False),
+        ):
+            for name, value in (("one", published), ("two", told)):
+                made = f"CREATE OR REPLACE TABLE {name} AS SELECT ?::BIGINT AS psi_month_micro, ?::BIGINT AS flaps"
+                con.execute(made, [value, value])
+            for column, differs in (("psi_month_micro", found), ("flaps", published != told)):
+                assert con.execute(f"SELECT {_differs(column)} FROM one p, two o").fetchall() == [(differs,)]
 
 
 def test_a_whole_day_that_is_missing_is_found(published):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.watching import WATCHED, Window, days_to_make, flap_counts, watch
+from pipelines.watching import WATCHED, Window, days_to_make, flap_counts, months_without_energy, watch
 from schemas import ddl
 from schemas.marts import MARTS, TIERS
 from tests.oracles.worlds import policy
@@ -220,6 +220,18 @@ def test_from_day_to_day_the_same_as_at_once(seed):
         for row in rows(whole, "tier_migration_matrix"):
             of_row = rows(whole, "tier_migration_matrix", month=row["month"], from_tier=row["from_tier"])
             assert sum(r["share_ppm"] for r in of_row) == 1_000_000
+
+
+def test_energy_is_told_again_where_retention_is_made_longer():
+    days = [FIRST + timedelta(n) for n in range(33)]
+    short, whole = made(STORIES, 33, date(2016, 3, 1)), made(STORIES, 33)
+    assert months_without_energy(short["tier_migration_matrix"], days, date(2016, 3, 1)) == []
+    (since,) = months_without_energy(short["tier_migration_matrix"], days, FIRST)
+    assert since == FEBRUARY
+    again = made(STORIES, 33, FIRST, short, since)
+    assert {name: table.to_pylist() for name, table in again.items()} == {
+        name: table.to_pylist() for name, table in whole.items()
+    }
 
 
 def test_the_marts_hold_what_the_estimators_need():
