@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pipelines.report_facts import ACCOUNTS_SHOWN, ORDER, Facts, Rows, totals
+from pipelines.report_facts import ACCOUNTS_SHOWN, MONTHS_A_YEAR, ORDER, Facts, Rows, totals
 from pipelines.report_html import Section, Table, as_json, figure, page
 from schemas.labels import Lang, label
 
@@ -308,7 +308,7 @@ class Page:
             Table("cuts", self.columns(("scope", "scope"), ("class", "class"), ("inside", "count"), ("customers", "count"),
                   ("inside_ppm", "ppm"), ("inside_share", "ppm")), f.cuts, self.say("cut_table")),
             Table("concentration", self.columns(("month", "month"), ("scope", "scope"), ("top20", "ppm"), ("gini", "ratio")),
-                  f.concentration, self.say("concentration")),
+                  f.concentration, self.say("concentration"), folded=len(f.concentration) > MONTHS_A_YEAR),
         ]  # fmt: skip
         return Section(self.say("pareto"), says, [("pareto", figure(data, layout))], tables)
 
