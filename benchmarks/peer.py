@@ -16,6 +16,7 @@ from typing import Any, Literal
 import duckdb
 from world import World, say
 
+from pipelines.config import Retention
 from schemas import ddl
 from schemas.conditions import Condition
 from schemas.dimension_sql import Source, scores_sql
@@ -30,11 +31,12 @@ LABELS: dict[Kind, str] = {"full": "(a) full recompute", "incremental": "(b) inc
 
 MARTS_WRITTEN = (
     "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "tier_migrations", "customer_tiers_current", "accounts",
-    "service_days", "tier_migration_matrix", "service_actions", "planned_actions", "plan_capacity",
+    "service_days", "tier_migration_matrix", "tier_shares", "pareto", "service_actions", "planned_actions", "plan_capacity",
 )  # fmt: skip
 BY_DAY = {
     "daily_consumption": "service_date", "features": "service_date", "cutoffs": "service_date", "tier_migrations": "service_date",
     "scores": "service_date", "customer_tiers": "valid_to + 1", "planned_actions": "service_date", "plan_capacity": "service_date",
+    "tier_shares": "service_date",
 }  # fmt: skip
 """Marts of which a tick writes the rows of its own day, and how the day is found in what is published."""
 
@@ -231,9 +233,10 @@ def tick(
     con.execute(sql("6_scores", scores=scores_sql(version, Source("feature", "cut_row", "account_region"), "true")))
     stage("scores")
     new_month = "CREATE OR REPLACE TABLE month_end_tier AS SELECT slot, tier FROM tier_state;" if today.day == 1 else ""
+    kept = str(Retention().features)
     floor = str(policy.day_close.coverage_floor_ppm)
     threshold = sql("6_threshold", **texts, cutoffs="cut_row").strip()
-    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor))
+    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor, features_kept=kept))
     stage("tiers")
     con.execute(sql("7_actions", **actions_texts(policy, today)))
     stage("actions")

@@ -267,6 +267,42 @@ def verify(
 
 
 @app.command()
+def report(
+    config: ConfigFile = DEFAULT_CONFIG,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: reports/ beside the marts, one for each publication).")
+    ] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    accounts: Annotated[bool, typer.Option("--accounts", help="Also tell of single accounts, by their ids.")] = False,
+    from_day: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", formats=["%Y-%m-%d"], help="Day that migration is shown from (default: a month before)."
+        ),
+    ] = None,
+    to_day: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="Day that it is shown to (default: the last one)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what is published about tiers as one HTML file, to be read without a server or a network."""
+    from schemas.errors import ConfigError
+    from schemas.labels import LANGS
+
+    loaded = _load(config)
+    if lang not in LANGS:
+        raise ConfigError(f"--lang {lang}: there are {', '.join(LANGS)}")
+    from pipelines.report import write_report
+
+    path = write_report(
+        Path(loaded.warehouse) / "marts.duckdb", out, lang=lang, accounts=accounts,
+        first=from_day.date() if from_day else None, last=to_day.date() if to_day else None, currency=loaded.currency,
+    )  # fmt: skip
+    print(json.dumps({"file": str(path)}) if as_json else f"wrote {path}")
+
+
+@app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="One SQL statement; read only.")],
     config: ConfigFile = DEFAULT_CONFIG,

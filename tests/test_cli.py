@@ -21,7 +21,7 @@ from tests.feeding import streaming_config
 from tests.recovery.commands import wattier
 
 HEAVY = ("apache_beam", "great_expectations", "duckdb", "pyarrow", "pandas", "numpy")
-COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "actions", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "gc")
 
 
 def classes() -> list[type[WattierError]]:
@@ -224,3 +224,11 @@ def test_a_second_run_is_refused_while_one_is_at_work(published: Path) -> None:
         ended = wattier(published, "run")
     assert (ended.code, ended.out) == (5, "")
     assert "another run is at work (process " in ended.err
+
+
+def test_a_report_in_a_language_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    write_templates(tmp_path)
+    done = wattier(tmp_path, "report", "--lang", "fr")
+    assert (done.code, "--lang fr: there are en, zh" in done.err) == (2, True)
+    done = wattier(tmp_path, "report")
+    assert (done.code, "nothing has been published" in done.err) == (8, True)

@@ -17,7 +17,7 @@ from schemas.conditions import Condition
 from schemas.credit import CREDIT
 from schemas.dimension_sql import Source, scores_sql
 from schemas.inbound import CATEGORIES
-from schemas.marts import FEATURES, SCORES
+from schemas.marts import FEATURES, SCORES, TIERS
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.scorecard import SCORE
@@ -90,6 +90,7 @@ def recompute(
     through: date,
     accounts: Sequence[str] | None = None,
     as_known: int | None = None,
+    features_from: date | None = None,
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
@@ -97,11 +98,11 @@ def recompute(
     accepted_conduct_events, accepted_accounts, accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
-    events of deliveries up to that number count.
+    events of deliveries up to that number count. `features_from` is the first day that features are published of.
     """
     _known_events(con, as_known)
     _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
-    _set(con, allocation=policy.ledger.allocation)
+    _set(con, allocation=policy.ledger.allocation, features_from=features_from or date.min)
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
     if accounts is not None:
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
@@ -164,6 +165,14 @@ def recompute(
         if version in actions:
             con.execute(actions[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
+    _migrations(con, policy)
+    _tier_places(con, policy)
+    for section in ("s9_matrix", "s9_moves", "s9_shares"):
+        con.execute(_sql(section))
+
+
+def _migrations(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """Changes of tier, and their causes."""
     con.execute(_sql("s7_migrations"))
     _clock(con)
     for before, version in zip([None, *policy.versions], policy.versions, strict=False):
@@ -291,6 +300,15 @@ def _scores_view(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
         f"CREATE OR REPLACE VIEW oracle.scores AS SELECT {', '.join(SCORES.schema.names)} FROM oracle.features"
         f" JOIN oracle.policy_day USING (service_date) WHERE policy_version IN ({named or 'NULL'})"
     )
+
+
+def _tier_places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """The tiers, and of each version which is above which."""
+    con.execute("CREATE OR REPLACE TABLE oracle.tier_code AS SELECT unnest(?) AS tier", [list(TIERS)])
+    con.execute("CREATE OR REPLACE TABLE oracle.tier_place (policy_version VARCHAR, tier VARCHAR, place INTEGER)")
+    for version in policy.versions:
+        for place, tier in enumerate(version.tier_order):
+            con.execute("INSERT INTO oracle.tier_place VALUES (?, ?, ?)", [version.version, tier, place])
 
 
 def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
