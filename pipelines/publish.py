@@ -197,7 +197,7 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        versions = [PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ()]
+        versions = [PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or () if text]
         views = {CREDIT_SCORE_PARTS.name: parts_sql(versions), SCORE_PARTS.name: score_parts_sql(versions)}
         derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, views)
 
