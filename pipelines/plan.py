@@ -57,7 +57,7 @@ def decide(
     if calendar is None or end is None:
         return Decision(end, standing.first or 0, 0, 0, ())
     first = _first_day(calendar, policy, standing, restate, end)
-    changed = policy_change(standing.policy, policy)
+    changed, _ = _changes(standing.policy, policy)
     # what tiers are made of on the day before a change has the columns of the new rules, too
     begin = first if changed is None else min(first, changed - 1)
     held = [day for day in standing.checkpoints if calendar.first <= day < begin]
@@ -91,7 +91,8 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
         candidates.append(end)
     changed = policy_change(standing.policy, policy)
     candidates += [changed] if changed is not None else []
-    candidates += [end] if changed is not None and changed - 1 == before == end else []
+    ruled, _ = _changes(standing.policy, policy)
+    candidates += [end] if ruled is not None and ruled - 1 == before == end else []
     candidates += [calendar.first] if standing.first is not None and calendar.first != standing.first else []
     return max(min(candidates), calendar.first)
 
@@ -129,14 +130,21 @@ def made_under(policy: Policy) -> dict[str, Any]:
 
 def policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
     """First day on which another rule, or other staff, is in force than was published under; None where all is as it was."""
+    return min((day for day in _changes(held, policy) if day is not None), default=None)
+
+
+def _changes(held: list[list[Any]] | None, policy: Policy) -> tuple[int | None, int | None]:
+    """First day on which other rules, and first day on which other staff, are in force than was published under."""
     if held is None:
-        return None
+        return None, None
     new = policy_state(policy)
-    found = [
-        _first_difference([row for row in held if bool(row[1]) == rules], [row for row in new if bool(row[1]) == rules])
-        for rules in (True, False)
-    ]
-    return min((day for day in found if day is not None), default=None)
+
+    def first(rules: bool) -> int | None:
+        return _first_difference(
+            [row for row in held if bool(row[1]) == rules], [row for row in new if bool(row[1]) == rules]
+        )
+
+    return first(True), first(False)
 
 
 def _first_difference(held: list[list[Any]], new: list[list[Any]]) -> int | None:

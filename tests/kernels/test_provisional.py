@@ -165,12 +165,13 @@ SCORED = """    dimensions:
         parts:
           - {part: owed, column: overdue_minor, weight: 60, bins: [{at_most: 0, points: 100}, {points: 0}]}
           - {part: grown, column: growth_90d_ppm, weight: 40, top: [{share: 1/2, points: 100}, {points: 0}], if_null: 0}
-    tiers: ["""
-DUE = "{rule: owing, tier: low_risk, immediate: true, when: [{column: credit_dimension_score, at_most: 40}]}, "
+    tiers:
+      - {rule: owing, tier: low_risk, immediate: true, when: [{column: credit_dimension_score, at_most: 40}]}
+      - {rule: first"""
 
 
 def test_scores_are_of_the_day_looked_at_and_the_percentiles_of_the_base():
-    text = POLICY.replace("    tiers: [", SCORED + DUE)
+    text = POLICY.replace("    tiers:\n      - {rule: first", SCORED)
     found = {("growth_90d_ppm", "largest_first", "all"): {(1, 2): (5, "A0")}}
     columns = {"growth_90d_ppm": np.ma.masked_array([5, 5], False), "category": np.zeros(2, np.int8)}
     codes = np.array([1, 1], np.int8), np.zeros(2, np.int8), np.ones(2, np.int8), np.full(2, DAY - 90, np.int32)

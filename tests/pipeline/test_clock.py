@@ -170,8 +170,8 @@ def test_a_column_that_nothing_moves_is_left_out():
     """Of days of one tick: where a day differs, all of them tell the column."""
     rows, category = np.arange(2), np.zeros(2, np.int8)
     values = {"wh_7d": np.array([5, 6]), "bounced_90d": np.array([1, 0])}
-    alike = tier_input(rows, category, tuple(values), values, values)
-    moved = tier_input(rows, category, tuple(values), values, {"wh_7d": np.array([4, 6])})
+    alike = tier_input(rows, category, None, tuple(values), values, values)
+    moved = tier_input(rows, category, None, tuple(values), values, {"wh_7d": np.array([4, 6])})
     (_, one), (_, other) = without_repeats([(1, alike), (2, moved)])
     assert one.schema.names == other.schema.names == ["slot", "category", *values, "wh_7d@clock"]
     assert without_repeats([(1, alike)])[0][1].schema.names == ["slot", "category", *values]

@@ -113,7 +113,7 @@ def test_a_lock_out_begins_with_the_theft_and_ends_after_730_days(bureau):
     ]
     assert bureau.query("SELECT account_id, service_date, cause, rule FROM tier_migrations ORDER BY ALL") == [
         ("big", day(3), "conduct", "thief"),
-        ("middle", day(2), "conduct", "middle"),
+        ("middle", day(2), "lockout_ended", "middle"),
     ]
     bureau.check()
 
@@ -143,7 +143,8 @@ def test_lock_outs_of_the_policy_that_ships(bureau, kind):
     assert [tier for _, tier in bureau.query(f"{query} 'big' ORDER BY 1")] == ["high"] * 2 + [locked] * 3
     assert [tier for _, tier in bureau.query(f"{query} 'middle' ORDER BY 1")] == [locked] * 3 + ["mid_large", "high"]
     assert [move for move in moves(bureau) if move[1] > day(1)] == [
-        ("big", day(2), locked, "conduct"), ("middle", day(3), "mid_large", "conduct"), ("middle", day(4), "high", "payment"),
+        ("big", day(2), locked, "conduct"), ("middle", day(3), "mid_large", "lockout_ended"),
+        ("middle", day(4), "high", "stay_ended"),
     ]  # fmt: skip
     bureau.check()
 
@@ -161,7 +162,7 @@ FORCED = [
     conduct("middle", "r", "reconnection", day(5)),
 ]
 BY_CONDUCT = [
-    ("big", day(1), "low_risk", "conduct"), ("big", day(4), "high", "conduct"),
+    ("big", day(1), "low_risk", "conduct"), ("big", day(4), "high", "lockout_ended"),
     ("middle", day(2), "low_small", "conduct"), ("middle", day(5), "mid_steady", "conduct"),
 ]  # fmt: skip
 
