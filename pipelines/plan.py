@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.calendar import Calendar
-from schemas.policy import Policy
+from schemas.policy import Policy, PolicyVersion
 from transforms.kernels.windows import date_of, day_of
 
 
@@ -97,6 +97,12 @@ def policy_state(policy: Policy) -> list[list[Any]]:
     """The versions as they can be compared: effective from (day number), content, and what holds on all days."""
     always = policy.ledger.model_dump_json(include={"allocation"})
     return [[day_of(v.effective_from), v.model_dump_json(), always] for v in policy.versions]
+
+
+def published_policy(held: list[list[Any]], policy: Policy) -> Policy:
+    """The versions that service days were published under, with all else as a policy says. held: see `policy_state`."""
+    versions = tuple(PolicyVersion.model_validate_json(text) for _, text, _ in held)
+    return policy.model_copy(update={"versions": versions})
 
 
 def made_under(policy: Policy) -> dict[str, Any]:

@@ -284,7 +284,7 @@ CUSTOMER_TIERS_CURRENT = Relation(
     (
         ACCOUNT,
         Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
-        Column("category", TEXT, "Customer category", values=CATEGORIES),
+        Column("category", TEXT, "Customer category; null of a closed account", nullable=True, values=CATEGORIES),
         *_TIER,
     ),
 )

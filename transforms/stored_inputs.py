@@ -1,0 +1,229 @@
+"""What tiers of past days were made of, by account shard, as the warehouse holds it: for another policy, without events.
+
+    tier_input     what policies in force have read, also as of the day's clock      kept as long as retention.tier_inputs
+    features       the other columns, as at the day's end alone                      as long as retention.features
+    conduct        what was found, by which columns of conduct are made again        for good
+
+The credit score is made again by the scorecard of the policy that is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import StateError
+from schemas.policy import Policy, PolicyVersion
+from schemas.scorecard import SCORE
+from transforms.abuse_ladder import Ladder
+from transforms.account_events import CONDUCT
+from transforms.blocks import Grouped, Keyed, Named, by_kind
+from transforms.checkpoints import CLOCK, TIER_INPUT, TIER_INPUT_PATCH
+from transforms.fold_features import NO_CLOCK, ladders, needed_columns
+from transforms.fold_tiers import tiers_batch
+from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
+from transforms.kernels.score import credit_score
+from transforms.kernels.windows import date_of
+from transforms.patches import RANKED, plain, tier_inputs
+from transforms.restate_tiers import Published
+from transforms.shards import Place, Slots, State, numpy, state_block
+from transforms.storage import Commit, Entry
+from transforms.tier_inputs import arrow, tier_input, write_tier_inputs
+
+FIGURES = ("wh_365d", "billed_365d_minor")
+"""What is told of accounts that would move, where it is held: energy and turnover of a year."""
+
+FIGURES_OF = "figures"
+"""Kind of the files that hold them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Days `first .. last` (day numbers) under another policy. published: the policy that they were published under.
+
+    figures: which of `FIGURES` are told of the accounts on the last day.
+    """
+
+    first: int
+    last: int
+    published: Policy
+    figures: tuple[str, ...] = ()
+
+
+def made_again(names: Iterable[str]) -> set[str]:
+    """Columns that need not be held."""
+    return {name for name in names if name == SCORE or name in CONDUCT_FEATURES}
+
+
+def without_clock(names: Iterable[str]) -> set[str]:
+    """Of columns that `features` alone holds, those that are another on the day's clock, which is not known."""
+    return {name for name in names if name not in NO_CLOCK and name not in CONDUCT_FEATURES}
+
+
+@beam.typehints.with_output_types(Named, state=Keyed)
+class StoredInputsShard(beam.DoFn):
+    """One account shard over some days. Emits ladders, and to `state` what the tiers under the policy go on from."""
+
+    def __init__(self, place: Place, policy: Policy, trial: Trial) -> None:
+        self.place, self.policy, self.trial = place, policy, trial
+
+    def process(self, element: Grouped) -> Iterator[Named | beam.pvalue.TaggedOutput]:
+        """element: (shard, blocks of kind state)."""
+        shard, blocks = element
+        state = State.from_blocks(self.place.store(), by_kind(blocks)["state"])
+        work = _Shard(self.place, self.policy, self.trial, shard, state)
+        yield from work.read()
+        self.place.report(Commit("figures", shard, tuple(work.figures())))
+        yield beam.pvalue.TaggedOutput("state", (shard, state_block(work.handed_on())))
+
+
+class _Shard:
+    """The work on one shard."""
+
+    def __init__(self, place: Place, policy: Policy, trial: Trial, shard: int, state: State) -> None:
+        self.place, self.policy, self.trial, self.shard, self.state = place, policy, trial, shard, state
+        self.slots = Slots.load(state, "account_slots")
+        self.conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
+        self.as_held: list[Entry] = []
+        self.made: list[tuple[int, pa.RecordBatch]] = []
+
+    def read(self) -> Iterator[Named]:
+        """Day by day, from the one before the first, which causes ask for."""
+        trial = self.trial
+        if trial.first - 1 in self.state.by_day(TIER_INPUT):
+            self._day(trial.first - 1)
+        for day in range(trial.first, trial.last + 1):
+            block, version = self._day(day), self.policy.on(date_of(day))
+            slot, category = numpy(block.column("slot"), np.int64), block.column("category").to_numpy()
+            metric, _ = plain(block.column(version.abc.metric))
+            yield from ladders(self.slots, slot, day, version, category, {version.abc.metric: metric})
+
+    def _day(self, day: int) -> pa.RecordBatch:
+        """What the tiers of a day are made of: as held, where that will do, else a block of its own."""
+        names, version = needed_columns(self.policy, date_of(day)), self.policy.on(date_of(day))
+        entry = self.state.by_day(TIER_INPUT)[day]
+        held = self.state.store.read_block(entry)
+        first = ["slot", "category", names[0]]  # where rankings look for them
+        if day not in self.state.by_day(TIER_INPUT_PATCH) and held.schema.names[:RANKED] == first:
+            scored = SCORE not in names or self._card(day) == version.credit_score
+            if scored and set(names) <= set(held.schema.names):
+                self.as_held.append(entry)
+                return held
+        block = self._made(day, names, version)
+        self.made.append((day, block))
+        return block
+
+    def _card(self, day: int) -> Any:
+        return self.trial.published.on(date_of(day)).credit_score
+
+    def _made(self, day: int, names: tuple[str, ...], version: PolicyVersion) -> pa.RecordBatch:
+        held = tier_inputs(self.state, day)
+        rows, category = numpy(held.column("slot"), np.int64), held.column("category").to_numpy()
+        scored = version.credit_score.columns() if version.credit_score and SCORE in names else ()
+        wanted = dict.fromkeys((*names, *scored))
+        values = {name: _masked(held.column(name)) for name in wanted if name in held.schema.names}
+        clock = {name: _masked(held.column(name + CLOCK)) for name in names if name + CLOCK in held.schema.names}
+        conduct = [name for name in wanted if name in CONDUCT_FEATURES and name not in values]
+        if conduct:
+            found = self.conduct.features(day, rows)
+            values |= {name: found[name] for name in conduct}
+            if self.conduct.turns_on(day):
+                found = self.conduct.features(day, rows, known=day - 1)
+                clock |= {name: found[name] for name in conduct if name in names}
+        missing = [name for name in wanted if name not in values and name not in (SCORE, "category")]
+        values |= stored_features(self.state, self.slots, day, missing, rows)
+        if SCORE in names:
+            values[SCORE] = credit_score(version.credit_score, values | {"category": category}, len(rows))
+        return tier_input(rows, category, names, values, clock)
+
+    def figures(self) -> list[Entry]:
+        """Energy and turnover of the accounts on the last day, as a file; none where nothing is asked."""
+        day, names = self.trial.last, self.trial.figures
+        if not names:
+            return []
+        held = tier_inputs(self.state, day)
+        rows = numpy(held.column("slot"), np.int64)
+        values = {name: _masked(held.column(name)) for name in names if name in held.schema.names}
+        values |= stored_features(self.state, self.slots, day, [n for n in names if n not in values], rows)
+        columns = {"account_id": self.slots.ids.take(pa.array(rows))}
+        table = pa.table(columns | {name: arrow(values[name], pa.int64()) for name in names})
+        path = self.place.path(FIGURES_OF, self.shard, "parquet")
+        return [self.place.store().write_parquet(path, FIGURES_OF, self.shard, table, (day, day))]
+
+    def _before(self) -> list[Entry]:
+        """Tiers and ladder as published of the day before the first."""
+        day, state = self.trial.first - 1, self.state
+        published = Published(state, self.slots, day)
+        tiers = published.on(day, np.arange(len(self.slots)))
+        path = self.place.path("tiers", self.shard, "arrow", day)
+        entries = self.place.store().write_blocks(path, "tiers", self.shard, [(day, tiers_batch(tiers))])
+        ladder = Ladder.published(state, self.policy, self.slots, day, published.abusing(day))
+        return entries + ladder.checkpoint(State(state.store, []), self.place, self.shard, day)
+
+    def handed_on(self) -> list[Entry]:
+        """What cut-offs and tiers go on from."""
+        state = self.state
+        kinds = ("account_slots", "cutoffs_before", "tiers", "abuse_ladder")
+        kept = [entry for kind in kinds for entry in state.entries.get(kind, [])]
+        if not state.entries.get("tiers"):
+            kept += self._before()
+        made = write_tier_inputs(self.place, TIER_INPUT, self.shard, self.made)
+        return [*kept, *self.as_held, *made]
+
+
+def stored_features(state: State, slots: Slots, day: int, names: list[str], rows: Any) -> dict[str, Any]:
+    """Columns of the mart `features` of one day, with what was put right in it. rows: (m,) slots of all its accounts, ascending.
+
+    (m,) each, masked where null. Raises StateError where the mart has other accounts.
+    """
+    if not names:
+        return {}
+    store = state.store
+
+    def of(kind: str, columns: list[str]) -> pa.Table:
+        found = [e for e in state.entries.get(kind, []) if e.first <= day <= e.last]
+        return pa.concat_tables([store.read_day(e, day, columns) for e in found]) if found else None
+
+    keys = ["account_id"]
+    table, gone, patch = (
+        of("mart:features", keys + names),
+        of("gone:features", keys),
+        of("patch:features", keys + names),
+    )
+    if table is not None and gone is not None:
+        table = table.filter(pc.invert(pc.is_in(table["account_id"], value_set=gone["account_id"].combine_chunks())))
+    parts = [part for part in (table, patch) if part is not None]
+    table = pa.concat_tables(parts).combine_chunks() if parts else None
+    if table is not None:
+        slot = slots.find(table["account_id"].combine_chunks())
+        order = np.argsort(slot, kind="stable")
+        if np.array_equal(slot[order], rows):
+            table = table.take(pa.array(order)).combine_chunks()
+            return {name: _masked(table[name].combine_chunks()) for name in names}
+    raise StateError(
+        f"features of {date_of(day)} are not of the accounts that tiers were made of. Run `wattier verify`."
+    )
+
+
+def _masked(column: Any) -> Any:
+    values, null = plain(column)
+    return values if null is None else np.ma.masked_array(values, null)
+
+
+class StoredInputs(beam.PTransform):
+    """(account shard, state blocks) -> ladders by ranking, and state with what tiers are made of by account shard."""
+
+    def __init__(self, place: Place, policy: Policy, trial: Trial) -> None:
+        super().__init__()
+        self.place, self.policy, self.trial = place, policy, trial
+
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> Any:
+        """Wires one DoFn."""
+        fold = beam.ParDo(StoredInputsShard(self.place, self.policy, self.trial))
+        return grouped | fold.with_outputs("state", main="ladders")
