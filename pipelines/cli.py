@@ -291,6 +291,25 @@ def query(
     _ask(marts, sql, as_json=as_json)
 
 
+@app.command()
+def explain(
+    account: Annotated[str, typer.Argument(help="Id of the account.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_of: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Service day (default: the last one published).")
+    ] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    as_json: Json = False,
+) -> None:
+    """Say why an account is in its tier, and what would move it."""
+    loaded, said = _load(config), _lang(lang)
+    from pipelines.explain import explain as go
+    from pipelines.explain_text import as_text
+
+    told = go(loaded, account, as_of.date() if as_of else None)
+    print(json.dumps(told, default=str) if as_json else as_text(told, said))
+
+
 @app.command(name="what-if", cls=BeamCommand, context_settings={"allow_extra_args": True})
 def what_if(
     context: typer.Context,

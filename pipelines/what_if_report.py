@@ -248,5 +248,5 @@ def _figures(row: dict[str, Any], names: Sequence[str], currency: str | None) ->
         if value is None:
             out.append("")
         else:
-            out.append(decimal(value // 1_000_000, 0, "MWh") if name == FIGURES[0] else money(value, currency))
+            out.append(decimal(value // 100_000, 1, "MWh") if name == FIGURES[0] else money(value, currency))
     return out

@@ -57,8 +57,8 @@ def money(minor: int, currency: str | None) -> str:
 def amount(value: int | None, unit: str, lang: Lang, currency: str | None = None) -> str:
     """A figure of the marts in a unit of the schema.
 
-    >>> amount(1234567, "Wh", "en"), amount(81234, "ppm", "zh"), amount(3, "days", "zh"), amount(None, "Wh", "en")
-    ('1,234.567 kWh', '8.1234 %', '3 天', 'none')
+    >>> amount(1234567, "Wh", "en"), amount(700000, "ppm", "zh"), amount(3, "days", "zh"), amount(1, "days", "en")
+    ('1,234.567 kWh', '70 %', '3 天', '1 day')
     """
     if value is None:
         return label("explain", "none", lang)
@@ -70,12 +70,19 @@ def amount(value: int | None, unit: str, lang: Lang, currency: str | None = None
         case "VA":
             return decimal(value, 3, "kVA")
         case "ppm":
-            return decimal(value, 4, "%")
-        case "minor units":
-            return money(value, currency) if currency else f"{value:,} {label('unit', unit, lang)}"
+            return f"{_short(decimal(value, 4))} %"
+        case "minor units" if currency:
+            return money(value, currency)
         case _:
             told = label("unit", unit, lang) if unit else ""
-            return decimal(value, 3 if unit.startswith("thousandths") else 0, told)
+            told = told.removesuffix("s") if value == 1 and lang == "en" else told
+            figure = _short(decimal(value, 3)) if unit.startswith("thousandths") else decimal(value, 0)
+            return f"{figure} {told}".rstrip()
+
+
+def _short(figure: str) -> str:
+    """A decimal without zeros at its end."""
+    return figure.rstrip("0").removesuffix(".")
 
 
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset(), indent: str = "  ") -> list[str]:
