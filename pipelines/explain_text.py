@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipelines.explain import Row
-from pipelines.words import amount, decimal, inert, table
+from pipelines.words import amount, decimal, inert, listed, table
 from schemas.conditions import NUMBERS
 from schemas.labels import KINDS, Lang, label, labels
 
@@ -48,9 +48,6 @@ class _Teller:
     def _days(self, days: int) -> str:
         return amount(days, "days", self.lang)
 
-    def _list(self, texts: Sequence[str]) -> str:
-        return self._say("comma").join(texts)
-
     def _value(self, column: str, value: Any) -> str:
         if value is None:
             return self._say("none")
@@ -66,7 +63,7 @@ class _Teller:
     # --- conditions --------------------------------------------------------------------------------------------------
     def _condition(self, condition: Row) -> str:
         name, op = condition["column"], condition["op"]
-        values = self._list([self._value(name, value) for value in condition["wanted"]])
+        values = listed([self._value(name, value) for value in condition["wanted"]], self.lang)
         op = "equals" if len(condition["wanted"]) == 1 and op == "one_of" else op
         wanted = label("comparison", op, self.lang).format(value=values)
         for more, there in (("or_null", condition["or_null"]), ("by_exit", condition["by_exit"])):

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from pipelines.words import decimal, for_spreadsheet, inert, money, table
+from pipelines.words import decimal, for_spreadsheet, inert, listed, money, table
 from schemas import ddl
 from schemas.labels import Lang, label
 from schemas.marts import ABUSE_STEPS, CAUSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
@@ -204,7 +204,7 @@ def as_text(report: Report, lang: Lang) -> str:
     def tier(code: str) -> str:
         return label("tier", code, lang)
 
-    versions = label("what_if", "comma", lang).join(map(inert, report.versions))
+    versions = listed([inert(version) for version in report.versions], lang)
     out = [say("title", policy=inert(report.policy), versions=versions, first=report.first, last=report.last), ""]
     out += [say("moved", last=report.last, moved=f"{report.moved:,}", accounts=f"{report.accounts:,}")]
     moves = [row for row in report.moves if row["published"] != row["tried"]]
@@ -237,7 +237,7 @@ def as_text(report: Report, lang: Lang) -> str:
     lines.append([say("flap_rate"), *(say("no_rate") if ppm is None else decimal(ppm // 100, 2, "%") for ppm in rates)])
     out += table([["", say("published"), say("tried")], *lines], frozenset((1, 2)))
     if report.clockless:
-        out += ["", say("clockless", columns=label("what_if", "comma", lang).join(report.clockless))]
+        out += ["", say("clockless", columns=listed([label("feature", name, lang) for name in report.clockless], lang))]
     return "\n".join(out)
 
 

@@ -85,6 +85,15 @@ def _short(figure: str) -> str:
     return figure.rstrip("0").removesuffix(".")
 
 
+def listed(texts: Sequence[str], lang: Lang) -> str:
+    """Texts one after another.
+
+    >>> listed(["A", "B"], "en"), listed(["A", "B"], "zh")
+    ('A, B', 'A、B')
+    """
+    return ("、" if lang == "zh" else ", ").join(texts)
+
+
 def table(rows: Sequence[Sequence[str]], right: frozenset[int] = frozenset(), indent: str = "  ") -> list[str]:
     """Rows as lines, each column as wide as its widest cell; Chinese characters take two places. right: columns set right."""
     widths = [max(_width(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []

@@ -92,6 +92,7 @@ class _Shard:
         self.conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
         self.as_held: list[Entry] = []
         self.made: list[tuple[int, pa.RecordBatch]] = []
+        self.names: dict[str, list[str]] = {}
 
     def read(self) -> Iterator[Named]:
         """Day by day, from the one before the first, which causes ask for."""
@@ -105,19 +106,28 @@ class _Shard:
             yield from ladders(self.slots, slot, day, version, category, {version.abc.metric: metric})
 
     def _day(self, day: int) -> pa.RecordBatch:
-        """What the tiers of a day are made of: as held, where that will do, else a block of its own."""
+        """What rankings of a day, and with more columns its tiers, are made of: as held, where that will do, else made here."""
         names, version = needed_columns(self.policy, date_of(day)), self.policy.on(date_of(day))
         entry = self.state.by_day(TIER_INPUT)[day]
-        held = self.state.store.read_block(entry)
+        held = self._names_in(entry.path)
         first = ["slot", "category", names[0]]  # where rankings look for them
-        if day not in self.state.by_day(TIER_INPUT_PATCH) and held.schema.names[:RANKED] == first:
-            scored = SCORE not in names or self._card(day) == version.credit_score
-            if scored and set(names) <= set(held.schema.names):
-                self.as_held.append(entry)
-                return held
+        scored = SCORE not in names or self._card(day) == version.credit_score
+        if (
+            scored
+            and day not in self.state.by_day(TIER_INPUT_PATCH)
+            and held[:RANKED] == first
+            and set(names) <= set(held)
+        ):
+            self.as_held.append(entry)
+            return self.state.store.read_block(entry, RANKED)
         block = self._made(day, names, version)
         self.made.append((day, block))
         return block
+
+    def _names_in(self, path: str) -> list[str]:
+        if path not in self.names:
+            self.names[path] = self.state.store.open_blocks(path).schema.names
+        return self.names[path]
 
     def _card(self, day: int) -> Any:
         return self.trial.published.on(date_of(day)).credit_score
