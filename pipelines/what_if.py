@@ -81,9 +81,9 @@ def in_force_from(published: Policy, tried: Policy, first: int) -> Policy:
     before = [v for v in published.versions if v.effective_from < begin]
     if not before:
         before = [published.versions[0].model_copy(update={"effective_from": date_of(first - 1)})]
-    now = tried.on(begin).model_copy(update={"effective_from": begin})
-    later = [v for v in tried.versions if v.effective_from > begin]
-    return tried.model_copy(update={"versions": (*before, now, *later)})
+    now = tried.on(begin)
+    later = [v for v in tried.versions if v.effective_from > begin and v is not now]
+    return tried.model_copy(update={"versions": (*before, now.model_copy(update={"effective_from": begin}), *later)})
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ RUNNABLE = [page for page in PAGES if "```bash run\n" in page.read_text(encoding
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```bash run\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "explain", "what-if", "gc")
 
 WAREHOUSE = """
 wattier init mine

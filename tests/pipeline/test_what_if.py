@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import date, timedelta
 
 import duckdb
 import pytest
 
-from pipelines.what_if import what_if
+import pipelines.what_if
+from pipelines.warehouse import Warehouse
+from pipelines.what_if import _Held, in_force_from, what_if
+from schemas.errors import ConfigError
 from schemas.policy import parse_policy
 from tests.pipeline.bureau import POLICY, Bureau
 from tests.pipeline.worlds import INGREDIENTS, a_world, second_version
+from transforms.kernels.windows import day_of
 
 FIRST = date(2023, 3, 13)
 DAYS = 34
@@ -100,3 +105,49 @@ def test_what_if_equals_a_run(changes, published, tmp_path):
         "abuse_steps.parquet", "accounts.csv", "customer_tiers.parquet", "cutoffs.parquet", "report.json",
         "tier_migrations.parquet",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_cannot_be_tried_is_refused_before_anything_runs(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipelines.what_if, "_Work", None)  # nothing runs
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    decay = ("    credit_score:\n", "    credit_decay: {half_life_days: 30}\n    credit_score:\n")
+    edits = ("frozen: {days: 3}", "frozen: {days: 4}")
+    for changes, more, words in (
+        (HELD, {"first": FIRST - timedelta(days=1)}, "service days 2023-03-13 to"),
+        (HELD, {"last": FIRST + timedelta(days=DAYS)}, "are published"),
+        (HELD, {"first": TO, "last": FROM}, "the first day is after the last"),
+        ([decay], {}, r"b.yaml: versions\[0\].credit_decay: is another"),
+        ([edits], {}, r"b.yaml: versions\[0\].vee: is another"),
+        (HELD, {"accounts": True}, "--accounts needs --out"),
+        (HELD, {"out": tmp_path / "full"}, "is there already"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            try_out(published, changes, **more)
+
+
+@pytest.mark.slow
+def test_columns_that_are_not_held_are_named_with_their_days(published):
+    standing = Warehouse(published.config.warehouse).load()
+    short = {**standing.header, "keep_from": {"features": day_of(FROM + timedelta(days=3))}}
+    held = _Held(Warehouse(published.config.warehouse).store, replace(standing, header=short))
+    begin, end = day_of(FROM) - 1, day_of(TO)
+    policy = in_force_from(published.config.policy, as_read(MORE), day_of(FROM))
+    lacking = f"wh_30d of {FROM - timedelta(days=1)} to {FROM + timedelta(days=2)}.*retention.features"
+    with pytest.raises(ConfigError, match=lacking):
+        held.check(policy, begin, end)
+    assert held.check(policy, begin + 4, end) == {"wh_30d"}
+    assert held.check(in_force_from(published.config.policy, as_read(HELD), day_of(FROM)), begin, end) == set()
+    held.inputs.pop(day_of(FROM))
+    with pytest.raises(ConfigError, match=f"tiers of {FROM} were made of .* retention.tier_inputs"):
+        held.check(policy, begin, end)
+
+
+def test_the_policy_is_that_of_the_publication_up_to_the_first_day():
+    both = in_force_from(parse_policy(second_version(FROM), "a.yaml"), as_read(MORE), day_of(TO))
+    assert [(v.version, v.effective_from, v.abc.metric) for v in both.versions] == [
+        ("1", date(2000, 1, 1), "wh_7d"), ("2", FROM, "wh_7d"), ("2", TO, "wh_30d"),
+    ]  # fmt: skip
+    late = in_force_from(parse_policy(second_version(FROM), "a.yaml"), as_read(MORE), day_of(date(1999, 1, 1)))
+    assert [v.effective_from for v in late.versions] == [date(1998, 12, 31), date(1999, 1, 1)]
