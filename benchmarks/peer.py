@@ -18,21 +18,23 @@ from world import World, say
 
 from schemas import ddl
 from schemas.conditions import Condition
+from schemas.dimension_sql import Source, scores_sql
 from schemas.inbound import CATEGORIES
 from schemas.marts import MARTS
 from schemas.policy import Policy, PolicyVersion
+from schemas.rankings import Ranking
 from schemas.rule_sql import condition_sql, literal, score_sql
 
 Kind = Literal["full", "incremental"]
 LABELS: dict[Kind, str] = {"full": "(a) full recompute", "incremental": "(b) incremental update"}
 
 MARTS_WRITTEN = (
-    "daily_consumption", "features", "cutoffs", "customer_tiers", "tier_migrations", "customer_tiers_current", "accounts",
+    "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "tier_migrations", "customer_tiers_current", "accounts",
     "service_days", "tier_migration_matrix",
 )  # fmt: skip
 BY_DAY = {
     "daily_consumption": "service_date", "features": "service_date", "cutoffs": "service_date", "tier_migrations": "service_date",
-    "customer_tiers": "valid_to + 1",
+    "scores": "service_date", "customer_tiers": "valid_to + 1",
 }  # fmt: skip
 """Marts of which a tick writes the rows of its own day, and how the day is found in what is published."""
 
@@ -72,6 +74,16 @@ def policy_texts(version: PolicyVersion) -> dict[str, str]:
         "candidate_rule": first((rule.rule, rule.when) for rule in version.tiers),
         "tier": by_rule(lambda rule: literal(rule.tier)), "immediate": by_rule(lambda rule: str(rule.immediate).lower()),
         "min_stay_days": str(version.min_stay_days),
+    }  # fmt: skip
+
+
+def ranking_texts(ranking: Ranking) -> dict[str, str]:
+    """What a ranking of percentiles says, as SQL. Regions are not known here."""
+    scopes = {"all": "'all'", "category": "'category=' || f.category"}
+    cuts = ", ".join(f"{{'num': {cut.num}::BIGINT, 'den': {cut.den}::BIGINT}}" for cut in ranking.cuts)
+    return {
+        "metric": ranking.metric, "scope": scopes[ranking.by], "ranked": literal(ranking.order), "cuts": f"[{cuts}]",
+        "order": "DESC" if ranking.order == "largest_first" else "ASC",
     }  # fmt: skip
 
 
@@ -183,7 +195,12 @@ def tick(
     con.execute(sql("5_features", **texts))
     stage("features")
     con.execute(sql("6_cutoffs", **texts))
+    for ranking in version.rankings():
+        if ranking.percentiles:
+            con.execute(sql("6_percentiles", **ranking_texts(ranking), policy_version=texts["policy_version"]))
     stage("cutoffs")
+    con.execute(sql("6_scores", scores=scores_sql(version, Source("feature", "cut_row", "account_region"), "true")))
+    stage("scores")
     new_month = "CREATE OR REPLACE TABLE month_end_tier AS SELECT slot, tier FROM tier_state;" if today.day == 1 else ""
     floor = str(policy.day_close.coverage_floor_ppm)
     threshold = sql("6_threshold", **texts, cutoffs="cut_row").strip()

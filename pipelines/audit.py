@@ -261,10 +261,11 @@ def offenders(expectation: Expectation, relation: Relation, through: date) -> st
 
 
 def _falling(
-    relation: Relation, by: str, order: Sequence[str], value: str, where: Mapping[str, str] | None = None
-) -> str:
-    """The SELECT of groups in which `value` falls along the given order of `by`."""
-    keys = ", ".join(ddl.name(key) for key in relation.keys if key != by)
+    relation: Relation, by: str, order: Sequence[str], value: str, where: Mapping[str, str] | None = None,
+    apart: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """The SELECT of groups in which `value` falls along the given order of `by`. apart: key columns that tell no groups apart."""
+    keys = ", ".join(ddl.name(key) for key in relation.keys if key not in (by, *apart))
     conditions = " AND ".join(f"{ddl.name(k)} = {ddl.literal(v)}" for k, v in (where or {}).items()) or "true"
     steps = ", ".join(
         f"max({ddl.name(value)}) FILTER (WHERE {ddl.name(by)} = {ddl.literal(step)}) AS step_{i}"

@@ -9,6 +9,7 @@ from pipelines.explain import Row
 from pipelines.words import amount, decimal, inert, listed, table
 from schemas.conditions import NUMBERS
 from schemas.labels import KINDS, Lang, label, labels
+from schemas.marts import SCORE_COLUMNS
 
 
 def as_text(told: Row, lang: Lang) -> str:
@@ -58,7 +59,11 @@ class _Teller:
         return amount(value, "points", self.lang)  # of a dimension
 
     def _column(self, column: str) -> str:
-        return self._name("feature", column)
+        dimension = next((name for name, score in SCORE_COLUMNS.items() if score == column), None)
+        return self._name("feature", column) if dimension is None else self._score(dimension)
+
+    def _score(self, dimension: str) -> str:
+        return self._say("score_of", dimension=self._name("dimension", dimension))
 
     # --- conditions --------------------------------------------------------------------------------------------------
     def _condition(self, condition: Row) -> str:
@@ -164,13 +169,13 @@ class _Teller:
 
     def _scores(self) -> Iterator[str]:
         told = self.told
-        for column, score in told["scores"].items():
-            dimension = column.removesuffix("_score").removesuffix("_dimension")
+        for dimension, column in SCORE_COLUMNS.items():
+            score = told["scores"].get(column)
             parts = [part for part in told["score_parts"] if part["dimension"] == dimension]
             if score is None:
                 continue
             yield ""
-            yield self._say("dimension", dimension=self._name("dimension", dimension), score=score)
+            yield self._say("dimension", dimension=self._score(dimension), score=score)
             rows = [
                 [
                     self._name("score_part", part["part"]),

@@ -97,6 +97,7 @@ def make_generation(
         "wattier_version": importlib.metadata.version("wattier"),
         "keep_from": {} if end is None else {
             "features": _held_from(entries, "features", end - keep.features + 1),
+            "scores": _held_from(entries, "scores", end - keep.features + 1),
             "daily_consumption": _held_from(entries, "daily_consumption", end - keep.daily_consumption + 1),
         },
         "stream": dict(stream) if stream is not None else _of_topics(standing, last_delivery),

@@ -98,7 +98,7 @@ def restate(
 
 def try_out(p: beam.Pipeline, place: Place, policy: Policy, trial: Trial, account_states: States) -> PCollection[int]:
     """Past service days under another policy, from what the warehouse holds; it is written to another place."""
-    plan = Plan(trial.first, trial.last, trial.first, trial.first)
+    plan = Plan(trial.first, trial.last, trial.first if trial.scores else trial.last + 1, trial.last + 1)
     states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
     inputs = states | "StoredInputs" >> StoredInputs(place, policy, trial)
     cutoffs = {"ladders": inputs.ladders, "state": inputs.state} | "CutOff" >> CutOff(place, policy)
@@ -153,7 +153,7 @@ def stream(
         stage("brackets", n, FindBracketsOf, *found, by_name=True, ticks=True, policy=policy),
         features.to_brackets,
     )
-    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"), ticks=True)
+    fold = stage("extract", 1 + n, ExtractOf, every("to_locate"), ticks=True, policy=policy)
     extract = run("Extract", fold, features.to_extract, brackets.to_extract)
     fold = stage("locate", 2 * n, LocateOf, every("to_resolve"), by_name=True, ticks=True, policy=policy)
     located = run("Locate", fold, brackets.to_locate, extract.to_locate)

@@ -25,7 +25,7 @@ from schemas.inbound import (
     STAMP,
     TARIFFS,
 )
-from schemas.marts import CREDIT_SCORE_PARTS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX
+from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX, VIEWS
 
 ACCEPTED: dict[str, Relation] = {
     name: Relation(name, f"Accepted rows, every revision. {source.meaning}", (*source.columns, *STAMP))
@@ -79,7 +79,7 @@ def derive(
     extra_views: Mapping[str, Sequence[str]] | None = None,
     since: Mapping[str, date] | None = None,
     patches: Mapping[str, Patch] | None = None,
-    score_parts: str = "",
+    views: Mapping[str, str] | None = None,
 ) -> None:
     """Writes marts.duckdb beside `path` under a temporary name and renames it over `path`.
 
@@ -87,7 +87,7 @@ def derive(
     closed intervals, those that go on are taken from `customer_tiers_current`. tables: mart -> its rows, stored
     inside; names and types as in the schema. extra_views: name in `ACCEPTED` -> Parquet files.
     since: mart -> first service day its view shows, where retention has passed part of a file. patches: mart -> what is put
-    right in its files. score_parts: the query of `credit_score_parts` on `features`.
+    right in its files. views: the queries of `VIEWS` on other marts; one without a query is empty.
     Every mart exists afterwards; one given neither way is an empty table. Readers of the old file keep it while they
     hold it open. Raises ValueError for a name that is no mart or is given twice, and DuckDB's own errors for files
     that are missing or lack a column.
@@ -100,10 +100,10 @@ def derive(
     base = path.parent.absolute()
     with duckdb.connect(str(temporary)) as con:
         con.begin()
-        read_others = CUSTOMER_TIERS, CREDIT_SCORE_PARTS  # and come last
-        for relation in sorted(MARTS.values(), key=lambda mart: mart in read_others):
-            if relation is CREDIT_SCORE_PARTS and score_parts:
-                _create_view(con, relation, score_parts)
+        read_others = (CUSTOMER_TIERS.name, *VIEWS)  # and come last
+        for relation in sorted(MARTS.values(), key=lambda mart: mart.name in read_others):
+            if query := (views or {}).get(relation.name):
+                _create_view(con, relation, query)
             elif relation.name in files:
                 query = _mart_query(
                     relation, files, base, (since or {}).get(relation.name), (patches or {}).get(relation.name)

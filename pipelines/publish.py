@@ -21,8 +21,9 @@ from pipelines.config import Config
 from pipelines.marts import Patch, Publication, derive, migration_matrix
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
+from schemas.dimension_sql import score_parts_sql
 from schemas.errors import AuditFailed
-from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, TIER_RESTATEMENTS
+from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, SCORE_PARTS, TIER_RESTATEMENTS, VIEWS
 from schemas.policy import PolicyVersion
 from schemas.rule_sql import parts_sql
 from transforms.kernels.windows import date_of, day_of
@@ -53,7 +54,7 @@ AUDITED = {
     "accounts": "log:accounts", "meters": "log:meters", "tariffs": "log:tariffs",
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
-    "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs",
+    "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs", "scores": "mart:scores",
 }  # fmt: skip
 
 MEND_REJECTS = {
@@ -172,7 +173,7 @@ class Publisher:
         def paths(kind: str) -> list[str]:
             return [e.path if path is None else self._full(e) for e in generation.of(kind)]
 
-        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL and name != CREDIT_SCORE_PARTS.name}
+        files = {name: paths(f"mart:{name}") for name in MARTS if name not in SMALL and name not in VIEWS}
         extra = {view: paths(kind) for view, kind in ACCEPTED.items()}
         header = generation.header
         publication = Publication(
@@ -182,8 +183,9 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        parts = parts_sql(PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ())
-        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, parts)
+        versions = [PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ()]
+        views = {CREDIT_SCORE_PARTS.name: parts_sql(versions), SCORE_PARTS.name: score_parts_sql(versions)}
+        derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, views)
 
 
 def generation_of(marts: Path) -> int | None:

@@ -25,14 +25,17 @@ DEFAULT_SAMPLE = 200
 LISTED = 1000
 """Mismatches a report lists. All are counted, and all are stored where a file is asked for."""
 
-BY_DAY = ("daily_consumption", "features", "cutoffs")
+BY_DAY = ("daily_consumption", "features", "scores", "cutoffs")
 """Marts that may hold the latest service days only: compared from the first day they hold to the last service day."""
+
+KEPT_AS = {"scores": "features"}
+"""Marts that have the days of another, if they have any: one that has none is not taken for one that keeps none."""
 
 ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tier_migration_matrix")
 """Marts that are not about single accounts."""
 
 COMPARED = (
-    "service_days", "daily_consumption", "features", "cutoffs", "customer_tiers", "customer_tiers_current",
+    "service_days", "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "customer_tiers_current",
     "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
     "ledger_exceptions", "vee_results",
 )  # fmt: skip
@@ -228,9 +231,10 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
     days = None
     conditions = ["true"]
     if mart.name in BY_DAY:
+        kept = f"published.{KEPT_AS.get(mart.name, mart.name)}"
         held, days = con.execute(
             "SELECT held, (SELECT count(*) FROM oracle.service_day WHERE service_date >= held)"
-            f" FROM (SELECT min(service_date) AS held FROM {published})"
+            f" FROM (SELECT min(service_date) AS held FROM {kept})"
         ).fetchall()[0]
         conditions.append(f"service_date >= {literal(held)}" if held else "false")
     elif mart.name == "service_days":

@@ -39,6 +39,7 @@ FORMAT = 9
 TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps",
     "mart:cutoffs", "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
+    "mart:scores", "gone:scores", "patch:scores",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 
@@ -141,6 +142,7 @@ class Draft:
         days = dict.fromkeys((TIER_INPUT, TIER_INPUT_PATCH), keep.tier_inputs)
         for part in ("mart", "gone", "patch"):
             days |= {f"{part}:features": keep.features, f"{part}:daily_consumption": keep.daily_consumption}
+            days |= {f"{part}:scores": keep.features}
         keep_from = {kind: end - number + 1 for kind, number in days.items()}
         self.entries = [
             e

@@ -32,7 +32,7 @@ from transforms.stored_inputs import FIGURES, Trial, made_again, without_clock
 
 Progress = Callable[[str, int, int], None]
 
-SHARED = (CONDUCT.kind, "account_slots", "mart:customer_tiers_current", "mart:abuse_steps")
+SHARED = (CONDUCT.kind, "account_slots", "population", "mart:customer_tiers_current", "mart:abuse_steps")
 """State of every day that a trial goes by."""
 
 BY_DAYS = (TIER_INPUT, TIER_INPUT_PATCH, "mart:features", "gone:features", "patch:features")
@@ -62,7 +62,7 @@ def what_if(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: is there already; name a new folder")
     with _scratch(out) as scratch:
-        trial = Trial(*days, published, held.figures(days[1]))
+        trial = Trial(*days, published, held.figures(days[1]), scores=out is not None)
         made = _Work(warehouse, standing, scratch, both, beam_options, progress).go(trial)
         names = tuple(dict.fromkeys(both.on(date_of(day)).version for day in range(days[0], days[1] + 1)))
         result = Tried(scratch, made, first, last, trial.figures, name, names, tuple(sorted(clockless)))

@@ -16,7 +16,7 @@ import duckdb
 from pipelines.words import decimal, for_spreadsheet, inert, listed, money, table
 from schemas import ddl
 from schemas.labels import Lang, label
-from schemas.marts import ABUSE_STEPS, CAUSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.marts import ABUSE_STEPS, CAUSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, SCORES, TIER_MIGRATIONS, TIERS
 from transforms.storage import Entry
 from transforms.stored_inputs import FIGURES, FIGURES_OF
 
@@ -105,7 +105,7 @@ def _both(marts: Path, tried: Tried) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute(
             f"CREATE TEMP VIEW tried_migrations AS {told} AND service_date < DATE {first} UNION ALL {made(TIER_MIGRATIONS, names)}"
         )
-        for relation in (CUTOFFS, ABUSE_STEPS):
+        for relation in (CUTOFFS, ABUSE_STEPS, SCORES):
             con.execute(f"CREATE TEMP VIEW tried_{relation.name} AS {made(relation, ddl.column_names(relation))}")
         missing = "".join(f", NULL::BIGINT AS {name}" for name in FIGURES if name not in tried.figures)
         found = files(FIGURES_OF)
@@ -169,6 +169,7 @@ def keep(marts: Path, tried: Tried, report: Report, out: Path, *, accounts: bool
             (f"(FROM tried_migrations WHERE service_date >= DATE '{tried.first}')", TIER_MIGRATIONS.name, TIER_MIGRATIONS.keys),
             ("tried_cutoffs", CUTOFFS.name, CUTOFFS.keys),
             ("tried_abuse_steps", ABUSE_STEPS.name, ABUSE_STEPS.keys),
+            ("tried_scores", SCORES.name, SCORES.keys),
         ):  # fmt: skip
             path = ddl.literal(str(out / f"{name}.parquet"))
             order = ", ".join(map(ddl.name, keys))

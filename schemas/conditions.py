@@ -101,15 +101,19 @@ class Conditional(Part):
 
 
 def condition_faults(
-    condition: Condition, codes: Codes, path: tuple[str | int, ...], *, buffered: bool = False
-) -> Iterator[Fault]:
-    """What is wrong with a condition. codes: text columns that it may name; buffered: whether it may say `exit`."""
+    condition: Condition, codes: Codes, path: tuple[str | int, ...], numbers: Mapping[str, Column] = NUMBERS,
+    *, buffered: bool = False,
+) -> Iterator[Fault]:  # fmt: skip
+    """What is wrong with a condition.
+
+    codes, numbers: text columns and numbers that it may name; buffered: whether it may say `exit`.
+    """
     ops = [op for op in OPERATORS if getattr(condition, op) is not None]
-    name, number = condition.column, NUMBERS.get(condition.column)
+    name, number = condition.column, numbers.get(condition.column)
     if len(ops) != 1:
         yield path, ops, f"write exactly one of {', '.join(OPERATORS)}"
     elif number is None and name not in codes:
-        yield (*path, "column"), name, f"must be one of {', '.join((*codes, *NUMBERS))}"
+        yield (*path, "column"), name, f"must be one of {', '.join((*codes, *numbers))}"
     elif number is None and condition.op in ORDERED:
         yield (*path, condition.op), condition.values[0], f"{name} is text; use equals, one_of or not_one_of"
     else:

@@ -23,7 +23,13 @@ TIER_ORDER: tuple[Valued, ...] = ("abuse", "low_risk", "low_small", "mid_steady"
 
 CLASSES = ("A", "B", "C")
 RULES = ("cumulative_share", "top_fraction", "turnover_fraction")
+CUT_RULES = (*RULES, "percentile")
 SIDES = ("cut", "entry", "exit")
+ORDERS = ("largest_first", "smallest_first")
+DIMENSIONS = ("current_value", "potential", "credit", "stability", "loyalty", "scale")
+SCORE_COLUMNS = {name: f"{name}_dimension_score" if name == "credit" else f"{name}_score" for name in DIMENSIONS}
+"""Dimension of value -> its score as a column. `credit_score` is the scorecard's, a column of features."""
+
 CAUSE_ORDER: tuple[Cause, ...] = (
     "policy_changed", "stay_ended", "reference", "conduct", "lockout_ended", "new_ended", "payment", "due_date", "cutoff_moved",
     "own_use", "window_decay",
@@ -228,30 +234,62 @@ CREDIT_SCORE_PARTS = Relation(
     ),
 )  # fmt: skip
 
+SCORES = Relation(
+    "scores",
+    "Scores of the dimensions of value per account and service day; no rows for days whose policy has no dimensions.",
+    (
+        ACCOUNT,
+        DATE,
+        *(
+            Column(column, COUNT, f"Score of the dimension {name} by the policy; null where it has no such dimension", "points",
+                   nullable=True, minimum=0, maximum=100)
+            for name, column in SCORE_COLUMNS.items()
+        ),
+    ),
+)  # fmt: skip
+
+SCORE_PARTS = Relation(
+    "score_parts",
+    "What each score in `scores` is made of.",
+    (
+        ACCOUNT,
+        DATE,
+        Column("dimension", TEXT, "The dimension of value", key=True, values=DIMENSIONS),
+        Column("part", TEXT, "The part of it", key=True),
+        Column("column", TEXT, "The column of features that it goes by"),
+        Column("value", WH, "Its value", "unit of the column", nullable=True),
+        Column("points", COUNT, "Points before the weight", "points", minimum=0, maximum=100),
+        Column("weight", COUNT, "Weight; points by weight, added up and rounded down to hundredths, are the score", minimum=1,
+               maximum=100),
+    ),
+)  # fmt: skip
+
 CUTOFFS = Relation(
     "cutoffs",
-    "Exact cut-offs per service day, metric, scope, rule, class and side.",
+    "Exact cut-offs per service day, metric and scope: ABC by each rule, class and side, and the percentiles that scores ask for.",
     (
         DATE,
         Column("metric", TEXT, "The feature that is ranked", key=True),
-        Column("scope", TEXT, "Which accounts are ranked together: all, or category=<name>", key=True),
-        Column("rule", TEXT, "ABC rule", key=True, values=RULES),
-        Column("class", TEXT, "The class the cut closes", key=True, values=("A", "B")),
+        Column("scope", TEXT, "Which accounts are ranked together: all, category=<name>, or region=<name>", key=True),
+        Column("rule", TEXT, "ABC rule, or percentile", key=True, values=CUT_RULES),
+        Column("class", TEXT, "The class the cut closes; P: of a percentile", key=True, values=("A", "B", "P")),
         Column("side", TEXT, "The plain cut, or the entry or exit threshold beside it", key=True, values=SIDES),
+        Column("ranked", TEXT, "Who comes first in the ranking", key=True, values=ORDERS),
         Column("kind", TEXT, "Cut by share of the total or by count of customers", values=("share", "count")),
-        Column("cut_num", WH, "The cut as a fraction: numerator", minimum=0),
-        Column("cut_den", WH, "The cut as a fraction: denominator", minimum=1),
-        Column("amount", WH, "Metric of the last account inside; null when none is", "unit of the metric", nullable=True,
-               minimum=1),
+        Column("cut_num", WH, "The cut as a fraction: numerator", key=True, minimum=0),
+        Column("cut_den", WH, "The cut as a fraction: denominator", key=True, minimum=1),
+        Column("amount", WH, "Metric of the last account inside; null when none is", "unit of the metric", nullable=True),
         Column("boundary_account_id", ID, "The last account inside: ties at the amount are split by id", nullable=True,
                privacy="pseudonymous"),
         Column("inside_customers", WH, "Accounts inside", "accounts", minimum=0),
-        Column("inside_total", WH, "Their sum of the metric", "unit of the metric", minimum=0),
-        Column("customers", WH, "Accounts ranked: those with a positive metric", "accounts", minimum=0),
-        Column("total", WH, "Sum of the metric over them", "unit of the metric", minimum=0),
-        Column("top20_share_ppm", PPM, "Share of the first fifth of the accounts", "ppm", nullable=True, minimum=0,
+        Column("inside_total", WH, "Their sum of the metric; null for percentiles", "unit of the metric", nullable=True, minimum=0),
+        Column("customers", WH, "Accounts ranked: those with a positive metric; for percentiles, with a known one", "accounts",
+               minimum=0),
+        Column("total", WH, "Sum of the metric over them; null for percentiles", "unit of the metric", nullable=True, minimum=0),
+        Column("top20_share_ppm", PPM, "Share of the first fifth of the accounts; null for percentiles", "ppm", nullable=True,
+               minimum=0, maximum=PPM_LIMIT),
+        Column("gini_ppm", PPM, "Gini coefficient over value groups; null for percentiles", "ppm", nullable=True, minimum=0,
                maximum=PPM_LIMIT),
-        Column("gini_ppm", PPM, "Gini coefficient over value groups", "ppm", nullable=True, minimum=0, maximum=PPM_LIMIT),
         Column("policy_version", TEXT, "Policy version in force"),
     ),
 )  # fmt: skip
@@ -280,11 +318,11 @@ CUSTOMER_TIERS = Relation(
 
 CUSTOMER_TIERS_CURRENT = Relation(
     "customer_tiers_current",
-    "The tier of every account in the population on the last published service day.",
+    "The tier of every account on the last published service day; also of those that are closed.",
     (
         ACCOUNT,
         Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
-        Column("category", TEXT, "Customer category; null of a closed account", nullable=True, values=CATEGORIES),
+        Column("category", TEXT, "Customer category; null where the account is closed", nullable=True, values=CATEGORIES),
         *_TIER,
     ),
 )
@@ -548,7 +586,7 @@ PIPELINE_RUNS = Relation(
 MARTS = {
     relation.name: relation
     for relation in (
-        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
+        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, SCORES, SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
         ABUSE_STEPS,
         TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
         LEDGER_EXCEPTIONS,
@@ -557,6 +595,9 @@ MARTS = {
     )
 }  # fmt: skip
 """Every mart by name. `service_actions` comes with the tier strategies."""
+
+VIEWS = (CREDIT_SCORE_PARTS.name, SCORE_PARTS.name)
+"""Marts that are queries of other marts."""
 
 RUN_METADATA = ("data_quality_results", "pipeline_runs", "provisional_tiers", "tier_restatements")
 """Marts that tell of runs, or of the moment; equal deliveries in other chunks give other rows."""

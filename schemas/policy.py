@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from importlib import resources
@@ -18,24 +16,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyarrow as pa
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
+from pydantic import AfterValidator, Field
 
-from schemas.conditions import Codes, Conditional, Fault, Part, rule_name
+from schemas.conditions import NUMBERS, Codes, Conditional, Fault, Part, rule_name
 from schemas.decay import CreditDecay, decay_faults
+from schemas.dimensions import Dimension, dimension_faults, percentile_rankings, score_faults, scores_as_columns
 from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
-from schemas.marts import CAUSE_ORDER, CLASSES, FEATURES, TIER_ORDER, Cause, Valued
+from schemas.marts import CAUSE_ORDER, CLASSES, FEATURES, SCORE_COLUMNS, TIER_ORDER, Cause, Valued
+from schemas.rankings import Cut, CutClass, Kind, Ranking, Share, Side
 from schemas.rule_space import rules_faults
 from schemas.scorecard import SCORE, CreditScore, scorecard_faults
 from schemas.suites import expectations
 from schemas.vee import Vee
 
 Rule = Literal["cumulative_share", "top_fraction", "turnover_fraction"]
-Cls = Literal["A", "B"]
-Side = Literal["cut", "entry", "exit"]
-Kind = Literal["share", "count"]
 Grade = Literal["A", "B", "C"]
 Tier = Literal["high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse", "new"]
 
@@ -50,44 +47,10 @@ TIER_CODES: Codes = {**SCORE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
 EVENT_FIRST = (("conduct", "lockout_ended"), ("payment", "due_date"), ("own_use", "window_decay"))
 """What a day brings, and what its clock does: there is no yesterday's clock with today's events."""
 
-DENOMINATOR_LIMIT = 1_000_000
-_PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?%", re.ASCII)
-_RATIO = re.compile(r"([0-9]{1,9}) ?/ ?([0-9]{1,9})", re.ASCII)
+TIER_SCORES = scores_as_columns()
+"""The scores of the dimensions, which tier rules alone can name."""
 
-
-def parse_share(value: object) -> Fraction:
-    """A share as an exact fraction, above 0 and at most 1. Raises ValueError saying what is allowed.
-
-    >>> parse_share("80 %"), parse_share("4/5"), parse_share("97.5%")
-    (Fraction(4, 5), Fraction(4, 5), Fraction(39, 40))
-    """
-    text = value if isinstance(value, str) else ""
-    share = Fraction(0)
-    if match := _PERCENT.fullmatch(text):
-        share = Fraction(match[1]) / 100
-    elif (match := _RATIO.fullmatch(text)) and int(match[2]):
-        share = Fraction(int(match[1]), int(match[2]))
-    if not 0 < share <= 1:
-        raise ValueError("write a share above 0 and at most 1, as '80 %' or '4/5'")
-    if share.denominator > DENOMINATOR_LIMIT:
-        raise ValueError(f"in lowest terms it is {share}; the denominator may be at most {DENOMINATOR_LIMIT}")
-    return share
-
-
-Share = Annotated[Fraction, PlainValidator(parse_share), PlainSerializer(str)]
 Ppm = Annotated[int, Field(ge=0, le=PPM_LIMIT)]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One cut to be made every day: `num/den` of the total (`share`) or of the customers (`count`), lowest terms."""
-
-    rule: Rule
-    cls: Cls
-    side: Side
-    kind: Kind
-    num: int
-    den: int
 
 
 class Cuts(Part):
@@ -158,6 +121,7 @@ class PolicyVersion(Part):
     abc: Abc
     credit_decay: CreditDecay = CreditDecay(half_life_days=180)
     credit_score: CreditScore | None = None
+    dimensions: tuple[Dimension, ...] | None = None
     credit_grades: tuple[CreditGrade, ...]
     tiers: tuple[TierRule, ...]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
@@ -170,6 +134,16 @@ class PolicyVersion(Part):
     def reads(self) -> frozenset[str]:
         """The columns that the rules of grades and tiers name."""
         return frozenset(c.column for rule in (*self.credit_grades, *self.tiers) for c in rule.when)
+
+    def columns(self) -> frozenset[str]:
+        """The columns of features, and codes, that tiers are made of: by the rules, and by the parts of the dimensions."""
+        scores = {part.column for dimension in self.dimensions or () for part in dimension.parts}
+        return (self.reads() - set(SCORE_COLUMNS.values())) | scores
+
+    def rankings(self) -> tuple[Ranking, ...]:
+        """What is ranked every day: the metric of ABC first, then what the dimensions cut by percentiles."""
+        abc = Ranking(self.abc.metric, self.abc.scope, self.cuts())
+        return (abc, *percentile_rankings(self.dimensions or ()))
 
     def cuts(self) -> tuple[Cut, ...]:
         """The A and B cut of all three rules, and entry and exit beside those of this version's own rule.
@@ -221,6 +195,10 @@ class Policy(Part):
     audit: Audit
     ledger: LedgerRules = LedgerRules()
 
+    def ranks_by_region(self) -> bool:
+        """Whether some version ranks accounts within their regions."""
+        return any(ranking.by == "region" for version in self.versions for ranking in version.rankings())
+
     def on(self, day: date) -> PolicyVersion:
         """The version in force on a service day; days before the first version have the first."""
         in_force = [version for version in self.versions if version.effective_from <= day]
@@ -241,7 +219,7 @@ _RULES: tuple[tuple[Rule, Kind, Fraction], ...] = (
 """Each ABC rule, how it makes its A cut, and where it customarily does."""
 
 
-def _cut(rule: Rule, cls: Cls, side: Side, kind: Kind, at: Fraction) -> Cut:
+def _cut(rule: Rule, cls: CutClass, side: Side, kind: Kind, at: Fraction) -> Cut:
     return Cut(rule, cls, side, kind, at.numerator, at.denominator)
 
 
@@ -290,8 +268,11 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         if version.credit_score is not None:
             yield from scorecard_faults(version.credit_score, SCORE_CODES, (*path, "credit_score"))
         yield from _without_score(version, path)
+        yield from dimension_faults(version.dimensions, version.credit_score is not None, (*path, "dimensions"))
         yield from rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
-        yield from rules_faults(version.tiers, TIER_CODES, (*path, "tiers"))
+        yield from rules_faults(version.tiers, TIER_CODES, (*path, "tiers"), NUMBERS | TIER_SCORES)
+        for j, rule in enumerate(version.tiers):
+            yield from score_faults(rule.when, version.dimensions or (), (*path, "tiers", j, "when"))
         yield from _order_faults(version, path)
         yield from _ladder_faults(version, (*path, "abuse_ladder"))
         names = [rule.rule for rule in version.tiers]

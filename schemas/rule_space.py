@@ -13,9 +13,11 @@ it take from it only what they always do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from schemas.conditions import NULLABLE, NUMBERS, Codes, Condition, Conditional, Fault, condition_faults
+from schemas.fields import Column
 
 LOW, HIGH = -(1 << 63), (1 << 63) - 1
 PIECES = 20_000
@@ -29,10 +31,12 @@ Box = dict[str, Values]
 """Values by column; a column that is not there may have any."""
 
 
-def rules_faults(rules: Sequence[Conditional], codes: Codes, path: tuple[str | int, ...]) -> Iterator[Fault]:
+def rules_faults(
+    rules: Sequence[Conditional], codes: Codes, path: tuple[str | int, ...], numbers: Mapping[str, Column] = NUMBERS
+) -> Iterator[Fault]:
     """Every account must meet some rule, and every rule must be the first that some account meets.
 
-    codes: text columns that conditions may name, with their values.
+    codes, numbers: text columns, with their values, and numbers that conditions may name.
     """
     if not rules:
         yield path, [], "at least one rule is needed, the last without `when`"
@@ -43,13 +47,14 @@ def rules_faults(rules: Sequence[Conditional], codes: Codes, path: tuple[str | i
             wrong = True
             yield (*path, i, "when"), [], "only the last rule may be without `when`; those after it are never reached"
         for j, condition in enumerate(rule.when):
-            for fault in condition_faults(condition, codes, (*path, i, "when", j), buffered=True):
+            for fault in condition_faults(condition, codes, (*path, i, "when", j), numbers, buffered=True):
                 wrong = True
                 yield fault
+    domains = _domains(rules, codes, numbers) if not wrong else {}
     last = rules[-1]
     if last.when:
         named = [c.column for c in last.when]
-        hole = None if wrong else _hole(rules, codes)
+        hole = None if wrong else _hole(rules, domains)
         who = f"; now none is met by an account with {_told(hole, codes)}" if hole is not None else ""
         yield (
             (*path, len(rules) - 1, "when"),
@@ -57,19 +62,21 @@ def rules_faults(rules: Sequence[Conditional], codes: Codes, path: tuple[str | i
             f"the last rule must have no `when`: it takes all that is left{who}",
         )
     if not wrong:
-        yield from _unreached(rules, codes, path)
+        yield from _unreached(rules, codes, domains, path)
 
 
-def _hole(rules: Sequence[Conditional], codes: Codes) -> Box | None:
+def _hole(rules: Sequence[Conditional], domains: Domains) -> Box | None:
     """A piece of what no rule takes."""
-    left = _left({}, [_box(rule, codes, stay=False) for rule in rules], codes)
+    left = _left({}, [_box(rule, domains, stay=False) for rule in rules], domains)
     return left[0] if left else None
 
 
-def _unreached(rules: Sequence[Conditional], codes: Codes, path: tuple[str | int, ...]) -> Iterator[Fault]:
-    boxes = [_box(rule, codes, stay=False) for rule in rules]
+def _unreached(
+    rules: Sequence[Conditional], codes: Codes, domains: Domains, path: tuple[str | int, ...]
+) -> Iterator[Fault]:
+    boxes = [_box(rule, domains, stay=False) for rule in rules]
     for i, rule in enumerate(rules):
-        widest = _box(rule, codes, stay=True)
+        widest = _box(rule, domains, stay=True)
         if any(not spans and not null for spans, null in widest.values()):
             columns = [c.column for c in rule.when]
             yield (
@@ -78,10 +85,10 @@ def _unreached(rules: Sequence[Conditional], codes: Codes, path: tuple[str | int
                 "no account meets all of these conditions; leave the rule out, or mend them",
             )
             continue
-        left = _left(widest, boxes[:i], codes)
+        left = _left(widest, boxes[:i], domains)
         if left is not None and not left:
-            first = next(k for k in range(i) if _meet(widest, boxes[k], codes) is not None)
-            both = _meet(widest, boxes[first], codes)
+            first = next(k for k in range(i) if _meet(widest, boxes[k], domains) is not None)
+            both = _meet(widest, boxes[first], domains)
             assert both is not None
             yield (
                 (*path, i, "when"),
@@ -90,32 +97,52 @@ def _unreached(rules: Sequence[Conditional], codes: Codes, path: tuple[str | int
             )
 
 
-def _domain(name: str, codes: Codes) -> Values:
-    """All that a column can be."""
-    if name in codes:
-        return ((0, len(codes[name]) - 1),), name in NULLABLE
-    column = NUMBERS[name]
-    low = LOW if column.minimum is None else column.minimum
-    return ((low, HIGH if column.maximum is None else column.maximum),), column.nullable
+@dataclass(frozen=True)
+class _Domain:
+    """All that a column can be. codes: of text, its values."""
+
+    low: int
+    high: int
+    nullable: bool
+    codes: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> Values:
+        return ((self.low, self.high),), self.nullable
 
 
-def _box(rule: Conditional, codes: Codes, *, stay: bool) -> Box:
+Domains = Mapping[str, _Domain]
+
+
+def _domains(rules: Sequence[Conditional], codes: Codes, numbers: Mapping[str, Column]) -> Domains:
+    """Of every column that the rules name."""
+    found: dict[str, _Domain] = {}
+    for name in (condition.column for rule in rules for condition in rule.when):
+        if name in codes:
+            found[name] = _Domain(0, len(codes[name]) - 1, name in NULLABLE, codes[name])
+        else:
+            low, high = numbers[name].minimum, numbers[name].maximum
+            found[name] = _Domain(LOW if low is None else low, HIGH if high is None else high, numbers[name].nullable)
+    return found
+
+
+def _box(rule: Conditional, domains: Domains, *, stay: bool) -> Box:
     """What a rule takes. stay: of those who have already what it gives."""
     box: Box = {}
     for condition in rule.when:
-        taken = _taken(condition.to_stay() if stay else condition, codes)
+        domain = domains[condition.column]
+        taken = _taken(condition.to_stay() if stay else condition, domain)
         name = condition.column
-        box[name] = _both(box.get(name, _domain(name, codes)), taken)
+        box[name] = _both(box.get(name, domain.values), taken)
     return box
 
 
-def _taken(condition: Condition, codes: Codes) -> Values:
+def _taken(condition: Condition, domain: _Domain) -> Values:
     """The values that a condition takes."""
-    spans, null = _domain(condition.column, codes)
-    ((low, high),) = spans
+    low, high, null = domain.low, domain.high, domain.nullable
     wanted: Sequence[Any] = condition.values
-    if condition.column in codes:
-        wanted = [codes[condition.column].index(str(value)) for value in wanted]
+    if domain.codes:
+        wanted = [domain.codes.index(str(value)) for value in wanted]
     match condition.op:
         case "at_least":
             held = [(wanted[0], high)]
@@ -153,36 +180,36 @@ def _some(values: Values) -> bool:
     return bool(values[0]) or values[1]
 
 
-def _meet(one: Box, other: Box, codes: Codes) -> Box | None:
+def _meet(one: Box, other: Box, domains: Domains) -> Box | None:
     """What both boxes take; None where that is nothing."""
     both = {
-        name: _both(one.get(name, _domain(name, codes)), other.get(name, _domain(name, codes)))
+        name: _both(one.get(name, domains[name].values), other.get(name, domains[name].values))
         for name in {**one, **other}
     }
     return both if all(map(_some, both.values())) else None
 
 
-def _left(box: Box, others: Sequence[Box], codes: Codes) -> list[Box] | None:
+def _left(box: Box, others: Sequence[Box], domains: Domains) -> list[Box] | None:
     """Pieces of a box that are in none of the others; None where there are too many to tell."""
     pieces = [box]
     for other in others:
         found: list[Box] = []
         for piece in pieces:
-            found += _cut(piece, other, codes)
+            found += _cut(piece, other, domains)
             if len(found) > PIECES:
                 return None
         pieces = found
     return pieces
 
 
-def _cut(piece: Box, other: Box, codes: Codes) -> Iterator[Box]:
+def _cut(piece: Box, other: Box, domains: Domains) -> Iterator[Box]:
     """A piece without another box: for each column of the other, what is outside it there and inside in the columns before."""
-    if _meet(piece, other, codes) is None:
+    if _meet(piece, other, domains) is None:
         yield piece
         return
     inner = dict(piece)
     for name, values in other.items():
-        own = inner.get(name, _domain(name, codes))
+        own = inner.get(name, domains[name].values)
         outside = _without(own, values)
         if _some(outside):
             yield {**inner, name: outside}

@@ -5,7 +5,7 @@ score = sum(weight * points) // 100 - demerits, at least 0     weights add up to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -74,11 +74,11 @@ def scorecard_faults(card: CreditScore, codes: Codes, path: tuple[str | int, ...
         )
     names = [*(part.part for part in card.parts), *(demerit.demerit for demerit in card.demerits)]
     for i, part in enumerate(card.parts):
-        yield from _repeated(part.part, names[:i], (*path, "parts", i, "part"))
+        yield from repeated(part.part, names[:i], (*path, "parts", i, "part"))
         yield from _part_faults(part, (*path, "parts", i))
     for i, demerit in enumerate(card.demerits):
         at = (*path, "demerits", i)
-        yield from _repeated(demerit.demerit, names[: len(card.parts) + i], (*at, "demerit"))
+        yield from repeated(demerit.demerit, names[: len(card.parts) + i], (*at, "demerit"))
         if demerit.per is not None:
             yield from _column_fault(demerit.per, (*at, "per"))
         for j, condition in enumerate(demerit.when):
@@ -88,7 +88,8 @@ def scorecard_faults(card: CreditScore, codes: Codes, path: tuple[str | int, ...
                 yield from condition_faults(condition, codes, (*at, "when", j))
 
 
-def _repeated(name: str, before: list[str], path: tuple[str | int, ...]) -> Iterator[Fault]:
+def repeated(name: str, before: list[str], path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """A name that another part has already."""
     if name in before:
         yield path, name, "another part or demerit has that name; give each its own"
 
@@ -101,18 +102,26 @@ def _column_fault(name: str, path: tuple[str | int, ...]) -> Iterator[Fault]:
 def _part_faults(part: ScorePart, path: tuple[str | int, ...]) -> Iterator[Fault]:
     """Each value must fall into a bin, and each bin be reached: thresholds one way, in order, the last bin without."""
     unknown = list(_column_fault(part.column, (*path, "column")))
-    yield from unknown
-    if not unknown:
-        nullable = NUMBERS[part.column].nullable
-        if nullable and part.if_null is None:
-            yield (*path, "if_null"), None, f"{part.column} may be null: say how many points that gives"
-        if not nullable and part.if_null is not None:
-            yield (*path, "if_null"), part.if_null, f"{part.column} is never null; leave it out"
-    if not part.bins:
+    yield from unknown or null_faults(part.column, part.if_null, path)
+    yield from bin_faults(part.bins, path)
+
+
+def null_faults(column: str, if_null: int | None, path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Points are needed for a null where the column has some, and only there."""
+    nullable = NUMBERS[column].nullable
+    if nullable and if_null is None:
+        yield (*path, "if_null"), None, f"{column} may be null: say how many points that gives"
+    if not nullable and if_null is not None:
+        yield (*path, "if_null"), if_null, f"{column} is never null; leave it out"
+
+
+def bin_faults(bins: Sequence[Bin], path: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Thresholds go one way, in order; the last bin has none. path: of the part."""
+    if not bins:
         yield (*path, "bins"), [], "at least one bin is needed, the last without a threshold"
     thresholds: list[tuple[str, int]] = []
-    for i, bin_ in enumerate(part.bins):
-        at, last = (*path, "bins", i), i == len(part.bins) - 1
+    for i, bin_ in enumerate(bins):
+        at, last = (*path, "bins", i), i == len(bins) - 1
         given = [(name, value) for name in ("at_least", "at_most") if (value := getattr(bin_, name)) is not None]
         if last and given:
             yield at, dict(given), "the last bin must have no threshold: it takes all that is left"

@@ -19,6 +19,7 @@ from schemas.marts import (
     CUTOFFS,
     DAILY_CONSUMPTION,
     FEATURES,
+    SCORES,
     STEP_OF_REASON,
     TIER_MIGRATIONS,
 )
@@ -119,7 +120,7 @@ def _all(reject_share_limit_ppm: int) -> Iterator[Expectation]:
     for relation in (DAILY_CONSUMPTION, FEATURES):
         yield from _columns("features", relation)
         yield _unique("features", relation, relation.keys)
-    for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS, CUTOFFS):
+    for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS, CUTOFFS, SCORES):
         yield from _columns("tiers", relation)
     yield from _tiers()
 
@@ -156,6 +157,10 @@ def _unique(suite: str, relation: Relation, columns: tuple[str, ...], why: str =
     return Expectation(suite, relation.name, "", "unique", words, kwargs={"columns": columns})
 
 
+_CUT = ("ranked", "cut_num", "cut_den")
+"""Key columns of cut-offs that tell percentiles of one ranking apart, and not the thresholds of a class."""
+
+
 def _tiers() -> Iterator[Expectation]:
     tiers, moves, cutoffs = CUSTOMER_TIERS_CURRENT.name, TIER_MIGRATIONS.name, CUTOFFS.name
     steps = ABUSE_STEPS.name
@@ -163,6 +168,7 @@ def _tiers() -> Iterator[Expectation]:
     yield _unique("tiers", TIER_MIGRATIONS, TIER_MIGRATIONS.keys)
     yield _unique("tiers", ABUSE_STEPS, ABUSE_STEPS.keys, ": an account takes one step a day at most")
     yield _unique("tiers", CUTOFFS, CUTOFFS.keys)
+    yield _unique("tiers", SCORES, SCORES.keys)
     yield Expectation(
         "tiers", tiers, "", "present_in",
         f"every account of {FEATURES.name} on the last service day is in {tiers}",
@@ -190,10 +196,10 @@ def _tiers() -> Iterator[Expectation]:
     yield Expectation(
         "tiers", cutoffs, "side", "ordered",
         f"{cutoffs}: the entry to a class takes in no more accounts than its cut, the cut no more than its exit",
-        kwargs={"by": "side", "order": ("entry", "cut", "exit"), "value": "inside_customers"},
+        kwargs={"by": "side", "order": ("entry", "cut", "exit"), "value": "inside_customers", "apart": _CUT},
     )  # fmt: skip
     yield Expectation(
         "tiers", cutoffs, "class", "ordered",
         f"{cutoffs}: class A lies inside class B where both are cut by share",
-        kwargs={"by": "class", "order": ("A", "B"), "value": "inside_customers", "where": {"kind": "share"}},
+        kwargs={"by": "class", "order": ("A", "B"), "value": "inside_customers", "where": {"kind": "share"}, "apart": _CUT},
     )  # fmt: skip

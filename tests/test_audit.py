@@ -198,7 +198,7 @@ FAULTS: list[tuple[str, Callable[[dict[str, list[Row]]], object], str, str]] = [
         lambda w: w["cutoffs"][2].update(inside_customers=10),
         "cutoffs.inside_customers.at_most",
         "cutoffs.inside_customers is never above customers: 1 of 4 rows breaks it (first: on 2016-03-01 "
-        "metric wh_365d scope all rule cumulative_share class A side exit: 10)",
+        "metric wh_365d scope all rule cumulative_share class A side exit ranked largest_first cut_num 0 cut_den 1: 10)",
     ),
 ]
 

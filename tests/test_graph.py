@@ -30,15 +30,16 @@ from transforms.blocks import URN, tag
 from transforms.checkpoints import TIER_INPUT
 from transforms.cutoffs import CutOff
 from transforms.epochs import Stage
-from transforms.fold_features import Plan, problem
+from transforms.fold_features import Plan, ladders, tier_input
 from transforms.fold_reference import FoldReferenceShard
 from transforms.kafka_partitions import open_consumer
 from transforms.kernels.files import Delivery
 from transforms.kernels.keys import shard_of
-from transforms.kernels.order_statistics import inside, ladder
-from transforms.kernels.windows import day_of
+from transforms.kernels.order_statistics import inside
+from transforms.kernels.scopes import Scopes
+from transforms.kernels.windows import date_of, day_of
 from transforms.read_files import delivery_to_json
-from transforms.shards import SLOTS_SCHEMA, Place, state_block
+from transforms.shards import SLOTS_SCHEMA, Place, Slots, state_block
 from transforms.storage import Entry
 from transforms.stored_inputs import Trial
 from transforms.write_kafka import open_producer
@@ -239,38 +240,39 @@ def population() -> tuple[pa.Array, np.ndarray]:
     return pa.array([f"A{number:09d}" for number in random.permutation(ACCOUNTS)]), amounts
 
 
-def tier_inputs(place: Place, policy: Policy, ids: pa.Array, amounts: np.ndarray) -> tuple[list, list]:
+def tier_inputs(place: Place, policy: Policy, ids: pa.Array, values: dict[str, np.ndarray]) -> tuple[list, list]:
     """What FoldFeatures gives CutOff for one day of this population: ladders, and state by shard."""
-    metric, ladders, states, store = policy.on(date(2025, 1, 31)).abc.metric, [], [], place.store()
+    found, states, store = [], [], place.store()
     shard = shard_of(ids, place.shards)
     for number in range(place.shards):
         rows = np.flatnonzero(shard == number)
-        mine, values = ids.take(pa.array(rows)), amounts[rows]
+        mine, some = ids.take(pa.array(rows)), {name: column[rows] for name, column in values.items()}
         rank = np.empty(len(rows), np.int64)
         rank[np.argsort(np.array(mine.to_pylist()))] = np.arange(len(rows))
         slots = pa.record_batch([mine, rank], schema=SLOTS_SCHEMA)
         entries = store.write_blocks(
             place.path("account_slots", number, "arrow"), "account_slots", number, [(-1, slots)]
         )
-        block = pa.record_batch(
-            {"slot": np.arange(len(rows), dtype=np.int32), "category": np.zeros(len(rows), np.int8), metric: values}
-        )
+        slot, category = np.arange(len(rows)), np.zeros(len(rows), np.int8)
+        block = tier_input(slot, category, None, tuple(some), some)
         entries += store.write_blocks(place.path(TIER_INPUT, number, "arrow"), TIER_INPUT, number, [(DAY, block)])
         states.append((number, state_block(entries)))
-        ladders.append((problem(DAY, metric, "all"), tag(ladder(values, mine, rank), "ladder")))
-    return ladders, states
+        version = policy.on(date_of(DAY))
+        found += ladders(Slots(mine, rank), slot, DAY, version, Scopes(category, None), some)
+    return found, states
 
 
-def exact(ids: pa.Array, amounts: np.ndarray, kind: str, num: int, den: int) -> tuple[int, str]:
+def exact(ids: pa.Array, values: np.ndarray, row: dict) -> tuple[int, str]:
     """Amount and id of the last account inside a cut, by sorting all accounts."""
-    order = np.lexsort((np.array(ids.to_pylist()), -amounts))
-    running = np.cumsum(amounts[order])
-    before = running - amounts[order]
+    kind, num, den = row["kind"], row["cut_num"], row["cut_den"]
+    order = np.lexsort((np.array(ids.to_pylist()), values if row["ranked"] == "smallest_first" else -values))
+    running = np.cumsum(values[order])
+    before = running - values[order]
     if kind == "share":
         last = int(np.flatnonzero(before.astype(object) * den < int(running[-1]) * num)[-1])
     else:
         last = -(-len(order) * num // den) - 1
-    return int(amounts[order[last]]), ids[int(order[last])].as_py()
+    return int(values[order[last]]), ids[int(order[last])].as_py()
 
 
 @pytest.mark.slow
@@ -280,10 +282,11 @@ def test_no_step_of_the_cut_offs_handles_more_than_a_twentieth_of_the_accounts(
 ) -> None:
     ids, amounts = population
     place = Place(str(tmp_path), "data/000001-0/0001", shards)
-    ladders, states = tier_inputs(place, POLICY, ids, amounts)
+    values = {"wh_365d": amounts, "cv_90d_ppm": amounts - 180_000}  # the second is none that can be, but of either sign
+    found, states = tier_inputs(place, POLICY, ids, values)
     p = beam.Pipeline(runner="FnApiRunner")
     inputs = {
-        "ladders": p | "Ladders" >> beam.Create(ladders, reshuffle=False),
+        "ladders": p | "Ladders" >> beam.Create(found, reshuffle=False),
         "state": p | "States" >> beam.Create(states, reshuffle=False),
     }
     inputs | "CutOff" >> CutOff(place, POLICY)
@@ -295,9 +298,13 @@ def test_no_step_of_the_cut_offs_handles_more_than_a_twentieth_of_the_accounts(
     assert all(0 < most <= ACCOUNTS // 20 for most in handled.values()), handled
     (file,) = (tmp_path / "data/000001-0/0001/mart-cutoffs").iterdir()
     rows = pq.read_table(file).to_pylist()
-    assert len(rows) == len(POLICY.on(date(2025, 1, 31)).cuts())
+    rankings = POLICY.on(date_of(DAY)).rankings()
+    assert (
+        len(rows) == sum(len(ranking.cuts) for ranking in rankings) > len(rankings[0].cuts)
+    )  # one category has accounts
     for row in rows:
-        expected = exact(ids, amounts, row["kind"], row["cut_num"], row["cut_den"])
+        expected = exact(ids, values[row["metric"]], row)
         assert (row["amount"], row["boundary_account_id"]) == expected
         assert row["customers"] == ACCOUNTS
-        assert int(inside(amounts, ids, *expected).sum()) == row["inside_customers"]
+        if row["ranked"] == "largest_first":
+            assert int(inside(values[row["metric"]], ids, *expected).sum()) == row["inside_customers"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines import oracle
 from schemas import inbound
 from schemas.conditions import Condition
-from schemas.marts import MARTS
+from schemas.marts import MARTS, SCORE_COLUMNS
 from schemas.policy import parse_policy
 from tests.oracles import ledger as clerk
 from tests.oracles import whole
@@ -951,7 +951,7 @@ def test_random_worlds_equal_plain_python(seed, scope, metric):
         days, moves, cutoffs, every = world.tiers()
         same_rows(con, "daily_consumption", world.daily_consumption())
         same_rows(con, "features", every)
-        con.execute("CREATE TABLE oracle.moved_pair AS SELECT account_id, service_date FROM oracle.features")
+        con.execute("CREATE OR REPLACE TABLE oracle.moved_pair AS SELECT account_id, service_date FROM oracle.features")
         oracle._clock(con)
         clock = {key: world.features(*key, clock=True) for key in every}
         same_rows(con, "features_clock", clock)
@@ -961,6 +961,80 @@ def test_random_worlds_equal_plain_python(seed, scope, metric):
         assert tier_days.keys() == days.keys()
         for key, row in days.items():
             assert {name: tier_days[key][name] for name in row} == row, key
+
+
+DIMENSIONS = """    dimensions:
+      - dimension: potential
+        parts:
+          - part: growth
+            column: growth_90d_ppm
+            weight: 60
+            scope: region
+            top: [{share: 1/3, points: 99}, {points: 8}]
+            if_null: 5
+          - {part: tenure, column: tenure_days, weight: 40, order: smallest_first, top: [{share: 40 %, points: 70}, {points: 0}]}
+      - dimension: stability
+        parts: [{part: owed, column: overdue_minor, weight: 100, scope: category, top: [{share: 1/2, points: 7}, {points: 90}]}]
+      - dimension: credit
+        parts:
+          - part: first
+            column: credit_score
+            weight: 50
+            top: [{share: 1/4, points: 100}, {share: 3/4, points: 41}, {points: 3}]
+            if_null: 1
+          - {part: score, column: credit_score, weight: 50, points: value, if_null: 50}
+"""
+
+
+def dimensioned(seed):
+    """A random world with regions, and a policy with dimensions."""
+    parts = random_world(seed)
+    for number, row in enumerate(parts[0]):
+        row["region"] = (None, "N|=1", "n")[(seed + number) % 3]
+    rule = "      - {rule: big, tier: high, when: [{column: abc, equals: A}]}\n"
+    by_score = "      - {rule: scored, tier: mid_large, when: [{column: potential_score, at_least: 40}]}\n"
+    return parts, policy(("    credit_grades:\n", DIMENSIONS + "    credit_grades:\n"), (rule, by_score + rule))
+
+
+@settings(max_examples=4)
+@given(st.integers(0, 10**6))
+def test_scores_and_percentiles_of_random_worlds_equal_plain_python(seed):
+    parts, rules = dimensioned(seed)
+    with duckdb.connect() as con:
+        fill(con, *parts)
+        first, last = day("2016-02-17"), day("2016-03-02")
+        oracle.recompute(con, rules, first, last)
+        relations = (inbound.ACCOUNTS, inbound.METERS, inbound.METER_READINGS, inbound.LEDGER_EVENTS)
+        rows = [complete(relation, part) for relation, part in zip(relations, parts, strict=True)]
+        world = whole.World(*rows, rules, first, last)
+        cutoffs, scores = {}, {}
+        for when in world.service_days():
+            today = {
+                row["account_id"]: row for row in table(con, f"FROM oracle.features WHERE service_date = '{when}'")
+            }
+            for row in today.values():
+                row["service_date"] = when
+            cutoffs |= {(when, *key): row for key, row in world.cutoffs(when, today).items()}
+            for account_id, by_name in world.scores(when, today).items():
+                scores[account_id, when] = dict.fromkeys(SCORE_COLUMNS.values()) | {
+                    SCORE_COLUMNS[name]: score for name, score in by_name.items()
+                }
+        same_rows(con, "cutoffs", cutoffs)
+        same_rows(con, "scores", scores)
+
+
+def test_a_sample_has_the_scores_of_all(con):
+    parts, rules = dimensioned(3)
+    fill(con, *parts)
+    days = day("2016-02-20"), day("2016-03-01")
+    oracle.recompute(con, rules, *days)
+    marts = ("scores", "customer_tiers", "cutoffs")
+    mine = dict.fromkeys(marts, "account_id IN ('a', 'Z')") | {"cutoffs": "true"}
+    every = {mart: table(con, f"FROM oracle.{mart} WHERE {where}") for mart, where in mine.items()}
+    oracle.recompute(con, rules, *days, accounts=["a", "Z"])
+    for mart in marts:
+        found = table(con, f"FROM oracle.{mart}")
+        assert sorted(map(str, found)) == sorted(map(str, every[mart])), mart
 
 
 def test_a_sample_has_the_figures_of_all(con):

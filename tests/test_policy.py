@@ -13,23 +13,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.plan import policy_change, policy_state
+from schemas.dimensions import DimensionName
 from schemas.errors import ConfigError
-from schemas.marts import CAUSE_ORDER, CLASSES, FEATURES, RULES, SIDES, TIER_ORDER, TIERS, Cause, Valued
+from schemas.marts import (
+    CAUSE_ORDER,
+    CLASSES,
+    CUT_RULES,
+    DIMENSIONS,
+    FEATURES,
+    ORDERS,
+    RULES,
+    SIDES,
+    TIER_ORDER,
+    TIERS,
+    Cause,
+    Valued,
+)
 from schemas.policy import (
     EVENT_FIRST,
     METRICS,
-    Cls,
-    Cut,
     Grade,
     PolicyVersion,
     Rule,
-    Side,
     Tier,
     default_policy_text,
     load_policy,
     parse_policy,
-    parse_share,
 )
+from schemas.rankings import Cut, CutClass, CutRule, Order, Side, parse_share
 
 TEXT = default_policy_text()
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
@@ -66,7 +77,10 @@ def test_the_codes_of_the_policy_are_those_of_the_marts():
     assert get_args(Cause) == CAUSE_ORDER
     assert get_args(Grade) == CLASSES
     assert get_args(Side) == SIDES
-    assert set(get_args(Cls)) < set(CLASSES)
+    assert set(get_args(CutClass)) == {"A", "B", "P"}
+    assert get_args(CutRule) == CUT_RULES
+    assert get_args(Order) == ORDERS
+    assert get_args(DimensionName) == DIMENSIONS
 
 
 def test_what_a_day_brings_is_put_back_before_its_clock():
@@ -456,11 +470,11 @@ FAULTS = [
 
 
 def test_a_rule_by_the_score_needs_a_scorecard():
-    start, end = TEXT.index("    credit_score:\n"), TEXT.index("    # 3. Credit:")
+    start, end = TEXT.index("    credit_score:\n"), TEXT.index("    # 3. Dimensions")
     with pytest.raises(ConfigError) as raised:
         parse_policy(TEXT[:start] + TEXT[end:], "policy.yaml")
-    path = "versions[0].credit_grades[4].when[0].column: 'credit_score'"
-    assert f"{path}: needs a scorecard: add `credit_score:`" in str(raised.value)
+    for path in ("credit_grades[4].when[0].column", "dimensions[2].parts[0].column"):
+        assert f"versions[0].{path}: 'credit_score': needs a scorecard: add `credit_score:`" in str(raised.value)
 
 
 @pytest.mark.parametrize(("old", "new", "message"), FAULTS)

@@ -93,7 +93,8 @@ CHANGES = [
     ),
     (
         "UPDATE cutoffs SET amount = 59 WHERE service_date = '2016-01-01' AND rule LIKE 'top%' AND class = 'A'",
-        "cutoffs 2016-01-01 metric wh_7d scope all rule top_fraction class A side cut: amount is 59, expected 60",
+        "cutoffs 2016-01-01 metric wh_7d scope all rule top_fraction class A side cut "
+        "ranked largest_first cut_num 1 cut_den 3: amount is 59, expected 60",
     ),
     (
         "DELETE FROM features WHERE account_id = '2' AND service_date = '2016-01-09'",
@@ -134,7 +135,7 @@ def test_older_days_may_be_left_out_of_marts_by_day(published):
     report = verify(str(published), policy(), all_days=True)
     assert report.ok
     assert {r.mart: r.days for r in report.marts if r.days} == {
-        "service_days": 9, "daily_consumption": 9, "features": 2, "cutoffs": 2,
+        "service_days": 9, "daily_consumption": 9, "features": 2, "cutoffs": 2, "scores": 2,
     }  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from schemas.marts import ABUSE_REASONS, ABUSE_STEPS, ABUSE_STEPS_TAKEN
 from schemas.policy import Policy
 from transforms.kernels.abuse import LADDER_COLUMNS, RELEASE, Standing, Steps, climb
 from transforms.kernels.windows import date_of
-from transforms.patches import plain
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
+from transforms.tier_inputs import plain
 
 KIND = "abuse_ladder"
 MART = "mart:abuse_steps"

@@ -8,16 +8,20 @@ The arithmetic is in `kernels.order_statistics`.
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from schemas.inbound import CATEGORIES
 from schemas.marts import CUTOFFS
-from schemas.policy import Cut, Policy
+from schemas.policy import Policy, PolicyVersion
+from schemas.rankings import Ranking
 from transforms.blocks import Grouped, Keyed, Named, NamedGroup, by_kind, concat, fact, group, tag
 from transforms.kernels.order_statistics import (
     accounts_handled,
@@ -27,12 +31,15 @@ from transforms.kernels.order_statistics import (
     extract,
     locate,
     merge_ladders,
+    ranked_by,
     without_rungs,
 )
+from transforms.kernels.scopes import Scopes, ranked
 from transforms.kernels.windows import date_of
-from transforms.patches import RANKED, tier_inputs
+from transforms.patches import first_columns, tier_inputs
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit
+from transforms.tier_inputs import TierInputs
 
 
 class _Counting(beam.DoFn):
@@ -52,7 +59,10 @@ class FindBracketsOf(_Counting):
         key, ladders = element
         merged = merge_ladders(list(ladders))
         self.handled.update(accounts_handled(merged))
-        found, groups = brackets(merged, cuts_of(self.policy, key)), tag(without_rungs(merged), "ladder")
+        found, groups = (
+            brackets(merged, Problem.of(self.policy, key).ranking.cuts),
+            tag(without_rungs(merged), "ladder"),
+        )
         for shard in range(self.place.shards):
             yield shard, tag(found, "brackets", ranking=key)
         for interval in range(found.num_rows):
@@ -60,16 +70,29 @@ class FindBracketsOf(_Counting):
         yield beam.pvalue.TaggedOutput("resolve", (key, groups))
 
 
-def cuts_of(policy: Policy, ranking: str) -> tuple[Cut, ...]:
-    """The cuts to be made in a ranking: those of the policy in force on its day."""
-    return policy.on(date_of(int(ranking.split("|", maxsplit=1)[0]))).cuts()
+@dataclass(frozen=True)
+class Problem:
+    """What a key stands for: a service day, what is ranked on it, and within which scope."""
+
+    day: int
+    ranking: Ranking
+    scope: str
+    version: PolicyVersion
+
+    @classmethod
+    def of(cls, policy: Policy, key: str) -> Problem:
+        """The inverse of `fold_features.problem`, by the policy in force on the day."""
+        day, *of, scope = json.loads(key)
+        version = policy.on(date_of(day))
+        (ranking,) = (ranking for ranking in version.rankings() if list(ranking.key) == of)
+        return cls(day, ranking, scope, version)
 
 
 class ExtractOf(beam.DoFn):
     """One shard: hands over its accounts inside the brackets of every ranking."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, place: Place, policy: Policy) -> None:
+        self.place, self.policy = place, policy
 
     def process(self, element: Grouped) -> Iterator[Named]:
         """element: (shard, blocks of kind state, brackets)."""
@@ -77,24 +100,26 @@ class ExtractOf(beam.DoFn):
         kinds = by_kind(blocks)
         state = State.from_blocks(self.place.store(), kinds["state"])
         ids = Slots.load(state, "account_slots").ids
-        for found in kinds.get("brackets", []):
-            key = fact(found, "ranking")
-            day, metric, scope = key.split("|")
-            features = tier_inputs(state, int(day), columns=RANKED)
-            rows = in_scope(features, scope)
-            slots = numpy(features.column("slot"))[rows]
-            values = features.column(metric).fill_null(0).to_numpy()[rows]
-            taken = extract(values, ids.take(pa.array(slots)), found)
+        keys = [(fact(found, "ranking"), found) for found in kinds.get("brackets", [])]
+        asked = [(Problem.of(self.policy, key), key, found) for key, found in keys]
+        for day, some in itertools.groupby(sorted(asked, key=lambda ask: ask[0].day), key=lambda ask: ask[0].day):
+            yield from self._of_day(state, ids, day, list(some))
+
+    def _of_day(
+        self, state: State, ids: pa.StringArray, day: int, asked: list[tuple[Problem, str, pa.RecordBatch]]
+    ) -> Iterator[Named]:
+        """All rankings of a day, from one look at what its tiers are made of."""
+        inputs = tier_inputs(state, day, columns=first_columns(self.policy, asked[0][0].version))
+        columns = TierInputs(inputs).columns()
+        names, scopes = ids.take(inputs.column("slot")), Scopes.of(columns)
+        for problem, key, found in asked:
+            values, known = ranked(problem.ranking, columns[problem.ranking.metric])
+            rows = scopes.inside(problem.scope)
+            mine = names if len(rows) == len(names) else names.take(pa.array(rows))
+            ranks = None if known is None else known[rows]
+            taken = extract(ranked_by(values[rows], problem.ranking.order), mine, found, ranks)
             for interval, part in by_interval(taken):
                 yield f"{key}|{interval}", tag(part, "extract")
-
-
-def in_scope(features: pa.RecordBatch, scope: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Positions of the accounts that rank in a scope. features: a block of what tiers are made of."""
-    if scope == "all":
-        return np.arange(features.num_rows)
-    code = CATEGORIES.index(scope.removeprefix("category="))
-    return np.flatnonzero(features.column("category").to_numpy() == code)
 
 
 class LocateOf(_Counting):
@@ -106,7 +131,7 @@ class LocateOf(_Counting):
         ranking, _ = key.rsplit("|", 1)
         kinds = by_kind(blocks)
         self.handled.update(sum(accounts_handled(part) for part in kinds["extract"]))
-        found = locate(kinds["ladder"][0], kinds["extract"], cuts_of(self.policy, ranking))
+        found = locate(kinds["ladder"][0], kinds["extract"], Problem.of(self.policy, ranking).ranking.cuts)
         yield ranking, tag(found, "boundaries")
 
 
@@ -119,23 +144,26 @@ class ResolveOf(_Counting):
         key, blocks = element
         kinds = by_kind(blocks)
         self.handled.update(sum(accounts_handled(part) for part in kinds.get("boundaries", [])))
-        day, metric, scope = key.split("|")
-        resolved = cutoff_rows(kinds["ladder"][0], kinds.get("boundaries", []), cuts_of(self.policy, key))
-        rows = mart_rows(resolved, int(day), metric, scope, self.policy.on(date_of(int(day))).version)
+        problem = Problem.of(self.policy, key)
+        resolved = cutoff_rows(kinds["ladder"][0], kinds.get("boundaries", []), problem.ranking.cuts)
+        rows = mart_rows(resolved, problem)
         for shard in range(self.place.shards):
             yield shard, tag(rows, "cutoffs")
         yield beam.pvalue.TaggedOutput("mart", (0, tag(rows, "cutoffs")))
 
 
-def mart_rows(resolved: pa.RecordBatch, day: int, metric: str, scope: str, version: str) -> pa.RecordBatch:
+def mart_rows(resolved: pa.RecordBatch, problem: Problem) -> pa.RecordBatch:
     """Rows of the `cutoffs` mart of one ranking."""
-    n = resolved.num_rows
+    n, ranking = resolved.num_rows, problem.ranking
     same = {
-        "service_date": pa.array(np.full(n, day, np.int32)).cast(pa.date32()),
-        "metric": pa.array([metric] * n),
-        "scope": pa.array([scope] * n),
-        "policy_version": pa.array([version] * n),
+        "service_date": pa.array(np.full(n, problem.day, np.int32)).cast(pa.date32()),
+        "metric": pa.array([ranking.metric] * n),
+        "scope": pa.array([problem.scope] * n),
+        "ranked": pa.array([ranking.order] * n),
+        "policy_version": pa.array([problem.version.version] * n),
     }
+    if ranking.order == "smallest_first":
+        same["amount"] = pc.bit_wise_not(resolved.column("amount"))  # the inverse of `ranked_by`
     columns = [same[f.name] if f.name in same else resolved.column(f.name).cast(f.type) for f in CUTOFFS.schema]
     return pa.record_batch(columns, schema=CUTOFFS.schema)
 
@@ -175,7 +203,7 @@ class CutOff(beam.PTransform):
             | "ByRanking" >> beam.GroupByKey()
             | "FindBrackets" >> beam.ParDo(FindBracketsOf(*step)).with_outputs("locate", "resolve", main="brackets")
         )
-        extract = beam.ParDo(ExtractOf(self.place)).with_output_types(Named)
+        extract = beam.ParDo(ExtractOf(*step)).with_output_types(Named)
         extracts = group([inputs["state"], found.brackets], "ByShard") | "Extract" >> extract
         locate = beam.ParDo(LocateOf(*step)).with_output_types(Named)
         located = group([found["locate"], extracts], "ByInterval") | "Locate" >> locate

@@ -6,6 +6,7 @@ it has to restate, rolls forward, and leaves a new one behind.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from schemas.inbound import BESIDE, CATEGORIES
 from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
+from schemas.rankings import Ranking
 from schemas.scorecard import SCORE
 from schemas.vee import JUDGED, SEVERITIES
 from transforms.account_events import CONDUCT
@@ -33,8 +35,9 @@ from transforms.kernels.consumption import account_features, consumption_feature
 from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Carried, Ledger
-from transforms.kernels.order_statistics import ladder
+from transforms.kernels.order_statistics import ladder, ranked_by
 from transforms.kernels.reference import Expected, Population
+from transforms.kernels.scopes import Scopes, ranked
 from transforms.kernels.score import credit_score
 from transforms.kernels.tiers import CODES
 from transforms.kernels.vee import NO_LIMIT
@@ -42,6 +45,7 @@ from transforms.kernels.windows import DayBlock, Windows, date_of
 from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
+from transforms.patches import ranked_columns
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 from transforms.tariffs import valuer
@@ -74,40 +78,41 @@ NO_CLOCK = ("capacity_va", "unused_capacity_ppm", "tenure_days", SCORE)
 """Columns that are not kept as of the day's clock: they are the same, or made of those that are, as the score."""
 
 
-def problem(day: int, metric: str, scope: str) -> str:
-    """The key under which one ranking is cut: service day number, metric and scope."""
-    return f"{day}|{metric}|{scope}"
-
-
-def ranking_scopes(scope: str, category: Any) -> dict[str, Any]:
-    """Which rows rank together: scope name -> mask (m,). category: (m,) codes."""
-    if scope == "all":
-        return {"all": np.ones(len(category), np.bool_)}
-    return {f"category={name}": category == code for code, name in enumerate(CATEGORIES)}
+def problem(day: int, ranking: Ranking, scope: str) -> str:
+    """The key under which one ranking is cut in one scope, as text that survives whatever a region is called."""
+    return json.dumps([day, *ranking.key, scope])
 
 
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
-    """The feature columns that fold 2 needs of a day, the metric of its policy first.
+    """The feature columns that fold 2 needs of a day, what is ranked on it first.
 
-    By them grades, score and tiers can be made again under that policy, and under those of the day before and the day after.
+    By them grades, scores and tiers can be made again under that policy, and under those of the day before and the day after.
     """
-    metric, used = policy.on(day).abc.metric, {"tenure_days", "overdue_minor"}
+    metrics, used = ranked_columns(policy.on(day)), {"tenure_days", "overdue_minor"}
     for other in (-1, 0, 1):
         version = policy.on(day + timedelta(days=other))
-        used |= {version.abc.metric, *version.reads()} | set(LADDER_COLUMNS if version.abuse_ladder else ())
+        used |= {version.abc.metric, *version.columns()} | set(LADDER_COLUMNS if version.abuse_ladder else ())
         used |= set(version.credit_score.columns()) if version.credit_score else set()
-    return (metric, *sorted(used - {metric, *CODES}))
+    return (*metrics, *sorted(used.difference(metrics, CODES)))
 
 
 def ladders(
-    slots: Slots, rows: Any, day: int, version: PolicyVersion, category: Any, values: dict[str, Any]
+    slots: Slots, rows: Any, day: int, version: PolicyVersion, scopes: Scopes, values: dict[str, Any]
 ) -> Iterator[Named]:
-    """What the cut-offs of one day need of these accounts. rows: (m,) slots; category, values: (m,)."""
-    for scope, ranked in ranking_scopes(version.abc.scope, category).items():
-        mine = rows[ranked]
-        metric = np.ma.filled(values[version.abc.metric], 0)[ranked].astype(np.int64)
-        rungs = ladder(metric, slots.ids.take(pa.array(mine)), slots.rank[mine])
-        yield problem(day, version.abc.metric, scope), tag(rungs, "ladder")
+    """What the cut-offs of one day need of these accounts. rows: (m,) slots; scopes, values: of them.
+
+    Of percentiles, a shard has no ladder where none of its accounts ranks.
+    """
+    for ranking in version.rankings():
+        metric, known = ranked(ranking, values[ranking.metric])
+        metric = ranked_by(metric, ranking.order)
+        for scope, mine in scopes.positions(ranking.by).items():
+            ranks = None if known is None else known[mine]
+            if ranks is not None and not ranks.any():
+                continue
+            slot = rows[mine]
+            rungs = ladder(metric[mine], slots.ids.take(pa.array(slot)), slots.rank[slot], ranks)
+            yield problem(day, ranking, scope), tag(rungs, "ladder")
 
 
 def feature_column(value: Any) -> Any:
@@ -135,14 +140,13 @@ class FoldFeaturesShard(beam.DoFn):
         windows.grow(n)
         credit, order, anew = _load_credit(state, slots, plan.first - 1, self.policy.ledger.allocation)
         conduct = Conduct(state.table(CONDUCT.kind, CONDUCT.kept))
-        features = _Writer(self.place, "mart:features", FEATURES, shard)
-        consumption = _Writer(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
-        judged = _Writer(self.place, "mart:vee_results", VEE_RESULTS, shard)
+        features = MartWriter(self.place, "mart:features", FEATURES, shard)
+        consumption = MartWriter(self.place, "mart:daily_consumption", DAILY_CONSUMPTION, shard)
+        judged = MartWriter(self.place, "mart:vee_results", VEE_RESULTS, shard)
         inputs: list[tuple[int, pa.RecordBatch]] = []
         before = list(self._day_before(shard, state, windows, credit, conduct, expected, people))
         for day in range(plan.first, plan.last + 1):
-            inside, category = people.on(day, n)
-            version = self.policy.on(date_of(day))
+            (inside, category), version = people.on(day, n), self.policy.on(date_of(day))
             accounts = Account(inside, people.known(n), people.capacity_on(day, n), expected)
             counted = days.count(day, version.vee, accounts)
             rows, names = np.flatnonzero(inside), needed_columns(self.policy, date_of(day))
@@ -159,15 +163,18 @@ class FoldFeaturesShard(beam.DoFn):
                 consumption.write(day, consumption_table(slots, day, block, counted, expected))
             if len(counted.found.slot):
                 judged.write(day, vee_table(slots, day, counted, version.version))
-            inputs.append((day, tier_input(rows, category[rows], names, values, clock)))
-            yield from ladders(slots, rows, day, version, category[rows], values)
+            region = people.region_on(day, n)[rows] if self.policy.ranks_by_region() else None
+            inputs.append((day, tier_input(rows, category[rows], region, names, values, clock)))
+            yield from ladders(slots, rows, day, version, Scopes(category[rows], region), values)
 
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
-        path = self.place.path("windows", shard, "arrow")
-        entries += store.write_blocks(path, "windows", shard, [(plan.last, windows.to_batch())])
+        path = self.place.path
+        entries += store.write_blocks(
+            path("windows", shard, "arrow"), "windows", shard, [(plan.last, windows.to_batch())]
+        )
         entries += _dump_carried(self.place, state, credit.ledger, order, shard, plan.last, anew=anew)
-        path = self.place.path("carried_credit", shard, "arrow")
-        entries += store.write_blocks(path, "carried_credit", shard, [(plan.last, credit.to_batch())])
+        of_credit = [(plan.last, credit.to_batch())]
+        entries += store.write_blocks(path("carried_credit", shard, "arrow"), "carried_credit", shard, of_credit)
         entries += renewed(self.place, state, credit.ledger, people, slots, shard)
         refs = write_tier_inputs(self.place, TIER_INPUT, shard, without_repeats(inputs))
         entries = [_dated(entry, plan.last) for entry in [*entries, *refs]]
@@ -190,7 +197,8 @@ class FoldFeaturesShard(beam.DoFn):
         rows, version = np.flatnonzero(inside), self.policy.on(date_of(day))
         credit.weigh(version.credit_decay.table())
         values = day_values(windows, credit, conduct, expected, people, rows, category[rows], version)
-        block = tier_input(rows, category[rows], needed_columns(self.policy, date_of(day)), values, {})
+        region = people.region_on(day, n)[rows] if self.policy.ranks_by_region() else None
+        block = tier_input(rows, category[rows], region, needed_columns(self.policy, date_of(day)), values, {})
         yield from write_tier_inputs(self.place, TIER_INPUT, shard, [(day, block)])
 
 
@@ -381,7 +389,7 @@ def _scattered(m: int, at: Any, values: Any) -> pa.Array:
     return pa.array(out, mask=~told)
 
 
-class _Writer:
+class MartWriter:
     """Writes a mart of one shard day by day, a row group a day, as one Parquet file."""
 
     def __init__(self, place: Place, kind: str, relation: Any, shard: int) -> None:

@@ -38,7 +38,7 @@ TO_METER_SHARD = pa.schema([*METERS_SCHEMA, pa.field("known", pa.bool_()), pa.fi
 
 POPULATION_SCHEMA = pa.schema(
     [(name, pa.int32()) for name in ("slot", "valid_from", "opened", "closed")]
-    + [("category", pa.int8()), ("capacity", pa.int64()), ("tariff", pa.int32())]
+    + [("category", pa.int8()), ("capacity", pa.int64()), ("tariff", pa.int32()), ("region", pa.string())]
 )
 
 
@@ -79,7 +79,7 @@ def update_accounts(held: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]
     return AccountsUpdate(table, accepted, new.num_rows - accepted, first, _otherwise(old, merged))
 
 
-COUNTS = ("slot", "valid_from", "category", "opened_on", "closed_on", "capacity_va", "number")
+COUNTS = ("slot", "valid_from", "category", "opened_on", "closed_on", "capacity_va", "number", "region")
 """Columns of an account's row that figures depend on."""
 
 
@@ -108,7 +108,7 @@ def touched(held: pa.Table, new: pa.Table) -> npt.NDArray[np.bool_]:
 
 
 def _first_difference(old: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32]) -> int | None:
-    """First day on which an account's category, capacity or priced tariff, or whether it is in the population, differs.
+    """First day on which an account's category, region, capacity or priced tariff, or whether it is in the population, differs.
 
     Same accounts in both.
     """
@@ -135,6 +135,7 @@ def _first_difference(old: pa.Table, new: pa.Table, priced: npt.NDArray[np.int32
             (inside_a, category_a), (inside_b, category_b) = (p.on(day, n) for p in (before, after))
             otherwise = (category_a != category_b) | (before.capacity_on(day, n) != after.capacity_on(day, n))
             otherwise |= before.tariff_on(day, n) != after.tariff_on(day, n)
+            otherwise |= before.region_on(day, n) != after.region_on(day, n)
             if (again & ((inside_a != inside_b) | (inside_a & otherwise))).any():
                 differences.append(day)
                 break
@@ -148,7 +149,8 @@ def population(accounts: pa.Table) -> Population:
     order = order_by(slot, valid_from)
     opened, closed = days(accounts["opened_on"]), days(accounts["closed_on"])
     capacity = numpy(pc.fill_null(accounts["capacity_va"], -1))
-    columns: tuple[Any, ...] = slot, valid_from, opened, closed, category, capacity, numpy(accounts["number"], np.int32)
+    tariff, region = numpy(accounts["number"], np.int32), numpy(pc.fill_null(accounts["region"], ""), np.object_)
+    columns: tuple[Any, ...] = slot, valid_from, opened, closed, category, capacity, tariff, region
     return Population(*(column[order] for column in columns))
 
 

@@ -13,14 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, SCORES, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy, PolicyVersion
 from transforms.abuse_ladder import MART, Ladder
 from transforms.blocks import Grouped, by_kind, concat
-from transforms.checkpoints import CLOCK, TIER_INPUT
-from transforms.fold_features import Plan
+from transforms.checkpoints import TIER_INPUT
+from transforms.dimension_scores import MART as SCORES_MART
+from transforms.dimension_scores import Percentiles, percentiles, scores_table
+from transforms.fold_features import MartWriter, Plan
 from transforms.kernels.causes import find_causes
+from transforms.kernels.dimensions import dimension_scores
 from transforms.kernels.order_statistics import inside
+from transforms.kernels.scopes import Scopes
 from transforms.kernels.tiers import (
     ABUSE,
     CLOSED,
@@ -35,9 +39,10 @@ from transforms.kernels.tiers import (
     assign_tiers,
 )
 from transforms.kernels.windows import date_of, day_of
-from transforms.patches import plain, tier_inputs
+from transforms.patches import tier_inputs
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
+from transforms.tier_inputs import TierInputs
 
 TIER_STATE = pa.schema(
     [(name, pa.int8()) for name in ("tier", "abc", "grade", "grade_before")]
@@ -63,34 +68,33 @@ def boundaries(cutoffs: pa.Table, policy: Policy) -> dict[tuple[int, str], Bound
 
 @dataclass(frozen=True)
 class DayCuts:
-    """The cut-offs of a day as `tiers.Cuts`. found: of the rule in force on its day; ids: of the accounts that are asked about."""
+    """The cut-offs of a day as `tiers.Cuts`.
+
+    found: of ABC, by the rule in force on their day; by_rank: percentiles; ids: of the accounts that are asked about.
+    """
 
     day: int
     found: dict[tuple[int, str], Boundaries]
+    by_rank: Percentiles
     ids: pa.Array
 
     def inside(self, version: PolicyVersion, columns: Columns) -> Inside:
         """See `Cuts`; nobody is inside where the day has no cut-offs: then nobody ranks."""
-        values = np.ma.filled(columns[version.abc.metric], 0)
-        category = columns["category"]
-        masks = {
-            (cls, side): np.zeros(len(values), np.bool_) for cls in ("A", "B") for side in ("cut", "entry", "exit")
-        }
-        scopes = ["all"] if version.abc.scope == "all" else [f"category={name}" for name in CATEGORIES]
-        for name in scopes:
+        values, scopes = np.ma.filled(columns[version.abc.metric], 0), Scopes.of(columns)
+        sides = [(cls, side) for cls in ("A", "B") for side in ("cut", "entry", "exit")]
+        masks = {key: np.zeros(len(values), np.bool_) for key in sides}
+        for name, rows in scopes.positions(version.abc.scope).items():
             cuts = self.found.get((self.day, name))
             if cuts is None:
                 continue
-            everybody = name == "all"
-            rows = (
-                np.arange(len(values))
-                if everybody
-                else np.flatnonzero(category == CATEGORIES.index(name.split("=")[1]))
-            )
-            mine, some = values[rows], self.ids if everybody else self.ids.take(pa.array(rows))
+            mine, some = values[rows], self.ids if len(rows) == len(values) else self.ids.take(pa.array(rows))
             for key, mask in masks.items():
                 mask[rows] = inside(mine, some, *cuts[key])
-        return Inside(*(masks[cls, side] for cls in ("A", "B") for side in ("cut", "entry", "exit")))
+        return Inside(*(masks[key] for key in sides))
+
+    def scores(self, version: PolicyVersion, columns: Columns) -> Columns:
+        """See `Cuts`."""
+        return dimension_scores(version, columns, self.ids, self.by_rank.get(self.day, {}))
 
     def take(self, rows: npt.NDArray[Any]) -> DayCuts:
         """See `Cuts`."""
@@ -98,25 +102,26 @@ class DayCuts:
 
 
 def tier_day(
-    number: int, policy: Policy, rows: Int, ids: pa.Array, inputs: TierInputs, before: TierInputs | None,
-    found: dict[tuple[int, str], Boundaries], slots: Int | None = None,
+    number: int, policy: Policy, rows: Int, inputs: TierInputs, before: TierInputs | None, cuts: DayCuts,
+    slots: Int | None = None,
 ) -> Day:  # fmt: skip
     """What fold 2 knows of a day.
 
-    rows: (m,) places in the tier state of those in the population; ids: theirs; inputs, before: what tiers are made of on the day
-    and on the day before; found: cut-offs; slots: (n,) of the places in the tier state; None: they are the slots.
+    rows: (m,) places in the tier state of those in the population; inputs, before: what tiers are made of on the day and on the day
+    before; cuts: the day's, of these accounts; slots: (n,) of the places in the tier state; None: they are the slots.
     """
 
     def of(places: Int) -> Int:
         return places if slots is None else slots[places]
 
     today, earlier = (policy.on(date_of(day)) for day in (number, number - 1))
-    facts = Facts(today, inputs.columns(of(rows)), DayCuts(number, found, ids))
+    columns = inputs.columns(of(rows))
+    facts = Facts(today, {**columns, **cuts.scores(today, columns)}, cuts)
     yesterday = None
     if before is not None:
         held = before
         yesterday = Yesterday(
-            earlier, DayCuts(number - 1, found, ids), today.abc == earlier.abc,
+            earlier, replace(cuts, day=number - 1), today.rankings() == earlier.rankings(),
             lambda places: held.columns(of(places)), lambda places: inputs.columns(of(places), clock=True),
         )  # fmt: skip
     return Day(number, rows, facts, yesterday)
@@ -136,24 +141,28 @@ class FoldTiersShard(beam.DoFn):
         slots, inputs = Slots.load(state, "account_slots"), state.by_day(TIER_INPUT)
         before = [store.read_parquet(entry).cast(CUTOFFS.schema) for entry in state.entries.get("cutoffs_before", [])]
         table = concat(kinds.get("cutoffs", []), CUTOFFS.schema).cast(CUTOFFS.schema)
-        found = boundaries(pa.concat_tables([*before, table]), self.policy)
+        cuts = pa.concat_tables([*before, table])
+        found, by_rank = boundaries(cuts, self.policy), percentiles(cuts)
         tiers = _load(state)
         tiers.grow(len(slots))
         ladder = Ladder.load(state, self.policy)
         closed: list[Closed] = []
         moved: list[tuple[int, Migrations]] = []
+        scores = MartWriter(self.place, SCORES_MART, SCORES, shard)
         first = self.plan.first
         known = TierInputs(tier_inputs(state, first - 1)) if first - 1 in inputs else None
         for number in range(first, self.plan.last + 1):
             earlier, known = known, TierInputs(store.read_block(inputs[number]))
             ids = slots.ids.take(pa.array(known.slots))
-            day = tier_day(number, self.policy, known.slots, ids, known, earlier, found)
+            day = tier_day(number, self.policy, known.slots, known, earlier, DayCuts(number, found, by_rank, ids))
+            if day.facts.version.dimensions and number >= self.plan.features_from:
+                scores.write(number, scores_table(number, ids, day.facts.columns))
             ended, migrations = assign_tiers(tiers, day, find_causes)
             ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), known.batch)
             closed.append(ended)
             moved.append((number, migrations))
         assert known is not None
-        entries = self._write(shard, slots, tiers, known.batch, closed, moved)
+        entries = [*self._write(shard, slots, tiers, known.batch, closed, moved), *scores.close()]
         entries += ladder.checkpoint(state, self.place, shard, self.plan.last)
         if (steps := ladder.table(slots)).num_rows:
             days = (self.plan.first, self.plan.last)
@@ -201,46 +210,6 @@ def tiers_batch(tiers: TierState) -> pa.RecordBatch:
     """The inverse of `load_tiers`."""
     batch = pa.record_batch([getattr(tiers, name) for name in TIER_STATE.names], schema=TIER_STATE)
     return batch.replace_schema_metadata({"names": json.dumps(tiers.names)})
-
-
-class TierInputs:
-    """What tiers of a day are made of, by slot. batch: as stored; slots: (m,) of those in the population, ascending."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self.batch = batch
-        self.slots = numpy(batch.column("slot"), np.int64)
-        self._plain: dict[str, tuple[Any, Any]] = {}
-
-    def columns(self, slots: Int, *, clock: bool = False) -> dict[str, Any]:
-        """Columns of some accounts, masked where null, and where an account is not in the population.
-
-        clock: as they were on the day's clock, before anything of the day itself. slots: (k,).
-        """
-        everybody = slots is self.slots
-        at = np.minimum(np.searchsorted(self.slots, slots), max(len(self.slots) - 1, 0))
-        out = np.zeros(len(slots), np.bool_) if everybody else self._missing(at, slots)
-        columns: dict[str, Any] = {}
-        for name in self.batch.schema.names[1:]:
-            if name.endswith(CLOCK):
-                continue
-            clocked = name + CLOCK
-            values, null = self._column(clocked if clock and clocked in self.batch.schema.names else name)
-            if everybody:
-                columns[name] = values if null is None else np.ma.masked_array(values, null)
-            elif len(self.slots) == 0:
-                columns[name] = np.ma.masked_array(np.zeros(len(slots), values.dtype), True)
-            else:
-                none = out if null is None else out | null[at]
-                columns[name] = np.ma.masked_array(values[at], none) if none.any() else values[at]
-        return columns
-
-    def _missing(self, at: Int, slots: Int) -> Any:
-        return self.slots[at] != slots if len(self.slots) else np.ones(len(slots), np.bool_)
-
-    def _column(self, name: str) -> tuple[Any, Any]:
-        if name not in self._plain:
-            self._plain[name] = plain(self.batch.column(name))
-        return self._plain[name]
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:

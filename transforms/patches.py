@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from schemas.policy import Policy, PolicyVersion
 from transforms.blocks import one_batch
 from transforms.checkpoints import CLOCK, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
+from transforms.tier_inputs import plain
 
 Int = npt.NDArray[np.int64]
 
@@ -32,7 +34,7 @@ CONCERNS_SCHEMA = pa.schema([("slot", pa.int32()), ("first", pa.int32()), ("last
 OUT = -1
 """Category of an account in a patch of tier inputs that is not in the population."""
 
-PATCHED = ("mart:features", "mart:daily_consumption")
+PATCHED = ("mart:features", "mart:daily_consumption", "mart:scores")
 """Marts that are patched by keys gone and rows in their place. Smaller ones are written again."""
 
 
@@ -85,8 +87,14 @@ def merged(old: pa.RecordBatch | None, new: pa.Table) -> pa.Table:
 
 
 # --- tier inputs -----------------------------------------------------------------------------------------------------
-RANKED = 3
-"""Columns of tier inputs that a ranking takes: slot, category, and the policy's metric."""
+def ranked_columns(version: PolicyVersion) -> tuple[str, ...]:
+    """What is ranked under a version, each column once."""
+    return tuple(dict.fromkeys(ranking.metric for ranking in version.rankings()))
+
+
+def first_columns(policy: Policy, version: PolicyVersion) -> int:
+    """How many columns of tier inputs rankings take: slot, category, the region where it counts, and what is ranked."""
+    return 2 + policy.ranks_by_region() + len(ranked_columns(version))
 
 
 def tier_inputs(
@@ -136,6 +144,11 @@ def _replaced(base: pa.RecordBatch, at: Int, rows: pa.RecordBatch) -> pa.RecordB
         if name == "slot":
             columns.append(old)
             continue
+        if pa.types.is_string(old.type):  # never null
+            texts = numpy(old).copy()
+            texts[at] = numpy(new)
+            columns.append(pa.array(texts, pa.string()))
+            continue
         values, null = plain(old)
         values, null = values.copy(), null if null is None else null.copy()
         more, none = plain(new)
@@ -146,13 +159,6 @@ def _replaced(base: pa.RecordBatch, at: Int, rows: pa.RecordBatch) -> pa.RecordB
             null[at] = False if none is None else none
         columns.append(pa.array(values, mask=null))
     return pa.record_batch(columns, schema=base.schema)
-
-
-def plain(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-    """A column's values, 0 where null, and which are null: None where none is."""
-    if column.null_count == 0:
-        return column.to_numpy(), None
-    return column.fill_null(0).to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False)
 
 
 # --- marts -----------------------------------------------------------------------------------------------------------

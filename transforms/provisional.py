@@ -238,7 +238,11 @@ class ProvisionalTiers(beam.DoFn):
         entries = [e for e in read_entries(self.place.store(), self.bootstrap, bucket) if e.kind in BASE_STATE]
         last = max((e.first for e in entries if e.kind == "windows"), default=-1)
         return state_block(
-            [e for e in entries if e.kind not in ("windows", "windows_patch", "tiers") or e.first == last]
+            [
+                e
+                for e in entries
+                if e.kind not in ("windows", "windows_patch", "tiers", "cutoffs_before") or e.first == last
+            ]
         )
 
     def _reached_before(self) -> Reach:

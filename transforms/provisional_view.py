@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.marts import CLASSES, PROVISIONAL_TIERS, TIERS
+from schemas.marts import CLASSES, CUTOFFS, PROVISIONAL_TIERS, TIERS
 from schemas.policy import Policy
 from transforms.account_events import CONDUCT, LEDGER
 from transforms.blocks import fact, kind_of, one_batch
 from transforms.closed_ledger import ClosedLedger
+from transforms.dimension_scores import percentiles
 from transforms.epochs import entries_of
 from transforms.fold_features import by_account, feature_column, load_expected, load_windows, tenure_days
 from transforms.fold_reference import load_population
@@ -120,7 +121,7 @@ def load_view(
     (listed,), files = state.entries["account_slots"], state.entries.get("ledger", [])
     ids, accounts = once(listed, _accounts)
     ledger = Events([once(file, Part.of) for file in files])
-    known = load_base(state, policy, len(ids))
+    known = load_base(state, policy, ids)
     found = Findings(state.table(CONDUCT.kind, CONDUCT.kept))
     held, closed = ClosedLedger.load(state), None
     if held is not None:
@@ -139,9 +140,9 @@ def _accounts(slots: pa.Table) -> tuple[pa.Array, dict[str, int]]:
     return ids, dict(zip(ids.to_pylist(), range(len(ids)), strict=True))
 
 
-def load_base(state: State, policy: Policy, n: int) -> Base:
-    """What is held of a shard's accounts, dense by slot, as far as rules read it. n: how many there are."""
-    (entry,) = state.entries["windows"]
+def load_base(state: State, policy: Policy, ids: pa.Array) -> Base:
+    """What is held of a shard's accounts, dense by slot, as far as rules read it. ids: (n,) of all of them."""
+    (entry,), n = state.entries["windows"], len(ids)
     windows = load_windows(state, entry.first + 1)
     windows.grow(n)
     columns = consumption_features(windows, load_expected(state), np.arange(n))
@@ -153,12 +154,15 @@ def load_base(state: State, policy: Policy, n: int) -> Base:
         np.r_[numpy(tiers.column(name)), np.full(n - tiers.num_rows, NONE, np.int32)]
         for name in ("tier", "abc", "grade", "since")
     )
-    read = {name for version in policy.versions for name in version.reads()}
+    read = {name for version in policy.versions for name in version.columns()}
     read |= {name for version in policy.versions if version.credit_score for name in version.credit_score.columns()}
     dense = {name: feature_column(column) for name, column in columns.items() if name in read}
     dense |= {"category": category, "tenure_days": tenure_days(people, entry.first, n)}
+    dense |= {"region": people.region_on(entry.first, n)} if policy.ranks_by_region() else {}
     codes = tier.astype(np.int8), abc.astype(np.int8), grade.astype(np.int8), since.astype(np.int32)
-    return Base(entry.first, *codes, dense)
+    cuts = [state.store.read_parquet(e).cast(CUTOFFS.schema) for e in state.entries.get("cutoffs_before", [])]
+    found = percentiles(pa.concat_tables([CUTOFFS.schema.empty_table(), *cuts])).get(entry.first, {})
+    return Base(entry.first, *codes, dense, ids, found)
 
 
 def rows_of(block: pa.RecordBatch, accounts: Mapping[str, int]) -> pa.Table:

@@ -40,14 +40,24 @@ from transforms.kernels.credit import Credit
 from transforms.kernels.days_read import Account
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.reference import Expected, Population
+from transforms.kernels.scopes import Scopes
 from transforms.kernels.windows import DayBlock, Windows, date_of
 from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import put_right
-from transforms.patches import OUT, RANKED, Concerned, merged, patched, plain, rewritten, stretches, tier_inputs
+from transforms.patches import (
+    OUT,
+    Concerned,
+    first_columns,
+    merged,
+    patched,
+    rewritten,
+    stretches,
+    tier_inputs,
+)
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry
 from transforms.tariffs import valuer
-from transforms.tier_inputs import tier_input, write_tier_inputs
+from transforms.tier_inputs import TierInputs, tier_input, write_tier_inputs
 
 KEYS = pa.schema([field for field in FEATURES.schema if field.name in ("account_id", "service_date")])
 
@@ -57,8 +67,8 @@ class Correction:
     """Past days that are put right for some accounts. All are day numbers.
 
     first .. last: the days, `last` one of a checkpoint; ends: the checkpoints, ascending, one before `first` among them;
-    through: last day put right, by this correction or those that follow it; features_from, consumption_from: from which day on
-    the files of each mart have rows.
+    through: last day put right, by this correction or those that follow it; features_from, consumption_from, scores_from: from
+    which day on the files of each mart have rows, in the order of `PATCHED`.
     """
 
     first: int
@@ -67,6 +77,7 @@ class Correction:
     through: int
     features_from: int
     consumption_from: int
+    scores_from: int
 
     @property
     def checkpoint(self) -> int:
@@ -204,7 +215,8 @@ class _Shard:
             return full
 
         category = np.where(inside, category, OUT).astype(np.int8)
-        block = tier_input(some.slots, category, names, dense(values, names), dense(of_clock, of_clock))
+        region = some.people.region_on(day, some.n) if self.policy.ranks_by_region() else None
+        block = tier_input(some.slots, category, region, names, dense(values, names), dense(of_clock, of_clock))
         entry = self.state.by_day(TIER_INPUT_PATCH).get(day)
         if entry is not None:
             block = one_batch(merged(self.state.store.read_block(entry), pa.Table.from_batches([block])))
@@ -223,10 +235,10 @@ class _Shard:
     def _ladders(self, day: int, patch: pa.RecordBatch | None) -> Iterator[Named]:
         """What the shard's accounts, the concerned ones put right, tell of a day's rankings."""
         version = self.policy.on(date_of(day))
-        inputs = tier_inputs(self.state, day, patch, RANKED)
-        metric, _ = plain(inputs.column(version.abc.metric))
-        slot, category = numpy(inputs.column("slot"), np.int64), inputs.column("category").to_numpy()
-        yield from ladders(self.slots, slot, day, version, category, {version.abc.metric: metric})
+        inputs = tier_inputs(self.state, day, patch, first_columns(self.policy, version))
+        known = TierInputs(inputs)
+        columns = known.columns()
+        yield from ladders(self.slots, known.slots, day, version, Scopes.of(columns), columns)
 
     def _sums(self, day: int, windows: Windows) -> pa.RecordBatch:
         """The sums of the concerned accounts as of a checkpoint, merged with those put right before."""
@@ -288,6 +300,8 @@ class _Shard:
             "was:cutoffs",
             "cutoffs_before",
             "carried_tiers",
+            "gone:scores",
+            "patch:scores",
         )
         marts = ("mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps", "mart:customer_tiers_current")
         new = {entry.first for entry in self.patches}

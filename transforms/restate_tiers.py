@@ -11,7 +11,7 @@ What W(D) was on D-1 is known: from the day before, or from what is published. W
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,15 +22,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.inbound import CATEGORIES
-from schemas.marts import ABUSE_STEPS, CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, TIER_MIGRATIONS, TIERS
+from schemas.marts import (
+    ABUSE_STEPS,
+    CLASSES,
+    CUSTOMER_TIERS,
+    CUSTOMER_TIERS_CURRENT,
+    CUTOFFS,
+    SCORES,
+    TIER_MIGRATIONS,
+    TIERS,
+)
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
 from transforms.blocks import Grouped, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
+from transforms.dimension_scores import MART as SCORES_MART
+from transforms.dimension_scores import percentiles, scores_table
 from transforms.fold_tiers import (
     TIER_STATE,
     Boundaries,
-    TierInputs,
+    DayCuts,
     boundaries,
     closed_table,
     current_table,
@@ -41,15 +52,20 @@ from transforms.fold_tiers import (
 )
 from transforms.kernels.causes import find_causes
 from transforms.kernels.reference import NEVER
+from transforms.kernels.scopes import Scopes, by_of, ranked
 from transforms.kernels.tiers import ABUSE, CLOSED, Closed, Migrations, TierState, assign_tiers
 from transforms.kernels.windows import date_of
-from transforms.patches import Concerned, plain, rewritten, stretches, tier_inputs
+from transforms.patches import Concerned, patched, rewritten, stretches, tier_inputs
 from transforms.restate_features import Correction
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
+from transforms.tier_inputs import TierInputs
 
 Int = npt.NDArray[np.int64]
 Cuts = dict[tuple[int, str], Boundaries]
+Ends = Mapping[Any, tuple[int | None, str | None]]
+"""A cut of one ranking -> amount and id of the last account inside."""
+
 FIELDS = TIER_STATE.names
 
 
@@ -118,6 +134,18 @@ class Published:
         return at, found
 
 
+def published_moves(state: State, slots: Slots, since: int) -> dict[int, Int]:
+    """Day -> slots whose tier is published to change on it, of the days from `since` on."""
+    tables = [
+        state.store.read_parquet(entry).cast(TIER_MIGRATIONS.schema)
+        for entry in state.entries.get("mart:tier_migrations", [])
+        if entry.last >= since
+    ]
+    table = pa.concat_tables([TIER_MIGRATIONS.schema.empty_table(), *tables])
+    day, slot = numpy(table["service_date"]), slots.find(table["account_id"].combine_chunks()).astype(np.int64)
+    return {of: slot[day == of] for of in np.unique(day).tolist()}
+
+
 class RestateTiersShard(beam.DoFn):
     """One account shard over the days of a correction: puts tiers, history, migrations and checkpoints right."""
 
@@ -147,10 +175,13 @@ class _Shard:
             tables = [state.store.read_parquet(e).cast(CUTOFFS.schema) for e in state.entries.get(kind, [])]
             return pa.concat_tables([CUTOFFS.schema.empty_table(), *tables])
 
-        self.new = boundaries(pa.concat_tables([cuts("cutoffs_before"), cutoffs]), policy)
-        self.old = boundaries(cuts("was:cutoffs"), policy)
+        new, old = pa.concat_tables([cuts("cutoffs_before"), cutoffs]), cuts("was:cutoffs")
+        self.new, self.old = boundaries(new, policy), boundaries(old, policy)
+        self.by_rank, self.by_rank_old = percentiles(new), percentiles(old)
+        self.scores: list[tuple[int, Int, pa.Table]] = []
         self.concerned = Concerned.load(state, plan.through).slots
         self.published = Published(state, self.slots, plan.first - 1)
+        self.moves = published_moves(state, self.slots, plan.first)
         self.closed: list[Closed] = []
         self.moved: list[tuple[int, Migrations]] = []
         self.seen: list[Int] = []
@@ -168,7 +199,7 @@ class _Shard:
         inputs = TierInputs(tier_inputs(self.state, plan.first - 1)) if there else None
         for day in range(plan.first, plan.last + 1):
             before, inputs = inputs, TierInputs(tier_inputs(self.state, day))
-            who = self._who(day, inputs.batch, held)
+            who = self._who(day, inputs, held)
             tiers = self._tiers_before(day - 1, who, held, carried)
             self._assign(day, who, tiers, inputs, before)
             ladder.on(day, self._abusing(day, who, tiers), inputs.batch)
@@ -183,17 +214,42 @@ class _Shard:
         self.place.report(Commit("tiers", self.shard, tuple(self.entries), replaces, drops=tuple(self.drops)))
 
     # --- who ---------------------------------------------------------------------------------------------------------
-    def _who(self, day: int, inputs: pa.RecordBatch, held: Int) -> Int:
+    def _who(self, day: int, inputs: TierInputs, held: Int) -> Int:
         """The accounts that have to be looked at on a day. (k,) slots, ascending."""
-        slot = numpy(inputs.column("slot"), np.int64)
-        values, _ = plain(inputs.column(self.policy.on(date_of(day)).abc.metric))
-        category = inputs.column("category").to_numpy()
-        between = np.zeros(len(slot), np.bool_)
+        columns = inputs.columns()
+        values, category = columns[self.policy.on(date_of(day)).abc.metric], columns["category"]
+        between = self._passed_by_rank(day, day, inputs)
+        between |= self._passed_by_rank(day, day - 1, inputs)
         for number in (day, day - 1):
             for scope in {scope for of, scope in (*self.old, *self.new) if of == number}:
                 rows = slice(None) if scope == "all" else category == CATEGORIES.index(scope.split("=")[1])
-                between[rows] |= passed_over(values[rows], self.old.get((number, scope)), self.new.get((number, scope)))
-        return np.unique(np.concatenate([self.concerned, held, slot[between]]))
+                old, new = self.old.get((number, scope)), self.new.get((number, scope))
+                between[rows] |= passed_over(np.ma.filled(values[rows], 0), old, new)
+        return np.unique(np.concatenate([self.concerned, held, inputs.slots[between], self._published_moves(day)]))
+
+    def _published_moves(self, day: int) -> Int:
+        """Accounts whose tier is published to change on a day, where cut-offs differ: the cause may be another."""
+        ranks = any(self.by_rank_old.get(of) != self.by_rank.get(of) for of in (day, day - 1))
+        classes = any(self.old.get(of) != self.new.get(of) for of in {*self.old, *self.new} if of[0] in (day, day - 1))
+        return self.moves.get(day, np.zeros(0, np.int64)) if ranks or classes else np.zeros(0, np.int64)
+
+    def _passed_by_rank(self, day: int, number: int, inputs: TierInputs) -> npt.NDArray[np.bool_]:
+        """Which accounts a percentile of the day `number` may have passed over, by what they are on `day`. (m,)."""
+        passed = np.zeros(len(inputs.slots), np.bool_)
+        old, new = self.by_rank_old.get(number, {}), self.by_rank.get(number, {})
+        if old == new:
+            return passed
+        columns = inputs.columns()
+        scopes = Scopes.of(columns)
+        for ranking in self.policy.on(date_of(day)).rankings():
+            values, known = ranked(ranking, columns[ranking.metric])
+            if known is None:
+                continue
+            for of in {*old, *new}:
+                if of[:2] == (ranking.metric, ranking.order) and by_of(of[2]) == ranking.by:
+                    rows = scopes.inside(of[2])
+                    passed[rows] |= passed_over(values[rows], old.get(of), new.get(of)) & known[rows]
+        return passed
 
     def _carried(self) -> tuple[TierState, Int]:
         """The accounts that are otherwise than published before the first day, and what they are."""
@@ -213,12 +269,17 @@ class _Shard:
     def _assign(self, day: int, who: Int, tiers: TierState, inputs: TierInputs, before: TierInputs | None) -> None:
         """Move some accounts on by a day. tiers: theirs, changed in place."""
         here = np.flatnonzero(np.isin(who, inputs.slots))
-        ids = self.slots.ids.take(pa.array(who[here]))
-        known = tier_day(day, self.policy, here, ids, inputs, before, self.new, who)
+        ids = self._ids(who[here])
+        known = tier_day(day, self.policy, here, inputs, before, DayCuts(day, self.new, self.by_rank, ids), who)
+        if known.facts.version.dimensions and day >= self.plan.scores_from:
+            self.scores.append((day, who, scores_table(day, ids, known.facts.columns)))
         ended, moved = assign_tiers(tiers, known, find_causes)
         self.closed.append(replace(ended, slot=who[ended.slot]))
         self.moved.append((day, replace(moved, slot=who[moved.slot])))
         self.seen.append(who << 32 | day)
+
+    def _ids(self, slots: Int) -> pa.Array:
+        return self.slots.ids.take(pa.array(slots))
 
     def _abusing(self, day: int, who: Int, tiers: TierState) -> Int:
         """All accounts in the tier `abuse` on a day. who, tiers: those that may be otherwise than published."""
@@ -279,11 +340,29 @@ class _Shard:
                 mine = table.filter(pa.array((stretch[0] <= days) & (days <= stretch[1])))
                 new, old = rewritten(self.place, self.shard, kind, self.state, stretch, relation.schema, goes, mine)
                 self.entries, self.drops = self.entries + new, self.drops + old
+        self._write_scores()
         if plan.last == plan.through:
             kind = "mart:customer_tiers_current"
             current = current_table(self.last, inputs, self.slots, pa.array(self.last.names, pa.string()))
             path = self.place.path(kind, self.shard, "parquet")
             self.entries.append(self.state.store.write_parquet(path, kind, self.shard, current, (plan.last, plan.last)))
+
+    def _write_scores(self) -> None:
+        """The scores of all accounts looked at, in place of those there were."""
+        plan, keys = self.plan, pa.schema([field for field in SCORES.schema if field.name in SCORES.keys])
+        for first, last in stretches(plan.ends, plan.first, plan.last):
+            some = [(day, who, table) for day, who, table in self.scores if first <= day <= last]
+            if not some:
+                continue
+            dates = [pa.array(np.full(len(who), day, np.int32)).cast(pa.date32()) for day, who, _ in some]
+            gone = [
+                pa.table([self._ids(who), date], schema=keys) for (_, who, _), date in zip(some, dates, strict=True)
+            ]
+            rows = pa.concat_tables([table for *_, table in some])
+            new, old = patched(
+                self.place, self.shard, SCORES_MART, self.state, (first, last), self.slots, pa.concat_tables(gone), rows
+            )
+            self.entries, self.drops = self.entries + new, self.drops + old
 
 
 def put(into: TierState, at: Int, tiers: TierState) -> None:
@@ -299,7 +378,7 @@ def put(into: TierState, at: Int, tiers: TierState) -> None:
         getattr(into, name)[at] = getattr(tiers, name)
 
 
-def passed_over(values: Int, old: Boundaries | None, new: Boundaries | None) -> npt.NDArray[np.bool_]:
+def passed_over(values: Int, old: Ends | None, new: Ends | None) -> npt.NDArray[np.bool_]:
     """Which accounts a cut of one ranking may have passed over, one way or the other. values: (n,).
 
     By amount alone: where the boundary moved among accounts of one amount, all of that amount.

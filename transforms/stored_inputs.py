@@ -26,15 +26,17 @@ from transforms.account_events import CONDUCT
 from transforms.blocks import Grouped, Keyed, Named, by_kind
 from transforms.checkpoints import CLOCK, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.fold_features import NO_CLOCK, ladders, needed_columns
+from transforms.fold_reference import load_population
 from transforms.fold_tiers import tiers_batch
 from transforms.kernels.conduct import CONDUCT_FEATURES, Conduct
+from transforms.kernels.scopes import Scopes
 from transforms.kernels.score import credit_score
 from transforms.kernels.windows import date_of
-from transforms.patches import RANKED, plain, tier_inputs
+from transforms.patches import ranked_columns, tier_inputs
 from transforms.restate_tiers import Published
-from transforms.shards import Place, Slots, State, numpy, state_block
+from transforms.shards import Place, Slots, State, state_block
 from transforms.storage import Commit, Entry
-from transforms.tier_inputs import arrow, tier_input, write_tier_inputs
+from transforms.tier_inputs import REGION, TierInputs, arrow, plain, tier_input, write_tier_inputs
 
 FIGURES = ("wh_365d", "billed_365d_minor")
 """What is told of accounts that would move, where it is held: energy and turnover of a year."""
@@ -47,13 +49,14 @@ FIGURES_OF = "figures"
 class Trial:
     """Days `first .. last` (day numbers) under another policy. published: the policy that they were published under.
 
-    figures: which of `FIGURES` are told of the accounts on the last day.
+    figures: which of `FIGURES` are told of the accounts on the last day; scores: whether the mart `scores` is made, too.
     """
 
     first: int
     last: int
     published: Policy
     figures: tuple[str, ...] = ()
+    scores: bool = False
 
 
 def made_again(names: Iterable[str]) -> set[str]:
@@ -100,26 +103,21 @@ class _Shard:
         if trial.first - 1 in self.state.by_day(TIER_INPUT):
             self._day(trial.first - 1)
         for day in range(trial.first, trial.last + 1):
-            block, version = self._day(day), self.policy.on(date_of(day))
-            slot, category = numpy(block.column("slot"), np.int64), block.column("category").to_numpy()
-            metric, _ = plain(block.column(version.abc.metric))
-            yield from ladders(self.slots, slot, day, version, category, {version.abc.metric: metric})
+            known, version = TierInputs(self._day(day)), self.policy.on(date_of(day))
+            columns = known.columns()
+            yield from ladders(self.slots, known.slots, day, version, Scopes.of(columns), columns)
 
     def _day(self, day: int) -> pa.RecordBatch:
         """What rankings of a day, and with more columns its tiers, are made of: as held, where that will do, else made here."""
         names, version = needed_columns(self.policy, date_of(day)), self.policy.on(date_of(day))
         entry = self.state.by_day(TIER_INPUT)[day]
-        held = self._names_in(entry.path)
-        first = ["slot", "category", names[0]]  # where rankings look for them
+        held, by_region = self._names_in(entry.path), (REGION,) * self.policy.ranks_by_region()
+        first = ["slot", "category", *by_region, *ranked_columns(version)]  # where rankings look for them
         scored = SCORE not in names or self._card(day) == version.credit_score
-        if (
-            scored
-            and day not in self.state.by_day(TIER_INPUT_PATCH)
-            and held[:RANKED] == first
-            and set(names) <= set(held)
-        ):
+        patched = day in self.state.by_day(TIER_INPUT_PATCH)
+        if scored and not patched and held[: len(first)] == first and set(names) <= set(held):
             self.as_held.append(entry)
-            return self.state.store.read_block(entry, RANKED)
+            return self.state.store.read_block(entry, len(first))
         block = self._made(day, names, version)
         self.made.append((day, block))
         return block
@@ -133,12 +131,16 @@ class _Shard:
         return self.trial.published.on(date_of(day)).credit_score
 
     def _made(self, day: int, names: tuple[str, ...], version: PolicyVersion) -> pa.RecordBatch:
-        held = tier_inputs(self.state, day)
-        rows, category = numpy(held.column("slot"), np.int64), held.column("category").to_numpy()
+        known = TierInputs(tier_inputs(self.state, day))
+        rows, held, of_clock = known.slots, known.columns(), known.columns(clock=True)
+        category, region = held["category"], None
+        if self.policy.ranks_by_region():
+            region = load_population(self.state).region_on(day, len(self.slots))[rows]
         scored = version.credit_score.columns() if version.credit_score and SCORE in names else ()
         wanted = dict.fromkeys((*names, *scored))
-        values = {name: _masked(held.column(name)) for name in wanted if name in held.schema.names}
-        clock = {name: _masked(held.column(name + CLOCK)) for name in names if name + CLOCK in held.schema.names}
+        values = {name: held[name] for name in wanted if name in held}
+        told = known.batch.schema.names
+        clock = {name: of_clock[name] for name in names if name + CLOCK in told}
         conduct = [name for name in wanted if name in CONDUCT_FEATURES and name not in values]
         if conduct:
             found = self.conduct.features(day, rows)
@@ -150,16 +152,16 @@ class _Shard:
         values |= stored_features(self.state, self.slots, day, missing, rows)
         if SCORE in names:
             values[SCORE] = credit_score(version.credit_score, values | {"category": category}, len(rows))
-        return tier_input(rows, category, names, values, clock)
+        return tier_input(rows, category, region, names, values, clock)
 
     def figures(self) -> list[Entry]:
         """Energy and turnover of the accounts on the last day, as a file; none where nothing is asked."""
         day, names = self.trial.last, self.trial.figures
         if not names:
             return []
-        held = tier_inputs(self.state, day)
-        rows = numpy(held.column("slot"), np.int64)
-        values = {name: _masked(held.column(name)) for name in names if name in held.schema.names}
+        known = TierInputs(tier_inputs(self.state, day))
+        rows, held = known.slots, known.columns()
+        values = {name: held[name] for name in names if name in held}
         values |= stored_features(self.state, self.slots, day, [n for n in names if n not in values], rows)
         columns = {"account_id": self.slots.ids.take(pa.array(rows))}
         table = pa.table(columns | {name: arrow(values[name], pa.int64()) for name in names})

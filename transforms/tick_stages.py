@@ -27,7 +27,9 @@ TICK_STATE = ("account_slots", "population", "tariffs", "expected", *LEDGER_STAT
 MADE = (*CHECKPOINT, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
 """What a tick leaves for the days after it; what tiers were made of, of the days of checkpoints alone."""
 
-BASE_STATE = ("account_slots", "population", "expected", *LEDGER_STATE, "conduct", "windows", "windows_patch", "tiers")
+BASE_STATE = (
+    "account_slots", "population", "expected", *LEDGER_STATE, "conduct", "windows", "windows_patch", "tiers", "cutoffs_before",
+)  # fmt: skip
 """What provisional tiers are made of: the state after a tick."""
 
 CUTOFFS_BEFORE = "cutoffs_before"
@@ -141,7 +143,7 @@ class TiersStage(TickStage):
         made = [e for commit in place.reported for e in commit.entries if e.kind in ("tiers", "abuse_ladder")]
         out = Outbox(self.stage.routes, bucket, self.place.shards)
         for base in kinds.get("base", []):
-            after = state_block([*entries_from_batch(base), *made])
+            after = state_block([*entries_from_batch(base), *made, *last])
             out.take([(bucket, with_facts(after, tick=tick.to_json()))])
         yield from out.send(f"{self.stage.name}-{bucket:04d}", tick.number, tick.prev)
         return state_block(prune([*before, *made, *last], ("tiers", "abuse_ladder", CUTOFFS_BEFORE), "tiers"))

@@ -37,8 +37,8 @@ held AS (
     FROM bound b JOIN ranked r USING (scope)
     GROUP BY ALL
 )
-SELECT today() AS service_date, '{{metric}}' AS metric, s.scope, c.rule, c.class, c.side, c.kind, c.cut_num, c.cut_den,
-    r.amount, r.account_id AS boundary_account_id,
+SELECT today() AS service_date, '{{metric}}' AS metric, s.scope, c.rule, c.class, c.side,
+    'largest_first' AS ranked, c.kind, c.cut_num, c.cut_den, r.amount, r.account_id AS boundary_account_id,
     coalesce(h.inside_customers, 0)::BIGINT AS inside_customers, coalesce(r.before + r.amount, 0)::BIGINT AS inside_total,
     coalesce(w.customers, 0)::BIGINT AS customers, coalesce(w.total, 0)::BIGINT AS total,
     (top20_total::HUGEINT * 1000000 // total)::BIGINT AS top20_share_ppm,

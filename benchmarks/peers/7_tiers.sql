@@ -6,7 +6,7 @@ WITH classed AS (
     SELECT f.*, abc_class(y.abc, f.{{metric}}, f.account_id, t.cuts) AS abc,
         y.tier AS tier_before, y.abc AS abc_before, y.credit_grade AS credit_grade_before, y.candidate AS candidate_before,
         y.policy_version AS version_before, y.valid_from AS from_before, y.tier_since AS since_before, y.rule AS rule_before
-    FROM feature f
+    FROM scored f
     JOIN threshold_today t ON t.scope = {{scope}}
     LEFT JOIN tier_state y USING (slot)
 ),
@@ -38,7 +38,7 @@ WHERE t.slot IS NULL OR t.valid_from = today();
 CREATE OR REPLACE TEMP TABLE migration AS
 WITH moved AS (
     SELECT f.*, m.* EXCLUDE (slot, account_id, category)
-    FROM tier_day m JOIN feature f USING (slot)
+    FROM tier_day m JOIN scored f USING (slot)
     WHERE m.tier <> m.tier_before
 ),
 by_grade AS (

@@ -9,6 +9,7 @@ COPY (
 ) TO {{daily_consumption}} {{options}};
 COPY (SELECT * EXCLUDE (slot) FROM feature) TO {{features}} {{options}};
 COPY cut_row TO {{cutoffs}} {{options}};
+COPY score TO {{scores}} {{options}};
 COPY ended TO {{customer_tiers}} {{options}};
 COPY migration TO {{tier_migrations}} {{options}};
 COPY (

@@ -15,21 +15,22 @@ import duckdb
 
 from schemas.conditions import Condition
 from schemas.credit import CREDIT
+from schemas.dimension_sql import Source, scores_sql
 from schemas.inbound import CATEGORIES
-from schemas.marts import FEATURES
+from schemas.marts import FEATURES, SCORES
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
+from schemas.scorecard import SCORE
 from schemas.vee import VEE_RULES
 
 LEDGER_COLUMNS = frozenset(column.name for column in CREDIT)
 """Features that come from the ledger."""
 
-OTHER_TABLES = {
-    **dict.fromkeys(LEDGER_COLUMNS, "ledger"),
-    **dict.fromkeys(("period_wh_30d", "reverse_wh_30d", "period_wh_90d", "reverse_wh_90d"), "apart_features"),
-    **dict.fromkeys(("valued_wh_30d", "valued_30d_minor", "valued_wh_365d", "valued_365d_minor"), "valued"),
-}
-"""Table of the features that can be ranked and do not come from consumption."""
+NULLABLE = frozenset(column.name for column in FEATURES.columns if column.nullable)
+"""Features that may be null; of the others an account without a row in their table has 0."""
+
+TABLES = ("consumption", "ledger", "apart_features", "valued", "demand")
+"""Tables of features of the whole population. Where what is ranked is in none of them, `features` are made of everybody."""
 
 _CREDIT_COLUMNS = sorted(LEDGER_COLUMNS - {"billed_365d_minor"})
 _CONDUCT_COLUMNS = (
@@ -104,8 +105,8 @@ def recompute(
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
     con.execute(_sql("s2_received"))
     _policy_tables(con, policy)
-    metrics = [row[0] for row in con.execute("SELECT DISTINCT metric FROM oracle.policy_scope").fetchall()]
-    everyone = not LEDGER_COLUMNS.isdisjoint(metrics)
+    metrics = sorted({ranking.metric for version in policy.versions for ranking in version.rankings()})
+    everyone = not LEDGER_COLUMNS.isdisjoint(metrics) or SCORE in metrics
     con.execute(
         "CREATE OR REPLACE TABLE oracle.ledger_account AS FROM"
         f" {'oracle.known_account' if everyone else 'oracle.compared_account'}"
@@ -123,11 +124,28 @@ def recompute(
     con.execute(_sql("s4_demand"))
     con.execute(_sql("s3_ledger"))
     con.execute(_sql("s3_ledger_exceptions"))
-    _features(con, clock="", population="population", up_to="<=")
+    now = {"clock": "", "population": "population", "up_to": "<="}
+    _sections(con, ("s4_windows", "s3_credit"), **now)
+    homes = {metric: _home(con, metric) for metric in metrics}
+    if "features" in homes.values():
+        con.execute("CREATE OR REPLACE TABLE oracle.sampled_account AS FROM oracle.compared_account")
+        con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
+    _sections(con, ("s4_conduct", "s4_features"), **now)
     for policy_version in policy.versions:
         con.execute(_sql("s4_score", **_texts(policy_version)))
-    con.execute("CREATE OR REPLACE TABLE oracle.measured AS " + " UNION ALL ".join(map(_measured, metrics)))
+    con.execute(
+        f"CREATE OR REPLACE TABLE oracle.measured AS {' UNION ALL '.join(_measured(*home) for home in homes.items())}"
+    )
+    if "features" in homes.values():
+        con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.sampled_account")
+        con.execute(
+            "DELETE FROM oracle.features WHERE account_id NOT IN (SELECT account_id FROM oracle.compared_account)"
+        )
     con.execute(_sql("s5_cutoffs"))
+    con.execute(_sql("s5_percentiles"))
+    for policy_version in policy.versions:
+        con.execute(_sql("s6_scores", scores=_scores(policy_version)))
+    _scores_view(con, policy)
     con.execute(_sql("s8_calendar"))
     con.execute(_sql("s6_thresholds"))
     tier_day = {
@@ -152,13 +170,15 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
     """Find the causes of changes of tier on days of `version` after days of `earlier`: put back one input after another."""
     con.execute(_sql("s7_causes", policy_version=literal(version.version), version_before=literal(earlier.version)))
     ((some,),) = con.execute("SELECT count(*) FROM oracle.put_back").fetchall()
-    alike, rules = version.abc == earlier.abc, version
+    alike, rules = version.rankings() == earlier.rankings(), version
     for cause in version.cause_order if some else ():
         changes = {name: f"{state}.{name}" for name, state in _PUT_BACK.get(cause, {}).items()}
         for name, where in _PUT_BACK_WHERE.get(cause, {}).items():
             changes[name] = f"CASE WHEN {where} THEN y.{name} ELSE p.{name} END"
         if cause == "stay_ended":
             changes |= {"credit_grade_before": "grade_before_yesterday", "dwell": "p.dwell - 1"}
+        if cause == "reference":
+            changes["region"] = "region_before"
         if cause == "policy_changed":
             rules = earlier
         if (cause == "policy_changed" and not alike) or (cause == "cutoff_moved" and (alike or rules is earlier)):
@@ -166,22 +186,24 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
         told = ", ".join(f"{value} AS {name}" for name, value in (changes or {"dwell": "p.dwell"}).items())
         texts = _texts(rules)
         texts |= {"scope_before": texts["scope"].replace("f.category", "p.category"), "cause": literal(cause)}
+        texts["scores"] = scores_sql(rules, Source("oracle.as_cut", "oracle.cutoffs", "oracle.as_cut"), "true")
         con.execute(_sql("s7_put_back", decide=_sql("s6_decide"), changes=told, **texts))
 
 
-def _features(con: duckdb.DuckDBPyConnection, **texts: str) -> None:
-    """Every feature, the credit score aside. texts: of which events, for whom, and what the tables are called."""
-    for section in ("s4_windows", "s3_credit", "s4_conduct", "s4_features"):
-        con.execute(_sql(section, credit=_credit(), **texts))
+def _sections(con: duckdb.DuckDBPyConnection, names: Sequence[str], **texts: str) -> None:
+    """Sections of the features. texts: of which events, for whom, and what the tables are called."""
+    for name in names:
+        con.execute(_sql(name, credit=_credit(), **texts))
 
 
 def _clock(con: duckdb.DuckDBPyConnection) -> None:
     """oracle.features_clock: features as of the day's clock of the accounts and service days in oracle.moved_pair.
 
-    Columns as in oracle.features; the credit score is null.
+    Columns as in oracle.features; the scores are null.
     """
     con.execute(_sql("s4_clock"))
-    _features(con, clock="_clock", population="moved_population", up_to="<")
+    sections = ("s4_windows", "s3_credit", "s4_conduct", "s4_features")
+    _sections(con, sections, clock="_clock", population="moved_population", up_to="<")
 
 
 def _credit() -> str:
@@ -236,11 +258,33 @@ def _policy_tables(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
                 "INSERT INTO oracle.policy_vee VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [version.version, name, list(VEE_RULES).index(name), *(said.get(parameter) for parameter in names)],
             )
+        for ranking in version.rankings():
+            for cut in ranking.cuts if ranking.percentiles else ():
+                con.execute(
+                    "INSERT INTO oracle.policy_percentile VALUES (?, ?, ?, ?, ?, ?)",
+                    [version.version, ranking.metric, ranking.by, ranking.order, cut.num, cut.den],
+                )
         for cut in version.cuts():
             con.execute(
                 "INSERT INTO oracle.policy_cut VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [version.version, cut.rule, cut.cls, cut.side, cut.kind, cut.num, cut.den],
             )
+
+
+def _scores(version: PolicyVersion) -> str:
+    """The query of a version's scores."""
+    days = f"SELECT service_date FROM oracle.policy_day WHERE policy_version = {literal(version.version)}"
+    source = Source("oracle.features", "oracle.cutoffs", "oracle.population")
+    return scores_sql(version, source, f"f.service_date IN ({days})")
+
+
+def _scores_view(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """`scores`: of the days whose version has dimensions."""
+    named = ", ".join(literal(version.version) for version in policy.versions if version.dimensions)
+    con.execute(
+        f"CREATE OR REPLACE VIEW oracle.scores AS SELECT {', '.join(SCORES.schema.names)} FROM oracle.features"
+        f" JOIN oracle.policy_day USING (service_date) WHERE policy_version IN ({named or 'NULL'})"
+    )
 
 
 def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
@@ -250,12 +294,20 @@ def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
     return [(f"category={category}", category) for category in CATEGORIES]
 
 
-def _measured(metric: str) -> str:
-    """SQL of one metric of the whole population, day by day."""
-    table = OTHER_TABLES.get(metric, "consumption")
+def _home(con: duckdb.DuckDBPyConnection, metric: str) -> str:
+    """The table that has a feature: of the whole population, if one does."""
+    found = con.execute(
+        "SELECT table_name FROM duckdb_columns() WHERE schema_name = 'oracle' AND column_name = ?", [metric]
+    ).fetchall()
+    return next((name for name in TABLES if (name,) in found), "features")
+
+
+def _measured(metric: str, home: str) -> str:
+    """SQL of one metric of the whole population, day by day, where it is known."""
+    value = f"m.{metric}" if metric in NULLABLE else f"coalesce(m.{metric}, 0)"
     return (
-        f"SELECT p.service_date, p.account_id, p.category, '{metric}' AS metric, m.{metric}::BIGINT AS amount"
-        f" FROM oracle.population p JOIN oracle.{table} m USING (account_id, service_date)"
+        f"SELECT p.service_date, p.account_id, p.category, p.region, '{metric}' AS metric, {value}::BIGINT AS amount"
+        f" FROM oracle.population p LEFT JOIN oracle.{home} m USING (account_id, service_date) WHERE {value} IS NOT NULL"
     )
 
 

@@ -64,7 +64,7 @@ WHERE register = 'max_demand' AND energy_wh >= 1::BIGINT << 43;
 
 -- The account's row on each service day, and whether the account is in the population.
 CREATE OR REPLACE TABLE oracle.population AS
-SELECT d.service_date, a.account_id, a.category, a.opened_on, a.capacity_va
+SELECT d.service_date, a.account_id, a.category, a.region, a.opened_on, a.capacity_va
 FROM oracle.service_day d
 JOIN oracle.account a
     ON (a.is_earliest OR a.valid_from <= d.service_date)

@@ -44,7 +44,13 @@ SELECT
     coalesce(b.thefts_730d, 0) AS thefts_730d,
     coalesce(b.violations_365d, 0) AS violations_365d,
     coalesce(b.disconnected, 0) AS disconnected,
-    NULL::INTEGER AS credit_score -- s4_score.sql
+    NULL::INTEGER AS credit_score, -- s4_score.sql
+    NULL::INTEGER AS current_value_score, -- and the others: s6_scores.sql
+    NULL::INTEGER AS potential_score,
+    NULL::INTEGER AS credit_dimension_score,
+    NULL::INTEGER AS stability_score,
+    NULL::INTEGER AS loyalty_score,
+    NULL::INTEGER AS scale_score
 FROM oracle.{{population}} p
 SEMI JOIN oracle.compared_account k ON k.account_id = p.account_id
 JOIN oracle.consumption{{clock}} c ON c.account_id = p.account_id AND c.service_date = p.service_date

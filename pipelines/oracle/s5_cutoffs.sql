@@ -105,6 +105,7 @@ SELECT
     c.rule,
     c.class,
     c.side,
+    'largest_first' AS ranked,
     c.kind,
     c.cut_num,
     c.cut_den,

@@ -25,6 +25,15 @@ CREATE OR REPLACE TABLE oracle.policy_cut (
     cut_den BIGINT
 );
 
+CREATE OR REPLACE TABLE oracle.policy_percentile (
+    policy_version VARCHAR,
+    metric VARCHAR,
+    within VARCHAR, -- who is ranked together: all, or the accounts of a category, or of a region
+    ranked VARCHAR, -- who comes first
+    cut_num BIGINT,
+    cut_den BIGINT
+);
+
 -- A row for each VEE rule that is on; a parameter that the rule does not have is null.
 CREATE OR REPLACE TABLE oracle.policy_vee (
     policy_version VARCHAR,

@@ -1,16 +1,30 @@
--- One input more is put back; c are the features on the day's clock, y those of the day before. Where the tier is then that of the
--- day before, it is the cause.
+-- One input more is put back; c are the features on the day's clock, y those of the day before. The scores follow. Where the tier is then
+-- that of the day before, it is the cause.
 CREATE OR REPLACE TABLE oracle.put_back AS
 SELECT p.* REPLACE ({{changes}})
 FROM oracle.put_back p
 JOIN oracle.features_clock c USING (account_id, service_date)
 JOIN oracle.features y ON y.account_id = p.account_id AND y.service_date = p.service_date - 1;
 
+UPDATE oracle.put_back SET credit_score = {{score}};
+
+CREATE OR REPLACE VIEW oracle.as_cut AS SELECT * REPLACE (cut_day AS service_date) FROM oracle.put_back;
+
+UPDATE oracle.put_back p SET
+    current_value_score = s.current_value_score,
+    potential_score = s.potential_score,
+    credit_dimension_score = s.credit_dimension_score,
+    stability_score = s.stability_score,
+    loyalty_score = s.loyalty_score,
+    scale_score = s.scale_score
+FROM ({{scores}}) s
+WHERE s.account_id = p.account_id AND s.service_date = p.cut_day;
+
 UPDATE oracle.moved m
 SET cause = {{cause}}
 FROM (
     WITH remembered AS (
-        SELECT p.* REPLACE ({{score}} AS credit_score), t.cuts
+        SELECT p.*, t.cuts
         FROM oracle.put_back p
         LEFT JOIN oracle.threshold t ON t.service_date = p.cut_day AND t.scope = {{scope_before}}
     ),

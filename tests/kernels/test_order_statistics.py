@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.marts import CUTOFFS
-from schemas.policy import Cut
+from schemas.rankings import Cut
 from transforms.kernels import order_statistics as stats
 
 POLICY = (
@@ -177,7 +177,7 @@ def test_one_customer_is_inside_every_cut():
 def test_the_columns_are_those_of_the_mart():
     assert [name for name in CUTOFFS.schema.names if name in stats.RESOLVED.names] == stats.RESOLVED.names
     assert set(CUTOFFS.schema.names) - set(stats.RESOLVED.names) == {
-        "service_date", "metric", "scope", "policy_version",
+        "service_date", "metric", "scope", "ranked", "policy_version",
     }  # fmt: skip
 
 
@@ -404,3 +404,122 @@ def test_no_step_handles_more_than_a_twentieth(crowd, shards):
     assert rows["locate"] <= limit
     if crowd.startswith(("tied at", "log-normal", "Pareto", "Zipf")):
         assert rows["resolve"] <= limit  # all intervals in one place
+
+
+# ------------------------------------------------------------------------------------------------- any value, any sign
+
+LOWEST, HIGHEST = -(2**63), 2**63 - 1
+SHARES = [(1, 100), (1, 5), (1, 3), (1, 2), (99, 100)]
+PERCENTILES = tuple(Cut("percentile", "P", "cut", "count", *share) for share in SHARES)
+
+
+def percentiles_of(blocks, cuts=PERCENTILES):
+    """blocks: (values, ids, ranks of ids, who ranks) of the shards."""
+    merged = stats.merge_ladders([stats.ladder(*part) for part in blocks])
+    intervals = stats.brackets(merged, cuts)
+    extracts = [stats.extract(values, ids, intervals, ranks) for values, ids, _, ranks in blocks]
+    return stats.resolve(stats.without_rungs(merged), extracts, cuts)
+
+
+def answers(resolved):
+    rows = resolved.to_pylist()
+    return [(row["amount"], row["boundary_account_id"], row["inside_customers"], row["customers"]) for row in rows]
+
+
+def by_sorting(values, names, ranks, cuts=PERCENTILES):
+    """The same from one sort of everybody."""
+    some = sorted((-int(v), str(name)) for v, name, known in zip(values, names, ranks, strict=True) if known)
+    n = len(some)
+    inside = [-(-n * cut.num // cut.den) for cut in cuts]
+    return [(-some[k - 1][0], some[k - 1][1], k, n) if k else (None, None, 0, 0) for k in inside]
+
+
+def drawn(rng, size):
+    """Values of all kinds: ties, zeros, negatives, the ends of int64; positive ones alone; all equal."""
+    kind = rng.integers(4)
+    if kind == 0:
+        return rng.integers(-3, 4, size)
+    if kind == 1:
+        return rng.choice(np.array([LOWEST, LOWEST + 1, -(2**40), -128, -1, 0, 1, 127, 2**40, HIGHEST]), size)
+    return rng.integers(1, 2**45, size) if kind == 2 else np.full(size, rng.integers(-9, 9))
+
+
+BATCH = 250
+"""Populations of one example; forty examples make ten thousand."""
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_ten_thousand_populations_are_cut_as_a_sort_of_all_cuts_them(seed):
+    """The three rules of ABC, and percentiles of who ranks, largest and smallest first, by turns.
+
+    Every fiftieth population lies on up to 64 shards, the others on one or two.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(BATCH):
+        size, shards = int(rng.choice([0, 1, 2, 5, 12, 40])), int(rng.integers(1, 3 if number % 50 else 65))
+        values = drawn(rng, size).astype(np.int64)
+        names = np.array([f"{each:03d}" for each in rng.permutation(size)], "U3")
+        home, ids = rng.integers(0, shards, size), names.astype(np.int64)
+        members = [np.flatnonzero(home == shard) for shard in range(shards)]
+        if number % 3 == 0:
+            values = np.where(np.abs(values.astype(float)) > 2**50, 5, values)  # so that sums fit
+            blocks = [(values[at], pa.array(names[at], pa.string()), ids[at]) for at in members]
+            population = dict(zip(names.tolist(), values.tolist(), strict=True))
+            assert two_passes(blocks, POLICY).to_pylist() == oracle(population, POLICY)
+            continue
+        order = "largest_first" if number % 3 == 1 else "smallest_first"
+        known, keys = rng.random(size) < rng.choice([0.5, 1]), stats.ranked_by(values, order)
+        blocks = [(keys[at], pa.array(names[at], pa.string()), ids[at], known[at]) for at in members]
+        assert answers(percentiles_of(blocks)) == by_sorting(keys, names, known)
+
+
+@given(st.lists(st.integers(LOWEST, HIGHEST), min_size=1))
+def test_signed_groups_ascend_with_the_value_and_hold_it(values):
+    ascending = np.array(sorted(values), np.int64)
+    groups = stats.signed_group(ascending)
+    assert (np.diff(groups) >= 0).all()
+    for value, group in zip(ascending.tolist(), groups.tolist(), strict=True):
+        low, high = stats.group_edges(group)
+        assert low <= value <= high
+    assert stats.ranked_by(stats.ranked_by(ascending, "smallest_first"), "smallest_first").tolist() == sorted(values)
+
+
+def test_percentiles_of_a_worked_example():
+    values = np.array([5, 0, -7, 5, 3], np.int64)
+    names = np.array(["d", "e", "a", "b", "c"])
+    block = (values, pa.array(names), np.array([3, 4, 0, 1, 2]), np.array([True, True, True, True, False]))
+    cuts = PERCENTILES[1:4:2]  # a fifth and a half of four accounts that rank: the first one, and the first two
+    assert answers(percentiles_of([block], cuts)) == [(5, "b", 1, 4), (5, "d", 2, 4)]
+    row = percentiles_of([block], cuts).to_pylist()[0]
+    assert {row[name] for name in ("inside_total", "total", "top20_share_ppm", "gini_ppm")} == {None}
+
+
+SIGNED = {
+    "growth, both ways": lambda rng: rng.integers(-900_000, 900_000, SIZE),
+    "mostly nought": lambda rng: np.where(rng.random(SIZE) < 0.7, 0, rng.integers(-50, 50, SIZE)),
+    "all tied below nought": lambda rng: np.full(SIZE, -12_345_678),
+    "the whole range": lambda rng: rng.integers(LOWEST, HIGHEST, SIZE),
+}
+
+
+@pytest.mark.parametrize("order", ["largest_first", "smallest_first"])
+@pytest.mark.parametrize("shards", [1, 64])
+@pytest.mark.parametrize("crowd", SIGNED)
+def test_no_step_of_percentiles_handles_more_than_a_twentieth(crowd, shards, order):
+    values = stats.ranked_by(SIGNED[crowd](np.random.default_rng(5)).astype(np.int64), order)
+    blocks = [(*part, np.ones(len(part[0]), np.bool_)) for part in spread(values, shards)]
+    ladders = [stats.ladder(*part) for part in blocks]
+    merged = stats.merge_ladders(ladders)
+    intervals = stats.brackets(merged, PERCENTILES)
+    extracts = [stats.extract(v, ids, intervals, known) for v, ids, _, known in blocks]
+    names = numbered(SIZE)
+    ranking = np.lexsort((names, ~values))
+    last = [ranking[-(-SIZE * cut.num // cut.den) - 1] for cut in PERCENTILES]
+    assert [found[:2] for found in answers(stats.resolve(merged, extracts, PERCENTILES))] == [
+        (int(values[at]), str(names[at])) for at in last
+    ]
+    limit = SIZE // 20
+    assert merged.num_rows - max(part.num_rows for part in ladders) <= limit
+    assert stats.accounts_handled(merged) <= limit
+    assert max(sum(map(stats.accounts_handled, parts)) for parts in apart(extracts)) <= limit

@@ -41,6 +41,9 @@ NOTHING_FOUND = Conduct(CONDUCT.kept.empty_table())
 WORLDS = st.one_of(worlds(SHORT), worlds(LONG))
 
 
+IDS = pa.array([f"A{n}" for n in range(ACCOUNTS)])
+
+
 @st.composite
 def bases(draw, day):
     """What is held of both accounts, and the same as the rules' oracle wants it."""
@@ -58,7 +61,7 @@ def bases(draw, day):
     names = ("residential", "commercial", "industrial", "agricultural")
     held = zip(growth, category, tenure, strict=True)
     rows = [{"growth_90d_ppm": g, "category": names[c], "tenure_days": t} for g, c, t in held]
-    return Base(day, *codes, columns), rows
+    return Base(day, *codes, columns, IDS, {}), rows
 
 
 def expected(base: Base, row: dict, slot: int, credit: dict, day: int) -> tuple[str, str, str, str]:
@@ -123,7 +126,7 @@ def test_what_was_found_since_counts_as_if_it_had_been_known(rows, cut, slot):
         map(str, found_table([row for row in rows if row[0] == slot]).to_pylist())
     )
     whole = Conduct(found_table(rows))
-    base = Base(DAY, *(np.zeros(ACCOUNTS, np.int8),) * 3, np.zeros(ACCOUNTS, np.int32), {})
+    base = Base(DAY, *(np.zeros(ACCOUNTS, np.int8),) * 3, np.zeros(ACCOUNTS, np.int32), {}, IDS, {})
     (day,) = latest_days(base, np.array([slot]), mine).tolist()
     assert day == max([DAY, *(number(one.event_date) for at, one in rows if at == slot)])
     slots = np.array([slot])
@@ -147,10 +150,38 @@ def test_a_risk_counts_at_once_and_a_rise_waits_for_the_minimum_stay():
     growth = np.ma.masked_array([0, 0], [True, True])
     base = Base(DAY, np.array([1, 2], np.int8), np.array([0, 0], np.int8), np.array([1, 1], np.int8),
                 np.array([DAY, DAY], np.int32),
-                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8), "tenure_days": np.full(2, 200, np.int32)})  # fmt: skip
+                {"growth_90d_ppm": growth, "category": np.zeros(2, np.int8), "tenure_days": np.full(2, 200, np.int32)},
+                IDS, {})  # fmt: skip
     bill = Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))
     slots = np.arange(ACCOUNTS)
     outcome = reclassify(base, RULES, table([(0, bill)]), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY))
     assert [told(outcome, at)[:3] for at in (0, 1)] == [("low_risk", "C", "risky"), ("mid_large", "B", STAY)]
     later = reclassify(base, RULES, table([(0, bill)]), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY + 3))
     assert told(later, 1)[:3] == ("high", "B", "steady")
+
+
+SCORED = """    dimensions:
+      - dimension: credit
+        parts:
+          - {part: owed, column: overdue_minor, weight: 60, bins: [{at_most: 0, points: 100}, {points: 0}]}
+          - {part: grown, column: growth_90d_ppm, weight: 40, top: [{share: 1/2, points: 100}, {points: 0}], if_null: 0}
+    tiers: ["""
+DUE = "{rule: owing, tier: low_risk, immediate: true, when: [{column: credit_dimension_score, at_most: 40}]}, "
+
+
+def test_scores_are_of_the_day_looked_at_and_the_percentiles_of_the_base():
+    text = POLICY.replace("    tiers: [", SCORED + DUE)
+    found = {("growth_90d_ppm", "largest_first", "all"): {(1, 2): (5, "A0")}}
+    columns = {"growth_90d_ppm": np.ma.masked_array([5, 5], False), "category": np.zeros(2, np.int8)}
+    codes = np.array([1, 1], np.int8), np.zeros(2, np.int8), np.ones(2, np.int8), np.full(2, DAY - 90, np.int32)
+    base, slots = Base(DAY, *codes, columns, IDS, found), np.arange(ACCOUNTS)
+    bills = [(at, Event("c1", "charge", date_of(DAY - 5), 100, date_of(DAY - 2))) for at in (0, 1)]
+    paid = (0, Event("p1", "payment", date_of(DAY), 100))
+    outcomes = [
+        reclassify(base, parse_policy(text, "policy.yaml"), table(rows), NOTHING_FOUND, slots, np.full(ACCOUNTS, DAY))
+        for rows in (bills, [*bills, paid])
+    ]
+    # both owe: 40 points and 0, the second being behind the boundary by its id; the first pays: 100 points
+    assert [told(outcomes[0], at)[2] for at in (0, 1)] == ["owing", "owing"]
+    assert told(outcomes[1], 0)[2] != "owing"
+    assert told(outcomes[1], 1)[2] == "owing"

@@ -47,7 +47,14 @@ def test_who_is_in_the_population(rows: dict[tuple[int, int], tuple[int, int, in
     opened, closed = (int32([value[i] for _, value in ordered]) for i in (0, 1))
     category = np.array([value[2] for _, value in ordered], np.int8)
     inside, code = Population(
-        slot, valid_from, opened, closed, category, np.full(len(slot), -1), np.full(len(slot), -1, np.int32)
+        slot,
+        valid_from,
+        opened,
+        closed,
+        category,
+        np.full(len(slot), -1),
+        np.full(len(slot), -1, np.int32),
+        np.full(len(slot), ""),
     ).on(day, N)
     for account in range(N):
         mine = [(at, value) for (a, at), value in ordered if a == account]

@@ -284,6 +284,9 @@ class DayLevels:
     def inside(self, version: PolicyVersion, columns) -> Inside:
         return Inside(*(np.ma.getdata(columns[version.abc.metric]) >= self.levels[side] for side in SIDES))
 
+    def scores(self, version: PolicyVersion, columns) -> dict:
+        return {}
+
     def take(self, rows) -> DayLevels:
         return self
 

@@ -181,17 +181,75 @@ class World:
                 at = Fraction(cut.num, cut.den)
                 by_share = sum(sum(amounts[:i]) < total * at for i in range(n))
                 inside = ceil(n * at) if cut.kind == "count" else by_share
-                rows[version.abc.metric, scope, cut.rule, cut.cls, cut.side] = figures | {
-                    "kind": cut.kind,
-                    "cut_num": cut.num,
-                    "cut_den": cut.den,
-                    "amount": amounts[inside - 1] if inside else None,
-                    "boundary_account_id": ranked[inside - 1][1] if inside else None,
-                    "inside_customers": inside,
-                    "inside_total": sum(amounts[:inside]),
-                    "policy_version": version.version,
-                }
+                rows[version.abc.metric, scope, cut.rule, cut.cls, cut.side, "largest_first", cut.num, cut.den] = (
+                    figures
+                    | {
+                        "kind": cut.kind,
+                        "amount": amounts[inside - 1] if inside else None,
+                        "boundary_account_id": ranked[inside - 1][1] if inside else None,
+                        "inside_customers": inside,
+                        "inside_total": sum(amounts[:inside]),
+                        "policy_version": version.version,
+                    }
+                )
+        return rows | self.percentiles(day, features)
+
+    def percentiles(self, day, features):
+        """The same of the percentiles that the dimensions ask for; a scope in which nobody ranks has none."""
+        version, rows = self.policy.on(day), {}
+        for part in (part for dimension in version.dimensions or () for part in dimension.parts if part.top):
+            sign = 1 if part.order == "smallest_first" else -1
+            scopes = {}
+            for account, row in features.items():
+                if row[part.column] is not None:
+                    scopes.setdefault(self.scope(part, day, account, row), []).append(
+                        (sign * row[part.column], account)
+                    )
+            for scope, ranked in scopes.items():
+                ranked.sort()
+                for share in (b.share for b in part.top if b.share):
+                    inside = ceil(len(ranked) * share)
+                    value, account = ranked[inside - 1]
+                    key = (share.numerator, share.denominator)
+                    rows[part.column, scope, "percentile", "P", "cut", part.order or "largest_first", *key] = {
+                        "kind": "count", "amount": sign * value, "boundary_account_id": account, "inside_customers": inside,
+                        "inside_total": None, "customers": len(ranked), "total": None, "top20_share_ppm": None,
+                        "gini_ppm": None, "policy_version": version.version,
+                    }  # fmt: skip
         return rows
+
+    def scope(self, part, day, account, row):
+        if part.scope == "region":
+            return f"region={self.account(account, day)['region'] or ''}"
+        return f"category={row['category']}" if part.scope == "category" else "all"
+
+    def scores(self, day, features):
+        """features: of all accounts on the day. Gives account -> dimension -> score, by sorting each scope for each account."""
+        return {
+            account: {
+                d.dimension: sum(p.weight * self.points(p, day, features, account) for p in d.parts) // 100
+                for d in self.policy.on(day).dimensions or ()
+            }
+            for account in features
+        }
+
+    def points(self, part, day, features, account):
+        value = features[account][part.column]
+        if value is None:
+            return part.if_null
+        if part.points == "value":
+            return min(max(value, 0), 100)
+        if part.bins:
+            low = (b for b in part.bins if b.at_least is None or value >= b.at_least)
+            return next(b for b in low if b.at_most is None or value <= b.at_most).points
+        mine, sign = self.scope(part, day, account, features[account]), 1 if part.order == "smallest_first" else -1
+        together = sorted(
+            (sign * row[part.column], name)
+            for name, row in features.items()
+            if row[part.column] is not None and self.scope(part, day, name, row) == mine
+        )
+        place = together.index((sign * value, account))
+        return next(b.points for b in part.top if b.share is None or place < ceil(len(together) * b.share))
 
     def tiers(self):
         """Steps through the days: ((account, day) -> tier row, migrations, (day -> cut-offs), features)."""
@@ -309,7 +367,7 @@ def abc_class(version, cutoffs, before, account, row):
     scope = "all" if abc.scope == "all" else f"category={row['category']}"
 
     def inside(cls, side):
-        cut = cutoffs[abc.metric, scope, abc.rule, cls, side]
+        cut = next(row for key, row in cutoffs.items() if key[:5] == (abc.metric, scope, abc.rule, cls, side))
         # not after the boundary: a larger amount, or the same amount and an id not after the boundary's
         return cut["amount"] is not None and (
             (-row[abc.metric], account) <= (-cut["amount"], cut["boundary_account_id"])

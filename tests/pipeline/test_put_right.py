@@ -387,7 +387,7 @@ def test_worlds_told_day_by_day_and_late(tmp_path_factory, world, seed):
         n = len(world.events)
         late = {at: at + (rng.randrange(n // 3) if rng.random() < 0.1 else 0) for at in range(n)}
         events = [event for _, event in sorted(zip(late.values(), world.events, strict=True), key=lambda pair: pair[0])]
-        edges = sorted(rng.sample(range(n // 3, n), k=6))
+        edges = sorted(rng.sample(range(n // 3, n), k=4))
         for start, end in zip([0, *edges], [*edges, n], strict=True):
             bureau.land_all(events[start:end])
             bureau.run()

@@ -87,13 +87,13 @@ def test_verify_compares_every_day_and_finds_nothing(published):
     report = json.loads(done.stdout)
     assert (done.returncode, report["mismatches"], report["differences"]) == (0, 0, [])
     days = {mart["mart"]: mart["days"] for mart in report["marts"] if mart["days"] is not None}
-    assert days == dict.fromkeys(("service_days", "daily_consumption", "features", "cutoffs"), SIZE.days)
+    assert days == dict.fromkeys(("service_days", "daily_consumption", "features", "cutoffs", "scores"), SIZE.days)
     rows = {mart["mart"]: mart["rows"] for mart in report["marts"]}
     assert rows["features"] == SIZE.enterprises * SIZE.days
     assert min(rows["customer_tiers"], rows["tier_migrations"], rows["tier_migration_matrix"]) > 0
 
 
-@pytest.mark.parametrize("query", ["classes.sql", "tiers.sql"])
+@pytest.mark.parametrize("query", ["classes.sql", "months.sql", "tiers.sql"])
 def test_the_readme_shows_what_the_query_gives(published, query):
     lacking = published[0].not_shown(query)
     assert not (REAL and lacking)

@@ -37,7 +37,7 @@ right = cutoffs.mart_rows
 def faulty(*arguments):
     rows = right(*arguments)
     inside = rows.schema.get_field_index("inside_total")
-    more = pa.array([total + 1 for total in rows.column("total").to_pylist()], pa.int64())
+    more = pa.array([None if total is None else total + 1 for total in rows.column("total").to_pylist()], pa.int64())
     return rows.set_column(inside, rows.schema.field(inside), more)
 cutoffs.mart_rows = faulty
 """

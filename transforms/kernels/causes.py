@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.credit import CREDIT, TENURE
+from schemas.marts import SCORE_COLUMNS
 from schemas.scorecard import SCORE
 from transforms.kernels.conduct import CONDUCT_FEATURES
 from transforms.kernels.score import credit_score
@@ -34,9 +35,9 @@ TURNOVER = "billed_365d_minor"
 
 _CREDIT = frozenset(column.name for column in CREDIT) - {TURNOVER}
 _CONDUCT = frozenset(CONDUCT_FEATURES)
-_REFERENCE = frozenset(("category", "capacity_va"))
+_REFERENCE = frozenset(("category", "region", "capacity_va"))
 _TENURE = frozenset((TENURE.name,))
-_MADE = frozenset((SCORE,))
+_MADE = frozenset((SCORE, *SCORE_COLUMNS.values()))
 """Columns that follow from others."""
 
 
@@ -73,7 +74,8 @@ def find_causes(
             memory = memory_before
         for put in puts.get(name, ()):
             put.into(columns)
-        rescored = columns | {SCORE: credit_score(version.credit_score, columns, len(slots))}
+        columns[SCORE] = credit_score(version.credit_score, columns, len(slots))
+        rescored = {**columns, **cuts.scores(version, columns)}
         undone = open_ & (decide(Facts(version, rescored, cuts), memory).tier == memory.tier)
         cause[undone] = name
         open_ &= ~undone

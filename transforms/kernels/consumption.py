@@ -138,7 +138,8 @@ def consumption_features(
         if asked(*(f"{name}_{days}d{unit}" for name, unit in _PERIOD_COLUMNS)):
             out |= _period_features(windows, days, rows)
     for days in VALUED_WINDOWS:
-        if asked(f"valued_wh_{days}d", f"valued_{days}d_minor", *_OF_YEAR[: 2 * (days == YEAR)]):
+        of_year = _OF_YEAR if days == YEAR else ()
+        if asked(f"valued_wh_{days}d", f"valued_{days}d_minor", *of_year):
             out |= _valued_features(windows, days, rows)
     for name in DEMAND_MONTHS:
         if asked(f"max_demand_w_{name}", f"demand_days_{name}", f"load_factor_{name}_ppm"):

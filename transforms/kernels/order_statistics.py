@@ -4,7 +4,8 @@
     shard 1   ladder ---+-- merge_ladders, brackets --+-- extract ---+-- locate, cutoff_rows
     shard 2   ladder --'                             '-- extract --'
 
-Accounts rank by (value descending, account_id ascending in binary order); only positive values rank.
+Accounts rank by (value descending, account_id ascending in binary order). For ABC only positive values rank. For percentiles
+a mask says who ranks, with whatever value; then nothing is summed up, and all cuts are counts.
 Every cut is the first account at which a running count or a running sum reaches a target, so all cuts are found alike:
 
 1. A shard's *ladder* has one row per value group (the groups of the Gini coefficient), with exact count and sum.
@@ -33,9 +34,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.marts import CUTOFFS
+from schemas.rankings import PERCENTILE
 
 if TYPE_CHECKING:
-    from schemas.policy import Cut
+    from schemas.rankings import Cut, Order
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -45,7 +47,7 @@ RUNG_PERCENT = 3
 RUNG_LIMIT = 512
 """Rungs of a shard, at most."""
 GROUPS = 3712
-"""Number of value groups that an int64 can fall into; the most group rows a merged ladder can have."""
+"""Number of value groups that an int64 of 0 or above can fall into; as many mirror them below 0."""
 
 LADDER = pa.schema(
     [
@@ -125,7 +127,7 @@ def accounts_handled(batch: pa.RecordBatch) -> int:
 def value_group(values: Int64) -> Int64:
     """The group of each value, 0 <= group < GROUPS, ascending with the value.
 
-    values: (n,) positive. The group `(b, x >> max(0, b - 7))` of the definitions, with `b` the bit length of `x`, as
+    values: (n,) not negative. The group `(b, x >> max(0, b - 7))` of the definitions, with `b` the bit length of `x`, as
     one number: below 128 every value is a group of its own, from there on each doubling has 64 groups.
     """
     bits = np.frexp(values.astype(np.float64))[1].astype(np.int64)
@@ -135,8 +137,18 @@ def value_group(values: Int64) -> Int64:
     return group
 
 
+def signed_group(values: Int64) -> Int64:
+    """The group of each value, -GROUPS <= group < GROUPS, ascending with the value: that of `~x`, mirrored, below 0."""
+    below = values < 0
+    group = value_group(np.where(below, ~values, values))
+    return np.where(below, ~group, group)
+
+
 def group_edges(group: int) -> tuple[int, int]:
     """The smallest and the largest value of a group."""
+    if group < 0:
+        lowest, highest = group_edges(~group)
+        return ~highest, ~lowest
     shift = max(group // 64 - 1, 0)
     head = group - shift * 64
     return head << shift, ((head + 1) << shift) - 1
@@ -158,23 +170,38 @@ def inside(values: Int64, ids: pa.StringArray, amount: int | None, boundary_id: 
     return within
 
 
-def ladder(values: Int64, ids: pa.StringArray, id_rank: Int64) -> pa.RecordBatch:
+def ranked_by(values: Int64, order: Order) -> Int64:
+    """What ranks accounts largest first where they rank by `values` in an order; the inverse of itself.
+
+    The smallest first: `~x`, which is `-x - 1`, falls as `x` rises, and no int64 is without one.
+    """
+    return values if order == "largest_first" else ~values
+
+
+def ladder(values: Int64, ids: pa.StringArray, id_rank: Int64, ranks: Bool | None = None) -> pa.RecordBatch:
     """Pass 1: what a shard tells about its accounts, as a `LADDER`.
 
     values: (n,) in any order, ids: (n,) unique over all shards, id_rank: (n,) rank of each id in binary order within
-    the shard. Values of 0 and below do not rank. Raises OverflowError when the sum of the values passes int64.
+    the shard. ranks: (n,) who ranks, for percentiles, where no sum is told; without it, the positive values rank, and
+    OverflowError is raised when their sum passes int64.
     """
-    ranked = np.flatnonzero(values > 0)
+    ranked = np.flatnonzero(values > 0 if ranks is None else ranks)
     amounts = values[ranked]
-    _guard(int((amounts >> 32).sum()) * 2**32 + int((amounts & 0xFFFF_FFFF).sum()), "of one shard")
-    group = value_group(amounts)
-    customers, total = np.bincount(group, minlength=GROUPS), np.zeros(GROUPS, dtype=np.int64)
-    np.add.at(total, group, amounts)
+    summed = amounts if ranks is None else np.zeros_like(amounts)
+    _guard(int((summed >> 32).sum()) * 2**32 + int((summed & 0xFFFF_FFFF).sum()), "of one shard")
+    group = signed_group(amounts) + GROUPS
+    customers, total = np.bincount(group, minlength=2 * GROUPS), np.zeros(2 * GROUPS, dtype=np.int64)
+    np.add.at(total, group, summed)
 
     rungs = _rungs(customers)
+    if not rungs.any():
+        return _group_rows(customers, total)
     crowded = np.flatnonzero(rungs[group])
     crowded = crowded[_ranking(amounts[crowded], id_rank[ranked[crowded]])]
-    return _concat([_group_rows(customers, total), _rung_rows(crowded, ranked, amounts, ids, customers, rungs)])
+    named = ids.take(pa.array(ranked[crowded]))
+    return _concat(
+        [_group_rows(customers, total), _rung_rows(amounts[crowded], summed[crowded], named, customers, rungs)]
+    )
 
 
 def merge_ladders(ladders: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
@@ -183,24 +210,24 @@ def merge_ladders(ladders: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     Groups are added up one ladder at a time, rungs are put one after the other.
     Raises OverflowError when the sum of all values passes int64.
     """
-    customers, total = np.zeros(GROUPS, dtype=np.int64), np.zeros(GROUPS, dtype=np.int64)
+    customers, total = np.zeros(2 * GROUPS, dtype=np.int64), np.zeros(2 * GROUPS, dtype=np.int64)
     population = 0
     for part in ladders:
         group, group_customers, group_total = _groups(part)
         population += int(group_total.sum())
         _guard(population, "over all shards")
-        customers[group] += group_customers
-        total[group] += group_total
+        customers[group + GROUPS] += group_customers
+        total[group + GROUPS] += group_total
     return _concat([_group_rows(customers, total), *(part.slice(len(_groups(part)[0])) for part in ladders)])
 
 
 def without_rungs(merged: pa.RecordBatch) -> pa.RecordBatch:
-    """The group rows of a ladder alone: all that `resolve` reads, at most GROUPS rows."""
+    """The group rows of a ladder alone: all that `resolve` reads."""
     return merged.slice(0, len(_groups(merged)[0]))
 
 
 def brackets(merged: pa.RecordBatch, cuts: Sequence[Cut]) -> pa.RecordBatch:
-    """The intervals of the ranking that surely hold the boundary of every cut, and of the top fifth, as `BRACKETS`.
+    """The intervals of the ranking that surely hold the boundary of every cut, and for ABC of the top fifth, as `BRACKETS`.
 
     merged: the ladder of all shards. Where intervals overlap the later one begins at the end of the other.
     """
@@ -224,12 +251,15 @@ def brackets(merged: pa.RecordBatch, cuts: Sequence[Cut]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=BRACKETS)
 
 
-def extract(values: Int64, ids: pa.StringArray, intervals: pa.RecordBatch) -> pa.RecordBatch:
+def extract(values: Int64, ids: pa.StringArray, intervals: pa.RecordBatch, ranks: Bool | None = None) -> pa.RecordBatch:
     """Pass 2: the shard's accounts inside the intervals and what ranks before each, as an `EXTRACT`.
 
-    values, ids: those given to `ladder`. intervals: `BRACKETS`. Nothing is sorted.
+    values, ids, ranks: those given to `ladder`. intervals: `BRACKETS`. Nothing is sorted.
     """
-    ahead = {_WHOLE: values > 0}
+    if ranks is not None and not ranks.all():
+        some = np.flatnonzero(ranks)
+        values, ids, ranks = values[some], ids.take(pa.array(some)), ranks[some]
+    ahead = {_WHOLE: values > 0 if ranks is None else ranks}
     rows = []
     for number, each in enumerate(intervals.to_pylist()):
         amount, account = each["from_amount"], each["from_account_id"]
@@ -242,7 +272,7 @@ def extract(values: Int64, ids: pa.StringArray, intervals: pa.RecordBatch) -> pa
         list(ahead),
         [None] * len(ahead),
         [int(np.count_nonzero(mask)) for mask in ahead.values()],
-        [int((values * mask).sum()) for mask in ahead.values()],
+        [int((values * mask).sum()) if ranks is None else 0 for mask in ahead.values()],
     ]
     body = [
         pa.array(np.repeat(np.arange(len(rows), dtype=np.int32), [len(part) for part in rows])),
@@ -308,12 +338,11 @@ def cutoff_rows(merged: pa.RecordBatch, boundaries: Sequence[pa.RecordBatch], cu
         elif (kind, target) not in found:
             raise ValueError(f"no interval holds the boundary of {kind} {target}: give the brackets of these cuts")
     customers, total = _population(merged)
-    population = {
-        "customers": customers,
-        "total": total,
-        "top20_share_ppm": found[targets[_TOP20]]["total"] * PPM // total if customers else None,
-        "gini_ppm": gini_ppm(merged),
-    }
+    nothing = dict.fromkeys(("total", "top20_share_ppm", "gini_ppm"))
+    population = {"customers": customers, **nothing}
+    if not _percentiles(cuts):
+        top20 = found[targets[_TOP20]]["total"] * PPM // total if customers else None
+        population |= {"total": total, "top20_share_ppm": top20, "gini_ppm": gini_ppm(merged)}
     resolved = []
     for cut in cuts:
         last = found[targets[cut.kind, cut.num, cut.den]]
@@ -321,6 +350,7 @@ def cutoff_rows(merged: pa.RecordBatch, boundaries: Sequence[pa.RecordBatch], cu
         fraction = {"kind": cut.kind, "cut_num": cut.num, "cut_den": cut.den}
         boundary = {"amount": last["amount"], "boundary_account_id": last["account_id"]}
         within = {"inside_customers": last["customers"], "inside_total": last["total"]}
+        within |= {"inside_total": None} if cut.rule == PERCENTILE else {}
         resolved.append(named | fraction | boundary | within | population)
     return pa.RecordBatch.from_pylist(resolved, schema=RESOLVED)
 
@@ -376,11 +406,11 @@ def _population(merged: pa.RecordBatch) -> tuple[int, int]:
 
 
 def _group_rows(customers: Int64, total: Int64) -> pa.RecordBatch:
-    """The group rows of a ladder. customers, total: (GROUPS,)."""
+    """The group rows of a ladder. customers, total: (2 * GROUPS,), the lowest group first."""
     group = np.flatnonzero(customers)[::-1]
     none = pa.array(np.zeros(len(group), dtype=np.int64))
     columns = [
-        pa.array(group.astype(np.int32)),
+        pa.array((group - GROUPS).astype(np.int32)),
         pa.nulls(len(group), pa.string()),
         none,
         pa.array(customers[group]),
@@ -393,20 +423,22 @@ def _group_rows(customers: Int64, total: Int64) -> pa.RecordBatch:
 
 def _ranking(amounts: Int64, id_rank: Int64) -> npt.NDArray[np.intp]:
     """Order by (amount descending, id ascending). Both (n,). Ids are compared only among equal amounts."""
-    order = np.argsort(-amounts)
+    order = np.argsort(~amounts)
     same = np.diff(amounts[order]) == 0
     tied = np.flatnonzero(np.r_[False, same] | np.r_[same, False]) if len(amounts) else order
     rows = order[tied]
-    order[tied] = rows[np.lexsort((id_rank[rows], -amounts[rows]))]
+    order[tied] = rows[np.lexsort((id_rank[rows], ~amounts[rows]))]
     return order
 
 
 def _rungs(customers: Int64) -> Int64:
     """How many rungs each group gets: one for every so many accounts, as densely as the shard's limit allows.
 
-    customers: (GROUPS,) of one shard.
+    customers: (2 * GROUPS,) of one shard.
     """
     limit = min(RUNG_LIMIT, int(customers.sum()) * RUNG_PERCENT // 100)
+    if limit == 0:
+        return np.zeros_like(customers)
     low, high = 1, int(customers.max()) + 1
     while low < high:
         middle = (low + high) // 2
@@ -414,18 +446,11 @@ def _rungs(customers: Int64) -> Int64:
     return customers // low
 
 
-def _rung_rows(
-    order: npt.NDArray[np.intp],
-    ranked: npt.NDArray[np.intp],
-    amounts: Int64,
-    ids: pa.StringArray,
-    customers: Int64,
-    rungs: Int64,
-) -> pa.RecordBatch:
+def _rung_rows(amounts: Int64, summed: Int64, ids: pa.StringArray, customers: Int64, rungs: Int64) -> pa.RecordBatch:
     """The rungs of a shard's ladder, at even distances in each group that has any.
 
-    order: positions in `ranked` and `amounts` of all accounts of these groups, in ranking order.
-    customers, rungs: (GROUPS,).
+    amounts, summed, ids: of all accounts of these groups, in ranking order; summed: what their sums are made of.
+    customers, rungs: (2 * GROUPS,).
     """
     groups = np.flatnonzero(rungs)[::-1]
     group = np.repeat(groups, rungs[groups])
@@ -435,11 +460,11 @@ def _rung_rows(
     at = start + nth * size // parts - 1
     previous = start + (nth - 1) * size // parts - 1
     following = np.where(nth + 1 == parts, start + size, start + (nth + 1) * size // parts - 1)
-    sum_of_first = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(amounts[order])])
+    sum_of_first = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(summed)])
     columns = [
-        pa.array(group.astype(np.int32)),
-        ids.take(pa.array(ranked[order[at]])),
-        pa.array(amounts[order[at]]),
+        pa.array((group - GROUPS).astype(np.int32)),
+        ids.take(pa.array(at)),
+        pa.array(amounts[at]),
         pa.array(at - previous),
         pa.array(sum_of_first[at + 1] - sum_of_first[previous + 1]),
         pa.array(following - at),
@@ -448,14 +473,19 @@ def _rung_rows(
     return pa.record_batch(columns, schema=LADDER)
 
 
+def _percentiles(cuts: Sequence[Cut]) -> bool:
+    """Whether the cuts are percentiles; a ranking has no others beside them."""
+    return bool(cuts) and cuts[0].rule == PERCENTILE
+
+
 def _targets(merged: pa.RecordBatch, cuts: Sequence[Cut]) -> dict[tuple[str, int, int], tuple[str, int]]:
-    """For each (kind, num, den), and the top fifth: the running count or sum that the last account inside reaches.
+    """For each (kind, num, den), and for ABC the top fifth: the running count or sum that the last account inside reaches.
 
     `before * q < total * p` holds up to the first account whose sum, itself included, reaches total * p / q.
     """
     customers, total = _population(merged)
     whole = {"count": customers, "share": total}
-    wanted = {_TOP20, *((cut.kind, cut.num, cut.den) for cut in cuts)}
+    wanted = {*(() if _percentiles(cuts) else (_TOP20,)), *((cut.kind, cut.num, cut.den) for cut in cuts)}
     return {(kind, p, q): (kind, min(whole[kind], -(-whole[kind] * p // q))) for kind, p, q in wanted}
 
 

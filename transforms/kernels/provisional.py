@@ -21,6 +21,7 @@ from schemas.policy import Policy
 from schemas.scorecard import SCORE
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.credit import credit_features
+from transforms.kernels.dimensions import Found, dimension_scores
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.ledger_events import COLUMNS
 from transforms.kernels.score import credit_score
@@ -84,7 +85,7 @@ class Events:
 class Base:
     """A shard as of its last service day `day`, dense by account slot; tier -1: not in the population. All (n,).
 
-    columns: the features that rules read and that no day or event changes, and `category`.
+    columns: the features that rules read and that no day or event changes, and `category`; ids: of all; found: the percentiles.
     """
 
     day: int
@@ -93,6 +94,8 @@ class Base:
     grade: Int8
     since: Int32
     columns: Mapping[str, npt.NDArray[Any]]
+    ids: pa.Array
+    found: Found
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def _decide(
     columns = {name: column[slots] for name, column in base.columns.items()}
     columns |= credit_features(ledger, version.credit_decay.table()) | conduct.features(day, slots)
     columns |= {SCORE: credit_score(version.credit_score, columns, n)}
+    columns |= dimension_scores(version, columns, base.ids.take(pa.array(slots)), base.found)
     grade = grades_of(version, columns, base.grade[slots])
     before = base.tier[slots]
     number, candidate = rule_candidates(version, columns, base.abc[slots], grade, before)

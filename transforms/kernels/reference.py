@@ -124,7 +124,8 @@ class Population:
     """Account reference rows of one shard, ascending by (slot, valid_from); a slot's first row also holds before it.
 
     slot, valid_from, opened, closed (inclusive; NEVER while open): (k,) int32; category: (k,) int8 code;
-    capacity: (k,) contracted, VA, -1 where unknown; tariff: (k,) int32 number of the tariff, -1 where none.
+    capacity: (k,) contracted, VA, -1 where unknown; tariff: (k,) int32 number of the tariff, -1 where none;
+    region: (k,) text, empty where none.
     """
 
     slot: Int32
@@ -134,6 +135,7 @@ class Population:
     category: npt.NDArray[np.int8]
     capacity: Int
     tariff: Int32
+    region: npt.NDArray[np.object_]
 
     def on(self, day: int, n: int) -> tuple[Mask, npt.NDArray[np.int8]]:
         """Who is in the population on `day`, and each account's category code. Both (n,)."""
@@ -156,6 +158,10 @@ class Population:
         """The last day of each account by its row for `day`, NEVER while it is open or not known. (n,)."""
         return self._held(self.closed, day, n, NEVER)
 
+    def region_on(self, day: int, n: int) -> npt.NDArray[np.object_]:
+        """The region of each account on `day`, empty where none, or where it is not known. (n,)."""
+        return self._held(self.region, day, n, "")
+
     def tariff_on(self, day: int, n: int) -> Int32:
         """The tariff of each account on `day`, -1 where none, or where it is not in the population. (n,)."""
         if len(self.slot) == 0:
@@ -163,7 +169,7 @@ class Population:
         inside, _ = self.on(day, n)
         return np.where(inside, self.tariff[self._row_on(day, n)], -1).astype(np.int32)
 
-    def _held(self, column: npt.NDArray[Any], day: int, n: int, none: int) -> npt.NDArray[Any]:
+    def _held(self, column: npt.NDArray[Any], day: int, n: int, none: int | str) -> npt.NDArray[Any]:
         """What the row that holds on `day` says of each account; `none` where there is no row. (n,) of the column's type."""
         out = np.full(n, none, column.dtype)
         if len(self.slot):

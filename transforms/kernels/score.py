@@ -5,12 +5,13 @@ Formula: docs/explanation/definitions.md, "Credit score". Whole numbers througho
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.scorecard import FULL, CreditScore, Demerit, ScorePart
+from schemas.scorecard import FULL, Bin, CreditScore, Demerit, ScorePart
 from transforms.kernels.tiers import Columns, holds
 
 Int = npt.NDArray[np.int64]
@@ -18,14 +19,18 @@ Int = npt.NDArray[np.int64]
 
 def points_of(part: ScorePart, columns: Columns) -> Int:
     """Points of one part of the scorecard, 0 .. 100, before its weight. (m,)."""
-    column = columns[part.column]
+    return binned(part.bins, columns[part.column], part.if_null)
+
+
+def binned(bins: Sequence[Bin], column: Any, if_null: int | None) -> Int:
+    """Points by thresholds of a column, masked where null. (m,)."""
     values, null = np.ma.getdata(column), np.ma.getmaskarray(column)
-    out = np.full(len(values), part.bins[-1].points, np.int64)
-    for bin_ in reversed(part.bins[:-1]):  # the first that fits is written last
+    out = np.full(len(values), bins[-1].points, np.int64)
+    for bin_ in reversed(bins[:-1]):  # the first that fits is written last
         fits = values >= bin_.at_least if bin_.at_least is not None else values <= bin_.at_most
         out[fits] = bin_.points
-    if part.if_null is not None:
-        out[null] = part.if_null
+    if if_null is not None:
+        out[null] = if_null
     return out
 
 

@@ -116,13 +116,16 @@ class Cuts(Protocol):
     def inside(self, version: PolicyVersion, columns: Columns) -> Inside:
         """Which accounts are inside each cut of a version's ABC ranking, by their metric in `columns`."""
 
+    def scores(self, version: PolicyVersion, columns: Columns) -> Columns:
+        """The scores of a version's dimensions of value, by the percentiles of the day."""
+
     def take(self, rows: npt.NDArray[Any]) -> Cuts:
         """The same for some of the accounts."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the tiers of some accounts follow from on a day. columns: features and category, (m,) each."""
+    """What the tiers of some accounts follow from on a day. columns: features, scores and category, (m,) each."""
 
     version: PolicyVersion
     columns: Columns

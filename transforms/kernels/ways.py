@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from schemas.conditions import NUMBERS, Conditional
+from schemas.policy import TIER_SCORES
 from transforms.kernels.tiers import CODES, Columns
 
 AT_ONCE = 3
@@ -45,7 +46,7 @@ def thresholds(rules: Sequence[Conditional], column: str, value: int | None) -> 
     >>> thresholds([rule], "cv_90d_ppm", 75)
     [71, 79, 70, 80, 69, 81]
     """
-    known, found = NUMBERS.get(column), set[int]()
+    known, found = (NUMBERS | TIER_SCORES).get(column), set[int]()
     for condition in (c for rule in rules for c in rule.when if c.column == column):
         for limit in (*condition.values, *condition.to_stay().values):
             found |= {int(limit) + step for step in (-1, 0, 1)}
