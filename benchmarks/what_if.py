@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--metric", help="rank by this column of features")
     parser.add_argument("--work", help="folder for the world (default: a temporary one)")
+    parser.add_argument("--without-run", action="store_true", help="leave out a run of the same days")
     parser.add_argument("--without-events", action="store_true", help="leave out recomputing from events")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(argv)
@@ -120,7 +121,8 @@ def _measure(arguments: Any, world: World) -> int:
         found["what-if"] = {mart: answers(con, name, first, last, causes=causes) for mart, name in names.items()}
     anew = str(world.home / "anew")
     shutil.rmtree(anew, ignore_errors=True)
-    others = {"run": config.warehouse} | ({} if arguments.without_events else {"events": anew})
+    others = {} if arguments.without_run else {"run": config.warehouse}
+    others |= {} if arguments.without_events else {"events": anew}
     for name, warehouse in others.items():
         say(name)
         asked = replace(config, warehouse=warehouse, policy=both)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
-from pipelines.plan import months_of, published_policy
+from pipelines.plan import published_policy
 from pipelines.publish import generation_of
 from pipelines.warehouse import Generation, Warehouse
 from pipelines.what_if_report import Report, Tried, compare, keep
@@ -31,6 +31,9 @@ from transforms.storage import Commit, Entry, Store, entries_to_batch
 from transforms.stored_inputs import FIGURES, Trial, made_again, without_clock
 
 Progress = Callable[[str, int, int], None]
+
+DAYS_AT_ONCE = 40
+"""Days that one pipeline makes: of each, every shard may hold a block of its own."""
 
 SHARED = (CONDUCT.kind, "account_slots", "population", "mart:customer_tiers_current", "mart:abuse_steps")
 """State of every day that a trial goes by."""
@@ -197,7 +200,7 @@ def _scratch(out: Path | None) -> Iterator[str]:
 
 
 class _Work:
-    """The days under the policy, a month at a time."""
+    """The days under the policy, so many at a time."""
 
     def __init__(
         self, warehouse: Warehouse, standing: Generation, scratch: str, policy: Policy, beam_options: Sequence[str],
@@ -214,7 +217,8 @@ class _Work:
         from pipelines.graph import try_out
         from pipelines.runner import new_pipeline
 
-        spans = list(months_of(trial.first, trial.last))
+        starts = range(trial.first, trial.last + 1, DAYS_AT_ONCE)
+        spans = [(first, min(first + DAYS_AT_ONCE - 1, trial.last)) for first in starts]
         for number, (first, last) in enumerate(spans, 1):
             self.progress(f"service days to {date_of(last)}", number - 1, len(spans))
             place = Place(self.scratch, f"{number:04d}", self.shards)

@@ -16,7 +16,16 @@ import duckdb
 from pipelines.words import decimal, for_spreadsheet, inert, listed, money, table
 from schemas import ddl
 from schemas.labels import Lang, label
-from schemas.marts import ABUSE_STEPS, CAUSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, SCORES, TIER_MIGRATIONS, TIERS
+from schemas.marts import (
+    ABUSE_STEPS,
+    CAUSES,
+    CUSTOMER_TIERS,
+    CUSTOMER_TIERS_CURRENT,
+    CUTOFFS,
+    SCORES,
+    TIER_MIGRATIONS,
+    TIERS,
+)
 from transforms.storage import Entry
 from transforms.stored_inputs import FIGURES, FIGURES_OF
 

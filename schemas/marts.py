@@ -322,7 +322,9 @@ CUSTOMER_TIERS_CURRENT = Relation(
     (
         ACCOUNT,
         Column("valid_from", DAY, "First service day of the present tier, class and credit grade"),
-        Column("category", TEXT, "Customer category; null where the account is closed", nullable=True, values=CATEGORIES),
+        Column(
+            "category", TEXT, "Customer category; null where the account is closed", nullable=True, values=CATEGORIES
+        ),
         *_TIER,
     ),
 )
