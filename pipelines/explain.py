@@ -153,12 +153,9 @@ class _Reasons:
         stayed = (self.day - self.before["tier_since"]).days if self.before else 0
         kept = None
         if tier != self.now["tier"]:
-            left = max(version.min_stay_days, 1) - stayed
-            kept = (
-                {"by": "stay", "days_left": left}
-                if left > 0 and not rule.immediate
-                else {"by": "one_notch", "days_left": 0}
-            )
+            stays = self.now["tier"] == self.before.get("tier")
+            left = max(version.min_stay_days, 1) - stayed if stays else 0
+            kept = {"by": "stay" if stays else "one_notch", "days_left": left}
             kept["candidate"] = tier
         tomorrow = (self.day - self.now["tier_since"]).days + 1
         return {
