@@ -9,6 +9,7 @@ from datetime import date, timedelta
 import duckdb
 import pytest
 
+import pipelines.restate
 import pipelines.what_if
 from pipelines.warehouse import Warehouse
 from pipelines.what_if import _Held, in_force_from, what_if
@@ -17,11 +18,12 @@ from schemas.policy import parse_policy
 from tests.pipeline.bureau import POLICY, Bureau
 from tests.pipeline.test_dimensions import BY_SCORE, DIMENSIONS
 from tests.pipeline.worlds import INGREDIENTS, a_world, second_version
+from transforms.checkpoints import TIER_INPUT_PATCH
 from transforms.kernels.windows import day_of
 
 FIRST = date(2023, 3, 13)
-DAYS = 34
-FROM, TO = FIRST + timedelta(days=12), FIRST + timedelta(days=DAYS - 3)
+DAYS = 26
+FROM, TO = FIRST + timedelta(days=10), FIRST + timedelta(days=DAYS - 3)
 
 HELD = (
     ("rule: cumulative_share", "rule: top_fraction"), ("min_stay_days: 2", "min_stay_days: 0"),
@@ -74,22 +76,28 @@ def differing(marts, folder, mart, *, without=""):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A utility to which everything happens, published day by day in three runs, the last with corrections of past days."""
+    """A utility to which everything happens, published in three runs, the last of which puts days right by account."""
     bureau = Bureau(tmp_path_factory.mktemp("what-if") / "bureau")
     world = a_world(random.Random(7), 14, DAYS, frozenset(INGREDIENTS) - {"units", "bad_rows"}, FIRST)
     events = list(world.events)
     random.Random(1).shuffle(events)
-    bureau.land_all(events[: len(events) * 9 // 10])
-    bureau.run(through=FIRST + timedelta(days=20))
-    bureau.land_all(events[len(events) * 9 // 10 :])
+    late = [event for event in events if event[0] in ("meter_readings", "ledger_events", "conduct_events")][::9]
+    bureau.land_all(event for event in events if event not in late)
+    bureau.run(through=FIRST + timedelta(days=14))
     bureau.run(through=FIRST + timedelta(days=DAYS - 1))
+    bureau.land_all(late)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipelines.restate, "MOST_PPM", 10**9)
+        assert bureau.run(through=FIRST + timedelta(days=DAYS - 1)).days_by_account > 0
+    kinds = {entry.kind for entry in Warehouse(bureau.config.warehouse).load().entries}
+    assert {TIER_INPUT_PATCH, "gone:features", "patch:features"} <= kinds
     return bureau
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [HELD, MORE], ids=["held", "more"])
 def test_what_if_equals_a_run(changes, published, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipelines.what_if, "DAYS_AT_ONCE", 11)
+    monkeypatch.setattr(pipelines.what_if, "DAYS_AT_ONCE", 8)
     before = published.marts.read_bytes()
     report = try_out(published, changes, tmp_path / "out", accounts=True)
     assert published.marts.read_bytes() == before
