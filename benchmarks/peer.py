@@ -16,6 +16,7 @@ from typing import Any, Literal
 import duckdb
 from world import World, say
 
+from pipelines.config import Retention
 from schemas import ddl
 from schemas.conditions import Condition
 from schemas.dimension_sql import Source, scores_sql
@@ -30,11 +31,12 @@ LABELS: dict[Kind, str] = {"full": "(a) full recompute", "incremental": "(b) inc
 
 MARTS_WRITTEN = (
     "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "tier_migrations", "customer_tiers_current", "accounts",
-    "service_days", "tier_migration_matrix",
+    "service_days", "tier_migration_matrix", "tier_shares", "pareto", "service_actions", "planned_actions", "plan_capacity",
 )  # fmt: skip
 BY_DAY = {
     "daily_consumption": "service_date", "features": "service_date", "cutoffs": "service_date", "tier_migrations": "service_date",
-    "scores": "service_date", "customer_tiers": "valid_to + 1",
+    "scores": "service_date", "customer_tiers": "valid_to + 1", "planned_actions": "service_date", "plan_capacity": "service_date",
+    "tier_shares": "service_date",
 }  # fmt: skip
 """Marts of which a tick writes the rows of its own day, and how the day is found in what is published."""
 
@@ -84,6 +86,35 @@ def ranking_texts(ranking: Ranking) -> dict[str, str]:
     return {
         "metric": ranking.metric, "scope": scopes[ranking.by], "ranked": literal(ranking.order), "cuts": f"[{cuts}]",
         "order": "DESC" if ranking.order == "largest_first" else "ASC",
+    }  # fmt: skip
+
+
+def actions_texts(policy: Policy, day: date) -> dict[str, str]:
+    """What the strategy in force on a day says, and the places of its plan, as SQL."""
+    version, staff, after = policy.on(day), policy.capacity, day + timedelta(days=1)
+    strategy, ladder = version.strategy, version.abuse_ladder
+    assert strategy is not None
+    assert staff is not None
+    assert ladder is not None
+    places = staff.on(after).places().items()
+    free = {name: usual if name == "managers" or staff.works(after) else 0 for name, usual in places}
+    candidates = (
+        f"SELECT account_id, {number} AS rule_number, {literal(rule.action)} AS action, {literal(rule.reason)} AS action_reason,"
+        f" {rule.due_days} AS due_days, {rule.priority} AS priority,"
+        f" {literal(rule.resource) if rule.resource else 'NULL'} AS resource,"
+        f" {rule.again_days or 0} AS again_days, value FROM fact WHERE {' AND '.join(map(condition_sql, rule.when)) or 'true'}"
+        for number, rule in enumerate(strategy.actions)
+    )
+    named = strategy.columns() - {"tier", "abc", "credit_grade", "abuse_step"}
+    rests = {(rule.action, rule.resource): rule.again_days for rule in strategy.actions if rule.again_days}
+    return {
+        "warn_days": str(ladder.warn_days), "value": strategy.value or version.abc.metric,
+        "columns": "".join(f"f.{name}, " for name in sorted(named)), "bonus": str(strategy.keep_bonus_ppm),
+        "places": ", ".join(f"({literal(name)}, {free[name]}, {usual})" for name, usual in places),
+        "candidates": " UNION ALL ".join(candidates), "policy_version": literal(version.version),
+        "order": "counted DESC, priority" if strategy.order == "value" else "priority, counted DESC",
+        "rests": ", ".join(f"({literal(action)}, {literal(takes or '')}, {days})" for (action, takes), days in rests.items()),
+        "resources": ", ".join(sorted({literal(rule.resource) for rule in strategy.actions if rule.resource})),
     }  # fmt: skip
 
 
@@ -202,10 +233,13 @@ def tick(
     con.execute(sql("6_scores", scores=scores_sql(version, Source("feature", "cut_row", "account_region"), "true")))
     stage("scores")
     new_month = "CREATE OR REPLACE TABLE month_end_tier AS SELECT slot, tier FROM tier_state;" if today.day == 1 else ""
+    kept = str(Retention().features)
     floor = str(policy.day_close.coverage_floor_ppm)
     threshold = sql("6_threshold", **texts, cutoffs="cut_row").strip()
-    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor))
+    con.execute(sql("7_tiers", **texts, threshold=threshold, new_month=new_month, floor=floor, features_kept=kept))
     stage("tiers")
+    con.execute(sql("7_actions", **actions_texts(policy, today)))
+    stage("actions")
     folder = out / f"{today}"
     folder.mkdir(parents=True, exist_ok=True)
     files = {mart: literal(str(folder / f"{mart}.parquet")) for mart in MARTS_WRITTEN}

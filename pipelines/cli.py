@@ -169,6 +169,8 @@ def run(
     if report.published:
         reach = f"{report.days} service days made, through {report.through}" if report.through else "no service day yet"
         print(f"Published generation {report.generation}, {reach}.")
+        if loaded.policy.capacity is None and any(version.strategy for version in loaded.policy.versions):
+            print("Service actions are not limited: `capacity` in wattier.yaml names no file.")
         print(f"Marts: {Path(loaded.warehouse) / 'marts.duckdb'}")
     else:
         print(f"Nothing new has landed; generation {report.generation} stands.")
@@ -263,6 +265,42 @@ def verify(
         if not as_json:
             print(f"All mismatches: {store}")
         raise typer.Exit(6)
+
+
+@app.command()
+def report(
+    config: ConfigFile = DEFAULT_CONFIG,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: reports/ beside the marts, one for each publication).")
+    ] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    accounts: Annotated[bool, typer.Option("--accounts", help="Also tell of single accounts, by their ids.")] = False,
+    from_day: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from", formats=["%Y-%m-%d"], help="Day that migration is shown from (default: a month before)."
+        ),
+    ] = None,
+    to_day: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="Day that it is shown to (default: the last one)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what is published about tiers as one HTML file, to be read without a server or a network."""
+    from schemas.errors import ConfigError
+    from schemas.labels import LANGS
+
+    loaded = _load(config)
+    if lang not in LANGS:
+        raise ConfigError(f"--lang {lang}: there are {', '.join(LANGS)}")
+    from pipelines.report import write_report
+
+    path = write_report(
+        Path(loaded.warehouse) / "marts.duckdb", out, lang=lang, accounts=accounts,
+        first=from_day.date() if from_day else None, last=to_day.date() if to_day else None, currency=loaded.currency,
+    )  # fmt: skip
+    print(json.dumps({"file": str(path)}) if as_json else f"wrote {path}")
 
 
 @app.command()
@@ -370,6 +408,47 @@ def _ask(marts: Path, sql: str, *, as_json: bool) -> None:
                 relation.show(max_rows=200)
         except duckdb.Error as error:
             raise ConfigError(f"the query was refused: {error}") from None
+
+
+@app.command()
+def actions(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"], help="Service day that the list follows from (default: the last published)."
+        ),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the whole list to this file.")] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    resource: Annotated[str | None, typer.Option(help="Only what takes a place of this resource.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what to do for which customer on the day after."""
+    from pipelines.actions import COLUMNS, rows, shown, write_csv
+    from schemas.actions import RESOURCES
+    from schemas.errors import ConfigError
+    from schemas.labels import LANGS
+
+    if lang not in LANGS:
+        raise ConfigError(f"--lang {lang!r}: must be one of {', '.join(LANGS)}")
+    if resource is not None and resource not in RESOURCES:
+        raise ConfigError(f"--resource {resource!r}: must be one of {', '.join(RESOURCES)}")
+    loaded = _load(config)
+    found = rows(Path(loaded.warehouse) / "marts.duckdb", as_of.date() if as_of else None, resource)
+    if csv_file is not None:
+        try:
+            with csv_file.open("w", encoding="utf-8-sig", newline="") as out:  # spreadsheets know UTF-8 by its mark
+                number = write_csv(out, found, lang)
+        except OSError as error:
+            raise ConfigError(f"--csv {csv_file}: cannot be written: {error.strerror}") from None
+        print(json.dumps({"file": str(csv_file), "rows": number}) if as_json else f"{number:,} actions in {csv_file}")
+    elif as_json:
+        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in found], default=str))
+    else:
+        print(shown(found, lang))
+        if loaded.policy.capacity is None:
+            print("They are not limited: `capacity` in wattier.yaml names no file.")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from schemas.capacity import load_capacity
 from schemas.document import fault_line, parse_document, read_yaml
 from schemas.errors import ConfigError
 from schemas.kafka import KafkaSettings
@@ -34,6 +35,7 @@ class Settings(_Part):
     landing: str = "landing"
     warehouse: str = "warehouse"
     policy: str = "policy.yaml"
+    capacity: str | None = None
     shards: int = Field(default=4, ge=1, le=4096)
     retention: Retention = Retention()
     keep_generations: int = Field(default=3, ge=1, le=1000)
@@ -81,9 +83,12 @@ def load_config(path: Path) -> Config:
             f"{path}: warehouse: {settings.warehouse!r}: must be a local folder; only `landing` may be a URL"
         )
     folder = path.absolute().parent
+    policy = load_policy(Path(_place(folder, settings.policy)))
+    if settings.capacity is not None:
+        policy = policy.model_copy(update={"capacity": load_capacity(Path(_place(folder, settings.capacity)))})
     return Config(
         path, _place(folder, settings.landing), _place(folder, settings.warehouse), settings,
-        load_policy(Path(_place(folder, settings.policy))), sources,
+        policy, sources,
     )  # fmt: skip
 
 

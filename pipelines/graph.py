@@ -1,9 +1,9 @@
 """The whole of Wattier on one screen: two graphs, joined by the accepted log and the day blocks, and both as a stream.
 
     take_in   landed files -> ReadDeliveries -> FoldReference -> FoldMeters -> FoldDays -> log, rejects, day blocks
-    tick      state -> FoldFeatures -> CutOff -> FoldTiers -> features, cut-offs, tiers, migrations
+    tick      state -> FoldFeatures -> CutOff -> FoldTiers -> PlanActions -> features, cut-offs, tiers, migrations, actions
     restate   state -> RestateFeatures -> CutOff -> RestateTiers -> the same, of past days, for the accounts concerned
-    try_out   state -> StoredInputs -> CutOff -> FoldTiers -> the same, of past days under another policy, beside the marts
+    try_out   state -> StoredInputs -> CutOff -> FoldTiers -> PlanActions -> the same, under another policy, beside the marts
     stream    topics, landed files -> Inbox -> the folds of take_in -> Plan -> the folds of tick, epoch after epoch;
               ledger events also straight -> ProvisionalTiers, with the state after each epoch's last tick
 
@@ -25,7 +25,7 @@ from pipelines.plan_stage import PlanStage
 from schemas.mapping import SourceMapping
 from schemas.policy import Policy
 from transforms.blocks import Keyed, group
-from transforms.checkpoints import DAY_STATE, METER_STATE, REFERENCE_STATE
+from transforms.checkpoints import DAY_STATE, METER_STATE, PLAN_STATE, REFERENCE_STATE
 from transforms.cutoffs import CutOff, ExtractOf, FindBracketsOf, LocateOf, ResolveOf, WriteCutoffsOf
 from transforms.epochs import STATE_AFTER, EpochFold, Route, RunEpochs, SpreadKeys, Stage, every, own
 from transforms.fold_days import FoldDays, FoldDaysShard
@@ -34,13 +34,15 @@ from transforms.fold_meters import FoldMeters, FoldMetersShard
 from transforms.fold_reference import FoldReference, FoldReferenceShard
 from transforms.fold_tiers import FoldTiers
 from transforms.inbox import Inbox
+from transforms.plan_actions import PlanActions
 from transforms.provisional import AnsweredEvents, ProvisionalTiers
 from transforms.read_files import ReadDeliveries
 from transforms.restate_features import Correction, RestateFeatures
 from transforms.restate_tiers import RestateTiers
+from transforms.service_actions import CANDIDATES
 from transforms.shards import Place
 from transforms.stored_inputs import StoredInputs, Trial
-from transforms.tick_stages import CUTOFFS_BEFORE, MADE, FeaturesStage, TiersStage
+from transforms.tick_stages import CUTOFFS_BEFORE, MADE, ActionsStage, FeaturesStage, TiersStage
 
 States = Sequence[Keyed]
 """One `state` block for every shard."""
@@ -78,31 +80,41 @@ def take_in(
     return group([reference.state, changes], "ByAccountAgain") | "FoldDays" >> FoldDays(place, policy)
 
 
-def tick(p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States) -> PCollection[int]:
-    """Service days on: features roll, exact cut-offs are made, tiers follow."""
+def tick(
+    p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States, given: States
+) -> PCollection[int]:
+    """Service days on: features roll, exact cut-offs are made, tiers follow, and actions. given: what was planned before."""
     states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
     features = states | "FoldFeatures" >> FoldFeatures(place, policy, plan)
     cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
-    return group([features.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+    tiers = group([features.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+    before = p | "PlannedBefore" >> _create(given)
+    return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
 
 
 def restate(
-    p: beam.Pipeline, place: Place, policy: Policy, plan: Correction, account_states: States
+    p: beam.Pipeline, place: Place, policy: Policy, plan: Correction, account_states: States, given: States
 ) -> PCollection[int]:
-    """Past service days put right for the accounts concerned; cut-offs are made anew, and tiers follow."""
+    """Past service days put right for the accounts concerned; cut-offs and plans are made anew, and tiers follow."""
     states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
     features = states | "RestateFeatures" >> RestateFeatures(place, policy, plan)
     cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
-    return group([features.state, cutoffs], "ByAccountAgain") | "RestateTiers" >> RestateTiers(place, policy, plan)
+    tiers = group([features.state, cutoffs], "ByAccountAgain") | "RestateTiers" >> RestateTiers(place, policy, plan)
+    before = p | "PlannedBefore" >> _create(given)
+    return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
 
 
-def try_out(p: beam.Pipeline, place: Place, policy: Policy, trial: Trial, account_states: States) -> PCollection[int]:
+def try_out(
+    p: beam.Pipeline, place: Place, policy: Policy, trial: Trial, account_states: States, given: States
+) -> PCollection[int]:
     """Past service days under another policy, from what the warehouse holds; it is written to another place."""
     plan = Plan(trial.first, trial.last, trial.first if trial.scores else trial.last + 1, trial.last + 1)
     states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
     inputs = states | "StoredInputs" >> StoredInputs(place, policy, trial)
     cutoffs = {"ladders": inputs.ladders, "state": inputs.state} | "CutOff" >> CutOff(place, policy)
-    return group([inputs.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+    tiers = group([inputs.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+    before = p | "PlannedBefore" >> _create(given)
+    return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
 
 
 def stream(
@@ -169,15 +181,18 @@ def stream(
     )
     resolved = run("Resolve", fold, brackets.to_resolve, located.to_resolve)
     run("WriteCutoffs", stage("write_cutoffs", n, WriteCutoffsOf, ticks=True), resolved.to_write)
+    to_plan = Route(CANDIDATES, "to_plan_actions", "first")
     tiering = Stage(
-        "tiers", 1 + n, None, (own(None, "after"),), keeps=("tiers", "abuse_ladder", CUTOFFS_BEFORE), ticks=True
+        "tiers", 1 + n, None, (own(None, "after"), to_plan), keeps=("tiers", "abuse_ladder", CUTOFFS_BEFORE), ticks=True
     )
     fold = TiersStage(tiering, place, snapshot, policy)
-    after = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers).after
+    tiers = run("FoldTiers", fold, features.to_tiers, resolved.to_tiers)
+    fold = ActionsStage(Stage("actions", n, None, (), keeps=(PLAN_STATE,), ticks=True), place, snapshot, policy)
+    run("PlanActions", fold, tiers.to_plan_actions)
     events = [rows | f"AnsweredEvents{at}" >> beam.ParDo(AnsweredEvents()) for at, rows in enumerate(inputs.rows)]
     early = beam.ParDo(ProvisionalTiers(place, policy, snapshot))
     changes: PCollection[Keyed] = (
-        [*events, after]
+        [*events, tiers.after]
         | "ProvisionalTiers/Flatten" >> beam.Flatten()
         | "ProvisionalTiers/SpreadKeys" >> beam.ParDo(SpreadKeys(place))
         | "ProvisionalTiers" >> early

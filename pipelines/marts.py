@@ -25,7 +25,7 @@ from schemas.inbound import (
     STAMP,
     TARIFFS,
 )
-from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, TIER_MIGRATION_MATRIX, VIEWS
+from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, MARTS, VIEWS
 
 ACCEPTED: dict[str, Relation] = {
     name: Relation(name, f"Accepted rows, every revision. {source.meaning}", (*source.columns, *STAMP))
@@ -105,7 +105,7 @@ def derive(
             if query := (views or {}).get(relation.name):
                 _create_view(con, relation, query)
             elif relation.name in files:
-                query = _mart_query(
+                query = mart_query(
                     relation, files, base, (since or {}).get(relation.name), (patches or {}).get(relation.name)
                 )
                 _create_view(con, relation, query)
@@ -132,42 +132,6 @@ def scan(relation: Relation, files: Iterable[str], base: Path) -> str:
     return f"SELECT {ddl.column_names(relation)} FROM read_parquet([{listed}], hive_partitioning = false)"
 
 
-def migration_matrix(con: duckdb.DuckDBPyConnection, since: date | None = None) -> pa.Table:
-    """Computes `tier_migration_matrix` from `customer_tiers` and `service_days` on a connection that has both.
-
-    A month's row compares its last published day with that of the month before; the first month has none, and the
-    month that goes on counts up to the last day so far. since: only months that begin on this day or later, for a run
-    that already has the earlier ones. Rows by month, from_tier, to_tier.
-    """
-    result = con.sql(
-        f"""
-        WITH ends AS (
-            SELECT date_trunc('month', service_date)::DATE AS month, max(service_date) AS last_day
-            FROM service_days GROUP BY ALL
-        ),
-        steps AS (  -- a month, and the last days that its row compares
-            SELECT ends.month, earlier.last_day AS before, ends.last_day AS after
-            FROM ends JOIN ends AS earlier ON ends.month = earlier.month + INTERVAL 1 MONTH
-            WHERE ends.month >= $since
-        ),
-        moves AS (  -- an account's row covers a day at most once, so max() only picks it
-            SELECT month, account_id,
-                max(tier) FILTER (before BETWEEN valid_from AND coalesce(valid_to, before)) AS from_tier,
-                max(tier) FILTER (after BETWEEN valid_from AND coalesce(valid_to, after)) AS to_tier
-            FROM customer_tiers JOIN steps ON valid_from <= after AND coalesce(valid_to, after) >= before
-            GROUP BY ALL
-        )
-        SELECT month, coalesce(from_tier, 'none') AS from_tier, coalesce(to_tier, 'none') AS to_tier,
-            count(*) AS accounts
-        FROM moves WHERE from_tier IS NOT NULL OR to_tier IS NOT NULL
-        GROUP BY ALL ORDER BY {", ".join(TIER_MIGRATION_MATRIX.keys)}
-        """,
-        params={"since": since or date.min},
-    )
-    table: pa.Table = result.to_arrow_table()
-    return table.cast(TIER_MIGRATION_MATRIX.schema)
-
-
 def _check_names(files: Mapping[str, object], tables: Mapping[str, object], extra: Mapping[str, object]) -> None:
     unknown = sorted(((files.keys() | tables.keys()) - MARTS.keys()) | (extra.keys() - ACCEPTED.keys()))
     if unknown:
@@ -177,13 +141,14 @@ def _check_names(files: Mapping[str, object], tables: Mapping[str, object], extr
         raise ValueError(f"given both as files and as a table: {', '.join(twice)}")
 
 
-def _mart_query(
+def mart_query(
     relation: Relation,
     files: Mapping[str, Sequence[str]],
     base: Path,
     since: date | None = None,
     patch: Patch | None = None,
 ) -> str:
+    """The SELECT of a mart's rows from its files; of `customer_tiers` those that go on are taken from their own mart."""
     query = scan(relation, files[relation.name], base)
     if patch and patch.gone:
         keys = Relation(relation.name, relation.meaning, tuple(c for c in relation.columns if c.key))

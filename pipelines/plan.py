@@ -5,11 +5,14 @@ from __future__ import annotations
 import calendar as months
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from pipelines.calendar import Calendar
 from schemas.policy import Policy, PolicyVersion
 from transforms.kernels.windows import date_of, day_of
+
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,34 @@ def _first_day(calendar: Calendar, policy: Policy, standing: Standing, restate: 
 
 
 def policy_state(policy: Policy) -> list[list[Any]]:
-    """The versions as they can be compared: effective from (day number), content, and what holds on all days."""
+    """The rules as they can be compared: effective from (day number), content, and what holds on all days.
+
+    Rows without content are the staff, span by span: from the day on whose plan it is for.
+    """
     always = policy.ledger.model_dump_json(include={"allocation"})
-    return [[day_of(v.effective_from), v.model_dump_json(), always] for v in policy.versions]
+    versions = [[day_of(v.effective_from), v.model_dump_json(), always] for v in policy.versions]
+    return versions + _staff_state(policy)
+
+
+def _staff_state(policy: Policy) -> list[list[Any]]:
+    """The staff by spans; none where nobody asks for it. The plan of a day is for the day after it."""
+    capacity, spans = policy.capacity, list[list[Any]]()
+    if capacity is None or not any(version.strategy for version in policy.versions):
+        return spans
+    edges = {version.effective_from for version in capacity.versions}
+    edges |= {day + more * DAY for day in capacity.holidays for more in (0, 1)}
+    edges.add(min(edges) - DAY)  # the first span holds on every day before it, so it must be no holiday
+    for day in sorted(edges):
+        staff = capacity.on(day).model_dump_json(exclude={"effective_from"})
+        held = f"{staff} holiday" if day in capacity.holidays else staff
+        if not spans or spans[-1][2] != held:
+            spans.append([day_of(day) - 1, "", held])
+    return spans
 
 
 def published_policy(held: list[list[Any]], policy: Policy) -> Policy:
     """The versions that service days were published under, with all else as a policy says. held: see `policy_state`."""
-    versions = tuple(PolicyVersion.model_validate_json(text) for _, text, _ in held)
+    versions = tuple(PolicyVersion.model_validate_json(text) for _, text, _ in held if text)
     return policy.model_copy(update={"versions": versions})
 
 
@@ -111,18 +134,27 @@ def made_under(policy: Policy) -> dict[str, Any]:
 
 
 def policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
-    """First day on which another rule is in force than was published under; None where all is as it was."""
+    """First day on which another rule, or other staff, is in force than was published under; None where all is as it was."""
     if held is None:
         return None
     new = policy_state(policy)
+    found = [
+        _first_difference([row for row in held if bool(row[1]) == rules], [row for row in new if bool(row[1]) == rules])
+        for rules in (True, False)
+    ]
+    return min((day for day in found if day is not None), default=None)
 
-    def on(versions: list[list[Any]], day: int) -> list[Any]:
-        fit = [content for start, *content in versions if start <= day]
-        return fit[-1] if fit else versions[0][1:]
+
+def _first_difference(held: list[list[Any]], new: list[list[Any]]) -> int | None:
+    """The first day on which two lists of spans differ. A first span also holds on every day before it."""
+
+    def on(spans: list[list[Any]], day: int) -> list[Any]:
+        fit = [content for start, *content in spans if start <= day]
+        return fit[-1] if fit else spans[0][1:] if spans else []
 
     edges: list[int] = sorted({start for start, *_ in [*held, *new]})
-    if on(held, edges[0] - 1) != on(new, edges[0] - 1):
-        return edges[0] - 1_000_000  # the first version also rules every day before it
+    if edges and on(held, edges[0] - 1) != on(new, edges[0] - 1):
+        return edges[0] - 1_000_000
     return next((day for day in edges if on(held, day) != on(new, day)), None)
 
 

@@ -14,17 +14,29 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.audit import MEND, WAIT, Facts, audit
 from pipelines.config import Config
-from pipelines.marts import Patch, Publication, derive, migration_matrix
+from pipelines.marts import Patch, Publication, derive, mart_query
 from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
+from pipelines.watching import FLAP_DAYS, WATCHED, Window, days_to_make, months_without_energy, watch
 from schemas.dimension_sql import score_parts_sql
 from schemas.errors import AuditFailed
-from schemas.marts import CREDIT_SCORE_PARTS, MARTS, PENDING, SCORE_PARTS, TIER_RESTATEMENTS, VIEWS
-from schemas.policy import PolicyVersion
+from schemas.marts import (
+    ACCOUNTS,
+    CREDIT_SCORE_PARTS,
+    CUSTOMER_TIERS,
+    CUSTOMER_TIERS_CURRENT,
+    FEATURES,
+    MARTS,
+    PENDING,
+    SCORE_PARTS,
+    TIER_MIGRATIONS,
+    TIER_RESTATEMENTS,
+    VIEWS,
+)
+from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import parts_sql
 from transforms.kernels.windows import date_of, day_of
 from transforms.parts import is_partition
@@ -35,7 +47,7 @@ SMALL = (
     "pipeline_runs",
     "data_quality_results",
     "tier_restatements",
-    "tier_migration_matrix",
+    *(relation.name for relation in WATCHED),
     "pending",
     "provisional_tiers",
 )
@@ -55,6 +67,8 @@ AUDITED = {
     "features": "mart:features", "daily_consumption": "mart:daily_consumption",
     "customer_tiers_current": "mart:customer_tiers_current", "tier_migrations": "mart:tier_migrations",
     "abuse_steps": "mart:abuse_steps", "cutoffs": "mart:cutoffs", "scores": "mart:scores",
+    "service_actions": "mart:service_actions",
+    "planned_actions": "mart:planned_actions", "plan_capacity": "mart:plan_capacity",
 }  # fmt: skip
 
 MEND_REJECTS = {
@@ -98,7 +112,7 @@ class Publisher:
         if restated_from is not None:
             new = restatements(self.warehouse, before, draft, restated_from, corrected_from)
             tables["tier_restatements"] = stack(tables.get("tier_restatements"), new)
-        tables["tier_migration_matrix"] = matrix(self.warehouse, draft, tables, restated_from, before)
+        tables |= watched(self.warehouse, draft, tables, config.policy, restated_from, before)
         advice = MEND if early is None else WAIT
         untold = tables.pop(TABLE, None) if early is None else None
         if early is None:
@@ -183,7 +197,7 @@ class Publisher:
         tables = {name: table for name, table in generation.tables.items() if name in SMALL}
         since = {name: date_of(day) for name, day in header["keep_from"].items()}
         patches = {name: Patch(paths(f"gone:{name}"), paths(f"patch:{name}")) for name in header["keep_from"]}
-        versions = [PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or ()]
+        versions = [PolicyVersion.model_validate_json(text) for _, text, _ in header.get("policy") or () if text]
         views = {CREDIT_SCORE_PARTS.name: parts_sql(versions), SCORE_PARTS.name: score_parts_sql(versions)}
         derive(path or self.warehouse.marts, publication, files, tables, extra, since, patches, views)
 
@@ -313,23 +327,45 @@ def restatements(
         return found.to_arrow_table().cast(TIER_RESTATEMENTS.schema)
 
 
-def matrix(
-    warehouse: Warehouse,
-    draft: Generation,
-    tables: Mapping[str, pa.Table],
-    restated_from: date | None,
+def watched(
+    warehouse: Warehouse, draft: Generation, tables: Mapping[str, pa.Table], policy: Policy, restated_from: date | None,
     before: Generation,
-) -> pa.Table:
-    """The `tier_migration_matrix` of a draft; months that the run did not touch are carried over."""
-    old = tables.get("tier_migration_matrix")
-    since = None
-    if old is not None and before.through is not None and draft.header["first"] == before.header.get("first"):
-        touched = min(date_of(before.through), restated_from or date.max)
-        since = touched.replace(day=1)
+) -> dict[str, pa.Table]:  # fmt: skip
+    """The marts of `pipelines.watching` of a draft; months and days that the run did not touch are carried over."""
+    calendar = tables.get("service_days", MARTS["service_days"].schema.empty_table())
+    carried = {r.name: tables[r.name] for r in WATCHED if r.name in tables}
+    keep_from = draft.header["keep_from"].get("features")
+    held = date_of(keep_from) if keep_from is not None else date.max
+    days = calendar["service_date"].to_pylist()
+    since, anew = None, restated_from
+    if (
+        len(carried) == len(WATCHED)
+        and before.through is not None
+        and draft.header["first"] == before.header.get("first")
+    ):
+        since = min(date_of(before.through), restated_from or date.max).replace(day=1)
+        since = min([since, *months_without_energy(carried["tier_migration_matrix"], days, held)])
+    else:
+        carried, anew = {}, date.min
+    window = Window(since, days_to_make([day for day in days if day >= held], carried.get("tier_shares"), anew), held)
+    # What history reaches back to: the day before the months to be made, and migrations from which one can flap back.
+    from_day = since - timedelta(days=FLAP_DAYS + 1) if since else None
+    wanted = {
+        "features": min([*window.days, since or date.max, held]),
+        "customer_tiers": from_day,
+        "tier_migrations": from_day,
+    }
     with duckdb.connect() as con:
-        _tiers_view(con, "customer_tiers", warehouse, draft, since - timedelta(days=1) if since else None)
-        con.register("service_days", tables.get("service_days", MARTS["service_days"].schema.empty_table()))
-        new = migration_matrix(con, since)
-    if since is None or old is None:
-        return new
-    return pa.concat_tables([old.filter(pc.less(old["month"], pa.scalar(since))), new.cast(old.schema)])
+        con.register("service_days", calendar)
+        for relation in (ACCOUNTS, CUSTOMER_TIERS_CURRENT, CUSTOMER_TIERS, TIER_MIGRATIONS, FEATURES):
+            first = wanted.get(relation.name)
+            late = replace(draft, entries=tuple(e for e in draft.entries if first is None or e.last >= day_of(first)))
+
+            def paths(kind: str, late: Generation = late) -> list[str]:
+                return [str(warehouse.store.full(e.path)) for e in late.of(kind)]
+
+            patch = Patch(paths(f"gone:{relation.name}"), paths(f"patch:{relation.name}"))
+            files = {relation.name: paths(f"mart:{relation.name}")}
+            since_day = held if relation is FEATURES and held < date.max else None
+            con.execute(f"CREATE VIEW {relation.name} AS {mart_query(relation, files, Path(), since_day, patch)}")
+        return watch(con, policy, window, carried)

@@ -17,9 +17,10 @@ from pipelines.plan import Decision, Standing, policy_change
 from pipelines.warehouse import Draft
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
-from transforms.checkpoints import TIER_INPUT
+from transforms.checkpoints import PLAN_STATE, TIER_INPUT
 from transforms.kernels.windows import BASE, YEAR
 from transforms.patches import CONCERNS_SCHEMA, stretches
+from transforms.plan_actions import CAPACITY, PLANNED
 from transforms.restate_features import Correction
 from transforms.shards import Place, numpy
 from transforms.storage import Commit, Entry, Store
@@ -148,6 +149,10 @@ class Restatement:
         cuts += [replace(e, kind="cutoffs_before") for e in now if e.first <= before <= e.last]
         for shard, entries in found.items():
             yield shard, entries + cuts
+
+    def plans(self) -> list[Entry]:
+        """What plans of actions are made anew from, and written again."""
+        return [e for e in self.draft.entries if e.kind in (PLANNED, CAPACITY, PLAN_STATE)]
 
     def take(self, place: Place, plan: Correction, commits: Iterable[Commit]) -> None:
         """Take up what the stages report."""

@@ -25,13 +25,14 @@ from pipelines.publish import Publisher
 from pipelines.restate import Concerns, Restatement, put_right_up_to, spans
 from pipelines.warehouse import Draft, Warehouse, commit_point
 from schemas.errors import StateError, WattierError
-from transforms.checkpoints import DAY_STATE, METER_STATE, REFERENCE_STATE
+from transforms.checkpoints import DAY_STATE, METER_STATE, PLAN_STATE, REFERENCE_STATE
 from transforms.fold_days import CALENDAR_SCHEMA
 from transforms.fold_features import Plan
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import PATCHED
 from transforms.read_files import delivery_to_json, read_faults
 from transforms.restate_features import Correction
+from transforms.service_actions import CANDIDATES, planned_before
 from transforms.shards import STATE_LIST, Place, state_block
 from transforms.storage import Commit, Entry, entries_to_batch
 from transforms.tick_stages import MADE, TICK_STATE, within_reach
@@ -41,6 +42,9 @@ INTAKE_BYTES = 64 << 20
 
 COMPRESSION = {".gz": 6, ".parquet": 3}
 """How much larger a file is taken to be once it is read, by suffix."""
+
+TICK_STAGES: dict[str, int | None] = {"features": None, "cutoffs": 1, "tiers": None, "actions": 1}
+"""Stages that move service days on, and how many parts each reports; None: one for each shard."""
 
 ACCOUNT_STATE = (*REFERENCE_STATE, *DAY_STATE)
 
@@ -225,8 +229,10 @@ class _Run:
             self.progress(f"service days to {date_of(b)}", number, len(spans))
             plan, place = Plan(a, b, features_from, consumption_from), self._place()
             with self._pipeline() as p:
-                tick(p, place, self.config.policy, plan, self._hand_out(place, "accounts", self._tick_states(plan)))
-            self.draft.apply(self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
+                states = self._hand_out(place, "accounts", self._tick_states(plan))
+                held = [e for e in self._of(PLAN_STATE) if e.first == a - 1]
+                tick(p, place, self.config.policy, plan, states, [planned_before(held)])
+            self.draft.apply(self._commits(place, TICK_STAGES))
             self.draft.prune(keep, end)
             self.progress(f"service days to {date_of(b)}", number + 1, len(spans))
 
@@ -246,8 +252,8 @@ class _Run:
             place = self._place()
             with self._pipeline() as p:
                 states = self._hand_out(place, "accounts", work.states(plan))
-                restate(p, place, self.config.policy, plan, states)
-            work.take(place, plan, self._commits(place, {"features": None, "cutoffs": 1, "tiers": None}))
+                restate(p, place, self.config.policy, plan, states, [planned_before(work.plans())])
+            work.take(place, plan, self._commits(place, TICK_STAGES))
             self.progress(f"service days to {date_of(b)}, again", number + 1, len(stretches))
         return replace(decision, start=last + 1, drop_from=last + 1, spans=tuple(months_of(last + 1, decision.end)))
 
@@ -311,8 +317,8 @@ class _Run:
         return 0 if table is None else int(pc.sum(pc.equal(table["generation"], number)).as_py() or 0)
 
     def _clean_up(self) -> None:
-        """Commit records and lists of state are of no use once the run is published."""
-        for part in ("commits", "states"):
+        """Commit records, lists of state and candidates are of no use once the run is published."""
+        for part in ("commits", "states", CANDIDATES):
             for folder in (Path(self.warehouse.root) / self.attempt).glob(f"*/{part}"):
                 shutil.rmtree(folder, ignore_errors=True)
 

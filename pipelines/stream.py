@@ -29,7 +29,7 @@ from pipelines.stream_publish import Published, StreamPublisher
 from pipelines.warehouse import STREAM, Generation, Warehouse
 from schemas.errors import ConfigError, StateError, WattierError
 from schemas.marts import PROVISIONAL_TIERS
-from transforms.checkpoints import DAY_STATE, METER_STATE, REFERENCE_STATE, TIER_INPUT, TIER_INPUT_PATCH
+from transforms.checkpoints import DAY_STATE, METER_STATE, PLAN_STATE, REFERENCE_STATE, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.epochs import write_entries
 from transforms.kernels.keys import shard_of
 from transforms.kernels.windows import day_of
@@ -102,7 +102,7 @@ def write_snapshot(warehouse: Warehouse, standing: Generation, path: str, shards
     from pipelines.plan_stage import PlanState
 
     store = warehouse.store
-    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *MADE}
+    kinds = {*REFERENCE_STATE, *DAY_STATE, *METER_STATE, *MADE, PLAN_STATE}
     days = tuple(sorted({entry.first for entry in standing.of("windows")}))
     inputs = (TIER_INPUT, TIER_INPUT_PATCH)
     entries = [e for e in standing.entries if e.kind in kinds and (e.kind not in inputs or e.first in days)]

@@ -189,7 +189,8 @@ class StreamPublisher:
         for text in plan["ticks"] if commits is not None else ():
             tick = Tick.from_json(text)
             made = self._commits(
-                tick_folder(self.folder, tick.number), {"features": shards, "cutoffs": 1, "tiers": shards}
+                tick_folder(self.folder, tick.number),
+                {"features": shards, "cutoffs": 1, "tiers": shards, "actions": 1},
             )
             if made is None:
                 return None

@@ -25,18 +25,28 @@ DEFAULT_SAMPLE = 200
 LISTED = 1000
 """Mismatches a report lists. All are counted, and all are stored where a file is asked for."""
 
-BY_DAY = ("daily_consumption", "features", "scores", "cutoffs")
+BY_DAY = ("daily_consumption", "features", "scores", "cutoffs", "tier_shares")
 """Marts that may hold the latest service days only: compared from the first day they hold to the last service day."""
 
 KEPT_AS = {"scores": "features"}
 """Marts that have the days of another, if they have any: one that has none is not taken for one that keeps none."""
 
-ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "tier_migration_matrix")
+OF_TIERS = ("tier_migration_matrix", "tier_transition_rates", "tier_tenure", "tier_stability", "tier_shares")
+"""Marts that count tiers."""
+
+OF_ALL = (*OF_TIERS, "service_actions", "planned_actions", "plan_capacity")
+"""Marts that follow from all accounts' tiers, which are not recomputed where a sample is compared."""
+
+ALL_ACCOUNTS = ("service_days", "cutoffs", "pending", "reading_exceptions", "pareto", *OF_TIERS)
 """Marts that are not about single accounts."""
+
+TOLERANCE = {"psi_month_micro": 1, "psi_year_micro": 1}
+"""How far apart figures may be that are made of logarithms. All others are exact."""
 
 COMPARED = (
     "service_days", "daily_consumption", "features", "cutoffs", "scores", "customer_tiers", "customer_tiers_current",
-    "tier_migrations", "abuse_steps", "tier_migration_matrix", "accounts", "conduct_events", "pending", "reading_exceptions",
+    "tier_migrations", "abuse_steps", "service_actions", "planned_actions", "plan_capacity", *OF_TIERS, "pareto",
+    "accounts", "conduct_events", "pending", "reading_exceptions",
     "ledger_exceptions", "vee_results",
 )  # fmt: skip
 """Every mart the oracle knows. The others tell of runs and of rejected rows."""
@@ -152,7 +162,8 @@ def verify(
     with _attached(marts_path) as con:
         first_day, through = _days(con, policy)
         accounts = None if all_days else _sample(con, DEFAULT_SAMPLE if sample is None else sample)
-        oracle.recompute(con, policy, first_day, through, accounts)
+        (held,) = con.execute("SELECT min(service_date) FROM published.features").fetchall()[0]
+        oracle.recompute(con, policy, first_day, through, accounts, features_from=held)
         con.execute(
             'CREATE TABLE mismatch (mart VARCHAR, key VARCHAR, "column" VARCHAR, published VARCHAR, expected VARCHAR,'
             " problem VARCHAR)"
@@ -160,7 +171,7 @@ def verify(
         results = tuple(
             _compare(con, MARTS[name], sampled=accounts is not None)
             for name in COMPARED
-            if accounts is None or name != "tier_migration_matrix"
+            if accounts is None or name not in OF_ALL
         )
         listed = con.execute(f"SELECT * FROM mismatch ORDER BY ALL LIMIT {LISTED}").fetchall()
         if store is not None:
@@ -245,11 +256,12 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
 
     values = [column.name for column in mart.columns if not column.key]
     on = " AND ".join(f'p."{key}" = o."{key}"' for key in (*keys, "copy"))
-    differs = " OR ".join(f'p."{name}" IS DISTINCT FROM o."{name}"' for name in values) or "false"
+    differs = " OR ".join(map(_differs, values)) or "false"
     columns = ", ".join(f'"{column.name}"' for column in mart.columns)
     key_columns = ", ".join(f'"{key}"' for key in keys)
     pairs = ", ".join(
-        f"{{'column': {literal(name)}, 'published': p.\"{name}\"::VARCHAR, 'expected': o.\"{name}\"::VARCHAR}}"
+        f"{{'column': {literal(name)}, 'published': p.\"{name}\"::VARCHAR, 'expected': o.\"{name}\"::VARCHAR,"
+        f" 'differs': {_differs(name)}}}"
         for name in values
     )
     # `copy` numbers rows of one key, so that a row published twice is found: its second copy is an extra row.
@@ -259,7 +271,7 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
         SELECT
             {_key_text(mart)} AS key,
             CASE WHEN p.copy IS NULL THEN 'missing' WHEN o.copy IS NULL THEN 'extra' ELSE 'value' END AS problem,
-            list_filter([{pairs}], lambda v: v.published IS DISTINCT FROM v.expected) AS found
+            list_filter([{pairs}], lambda v: v.differs) AS found
         FROM ({numbered.format(published)}) p
         FULL JOIN ({numbered.format(expected)}) o ON {on}
         WHERE p.copy IS NULL OR o.copy IS NULL OR {differs}
@@ -276,6 +288,13 @@ def _compare(con: duckdb.DuckDBPyConnection, mart: Relation, sampled: bool) -> M
     )
     rows = _count(con, f"{published} WHERE {where}") + found.get("missing", 0)
     return MartResult(mart.name, rows, days, found.get("value", 0), found.get("missing", 0), found.get("extra", 0))
+
+
+def _differs(name: str) -> str:
+    """SQL of whether the published value of a column, `p`'s, is another than `o`'s."""
+    if name not in TOLERANCE:
+        return f'p."{name}" IS DISTINCT FROM o."{name}"'
+    return f'coalesce(abs(p."{name}" - o."{name}") > {TOLERANCE[name]}, p."{name}" IS DISTINCT FROM o."{name}")'
 
 
 def _key_text(mart: Relation) -> str:

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 
 from pipelines.config import Retention
 from schemas.errors import Locked, StateError
-from transforms.checkpoints import CHECKPOINT, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
+from transforms.checkpoints import CHECKPOINT, PLAN_STATE, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
 from transforms.storage import Commit, Entry, Store, as_file, entries_from_batch, entries_to_batch, taken_up
 
 FORMAT = 9
@@ -38,12 +38,12 @@ FORMAT = 9
 
 TICK_MARTS = (
     "mart:features", "mart:daily_consumption", "mart:customer_tiers", "mart:tier_migrations", "mart:abuse_steps",
-    "mart:cutoffs", "mart:vee_results", "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption",
-    "mart:scores", "gone:scores", "patch:scores",
+    "mart:cutoffs", "mart:vee_results", "mart:planned_actions", "mart:plan_capacity", "mart:scores",
+    "gone:features", "patch:features", "gone:daily_consumption", "patch:daily_consumption", "gone:scores", "patch:scores",
 )  # fmt: skip
 """Marts by service day; a run that restates drops what they hold from its first day on."""
 
-TICK_MADE = (*TICK_MARTS, *CHECKPOINT, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
+TICK_MADE = (*TICK_MARTS, *CHECKPOINT, PLAN_STATE, *TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH)
 
 TAKEN_IN = ("log:", "mart:rejects")
 """Kinds of files that hold rows as they were taken in."""
@@ -129,7 +129,7 @@ class Draft:
 
     def unpublish(self) -> None:
         """Drop every service day that was published: none is left that counts."""
-        kinds = (*TICK_MADE, "mart:customer_tiers_current", "mart:ledger_exceptions")
+        kinds = (*TICK_MADE, "mart:customer_tiers_current", "mart:service_actions", "mart:ledger_exceptions")
         self.entries = [e for e in self.entries if e.kind not in kinds]
 
     def checkpoints(self) -> list[int]:
@@ -147,7 +147,8 @@ class Draft:
         self.entries = [
             e
             for e in self.entries
-            if not (e.kind in CHECKPOINT and e.first not in kept) and not (e.last < keep_from.get(e.kind, e.last))
+            if not (e.kind in (*CHECKPOINT, PLAN_STATE) and e.first not in kept)
+            and not (e.last < keep_from.get(e.kind, e.last))
         ]
 
 

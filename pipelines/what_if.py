@@ -23,11 +23,13 @@ from pipelines.what_if_report import Report, Tried, compare, keep
 from schemas.errors import ConfigError, StateError
 from schemas.policy import Policy
 from transforms.account_events import CONDUCT
-from transforms.checkpoints import TIER_INPUT, TIER_INPUT_PATCH
+from transforms.checkpoints import PLAN_STATE, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.fold_features import needed_columns
 from transforms.kernels.windows import date_of, day_of
-from transforms.shards import STATE_LIST, Place, state_block
-from transforms.storage import Commit, Entry, Store, entries_to_batch
+from transforms.plan_actions import PLANNED, given_before, state_batch
+from transforms.service_actions import planned_before
+from transforms.shards import STATE_LIST, Place, State, state_block
+from transforms.storage import WHOLE, Commit, Entry, Store, entries_to_batch
 from transforms.stored_inputs import FIGURES, Trial, made_again, without_clock
 
 Progress = Callable[[str, int, int], None]
@@ -56,7 +58,7 @@ def what_if(
     _check_days(warehouse, standing, *days)
     published = published_policy(standing.header["policy"], config.policy)
     _check_policy(standing, published, tried, name, *days)
-    both = in_force_from(published, tried, days[0])
+    both = in_force_from(published, tried.model_copy(update={"capacity": config.policy.capacity}), days[0])
     held = _Held(warehouse.store, standing)
     begin = max(days[0] - 1, standing.header["first"])
     clockless = held.check(both, begin, days[1])
@@ -224,7 +226,9 @@ class _Work:
             place = Place(self.scratch, f"{number:04d}", self.shards)
             step = replace(trial, first=first, last=last, figures=trial.figures if last == trial.last else ())
             with new_pipeline(self.beam_options) as p:
-                try_out(p, place, self.policy, step, self._states(place, step))
+                try_out(
+                    p, place, self.policy, step, self._states(place, step), [planned_before(self._given(place, step))]
+                )
             self._take(place)
             self.progress(f"service days to {date_of(last)}", number, len(spans))
         return self.made
@@ -233,21 +237,30 @@ class _Work:
         """Each shard's part of what is held, in a file; what stands in the warehouse by its full path."""
         begin, found = step.first - 1, {shard: list[Entry]() for shard in range(self.shards)}
         for entry in self._wanted(begin, step.last):
-            found[entry.shard].append(replace(entry, path=str(Path(self.warehouse.store.full(entry.path)).absolute())))
+            found[entry.shard].append(self._held(entry))
         for entry in self.made:
             if entry.kind in ("tiers", "abuse_ladder") and entry.first == begin:
                 found[entry.shard].append(entry)
-        cuts = [e for e in self.made if e.kind == "mart:cutoffs" and e.first <= begin <= e.last]
-        if not self.made:
-            cuts = [
-                replace(e, path=str(Path(self.warehouse.store.full(e.path)).absolute()))
-                for e in self.standing.of("mart:cutoffs")
-                if e.first <= begin <= e.last
-            ]
+        held = self.made or [self._held(entry) for entry in self.standing.of("mart:cutoffs")]
+        cuts = [entry for entry in held if entry.kind == "mart:cutoffs" and entry.first <= begin <= entry.last]
         before = [replace(entry, kind="cutoffs_before") for entry in cuts]
         blocks = [(shard, entries_to_batch(entries + before)) for shard, entries in found.items()]
         lists = self.store.write_blocks(f"{place.folder}/states/accounts.arrow", STATE_LIST, -1, blocks)
         return [(entry.first, state_block([entry])) for entry in lists]
+
+    def _held(self, entry: Entry) -> Entry:
+        """A file of the warehouse, as the scratch folder names it."""
+        return replace(entry, path=str(Path(self.warehouse.store.full(entry.path)).absolute()))
+
+    def _given(self, place: Place, step: Trial) -> list[Entry]:
+        """What scarce places were given to whom by the day before, as published or as made."""
+        begin = step.first - 1
+        if self.made:
+            return [entry for entry in self.made if entry.kind == PLAN_STATE and entry.first == begin]
+        published = State(self.store, [self._held(entry) for entry in self.standing.of(PLANNED)])
+        given = state_batch(given_before(published, step.first), begin)
+        path = place.path(f"{PLAN_STATE}-before", 0, "arrow")
+        return self.store.write_blocks(path, PLAN_STATE, WHOLE, [(begin, given)])
 
     def _wanted(self, begin: int, last: int) -> Iterable[Entry]:
         for entry in self.standing.entries:
@@ -259,7 +272,7 @@ class _Work:
 
     def _take(self, place: Place) -> None:
         commits = list(Commit.read_all(self.store, place.folder))
-        for stage, wanted in (("figures", self.shards), ("cutoffs", 1), ("tiers", self.shards)):
+        for stage, wanted in (("figures", self.shards), ("cutoffs", 1), ("tiers", self.shards), ("actions", 1)):
             got = sum(commit.stage == stage for commit in commits)
             if got != wanted:
                 raise StateError(f"{place.root}: stage {stage} reported {got} of {wanted} parts; try again")

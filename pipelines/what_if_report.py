@@ -15,6 +15,7 @@ import duckdb
 
 from pipelines.words import decimal, for_spreadsheet, inert, listed, money, table
 from schemas import ddl
+from schemas.actions import PLAN_CAPACITY, PLANNED_ACTIONS
 from schemas.labels import Lang, label
 from schemas.marts import (
     ABUSE_STEPS,
@@ -54,7 +55,8 @@ class Report:
     """The comparison. `published` and `tried` are the two sides.
 
     moves: by tier on the last day under both, accounts and figures; account_days: the same over all days; migrations: by cause, on
-    both sides; flaps: tiers come back to within `FLAP_DAYS`, and their part of the migrations.
+    both sides; flaps: tiers come back to within `FLAP_DAYS`, and their part of the migrations; staff: by limited resource, on both
+    sides, over all days: places, how many want one, how many get one.
     """
 
     policy: str
@@ -68,6 +70,7 @@ class Report:
     account_days: list[dict[str, Any]] = field(default_factory=list)
     migrations: dict[str, dict[str, int]] = field(default_factory=dict)
     flaps: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    staff: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     clockless: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +79,8 @@ class Report:
 
 
 SIDES = ("published", "tried")
+STAFF = ("capacity", "candidates", "planned")
+"""What is told of a limited resource."""
 
 
 @contextmanager
@@ -114,8 +119,10 @@ def _both(marts: Path, tried: Tried) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute(
             f"CREATE TEMP VIEW tried_migrations AS {told} AND service_date < DATE {first} UNION ALL {made(TIER_MIGRATIONS, names)}"
         )
-        for relation in (CUTOFFS, ABUSE_STEPS, SCORES):
+        for relation in (CUTOFFS, ABUSE_STEPS, SCORES, PLAN_CAPACITY, PLANNED_ACTIONS):
             con.execute(f"CREATE TEMP VIEW tried_{relation.name} AS {made(relation, ddl.column_names(relation))}")
+        told = f"SELECT * FROM marts.plan_capacity WHERE service_date BETWEEN DATE {first} AND DATE {last}"
+        con.execute(f"CREATE TEMP VIEW published_plan_capacity AS {told}")
         missing = "".join(f", NULL::BIGINT AS {name}" for name in FIGURES if name not in tried.figures)
         found = files(FIGURES_OF)
         none = "SELECT NULL::VARCHAR AS account_id" + "".join(f", NULL::BIGINT AS {name}" for name in FIGURES)
@@ -158,6 +165,12 @@ def compare(marts: Path, tried: Tried, currency: str | None) -> Report:
                     WHERE service_date >= $first AND to_tier = left_tier AND service_date - left_on <= {FLAP_DAYS}""",
                 {"first": tried.first},
             ).fetchall()[0]
+            sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in STAFF)
+            rows = _rows(
+                con.execute(f"SELECT resource, {sums} FROM {side}_plan_capacity GROUP BY resource ORDER BY resource")
+            )
+            for row in rows:
+                report.staff.setdefault(row.pop("resource"), {})[side] = row
             moves = sum(report.migrations[side].values())
             report.flaps[side] = {"flaps": flaps, "flap_rate_ppm": flaps * 1_000_000 // moves if moves else None}
     report.accounts = sum(row["accounts"] for row in report.moves)
@@ -179,6 +192,8 @@ def keep(marts: Path, tried: Tried, report: Report, out: Path, *, accounts: bool
             ("tried_cutoffs", CUTOFFS.name, CUTOFFS.keys),
             ("tried_abuse_steps", ABUSE_STEPS.name, ABUSE_STEPS.keys),
             ("tried_scores", SCORES.name, SCORES.keys),
+            ("tried_planned_actions", PLANNED_ACTIONS.name, PLANNED_ACTIONS.keys),
+            ("tried_plan_capacity", PLAN_CAPACITY.name, PLAN_CAPACITY.keys),
         ):  # fmt: skip
             path = ddl.literal(str(out / f"{name}.parquet"))
             order = ", ".join(map(ddl.name, keys))
@@ -246,6 +261,17 @@ def as_text(report: Report, lang: Lang) -> str:
     rates = [report.flaps[side]["flap_rate_ppm"] for side in SIDES]
     lines.append([say("flap_rate"), *(say("no_rate") if ppm is None else decimal(ppm // 100, 2, "%") for ppm in rates)])
     out += table([["", say("published"), say("tried")], *lines], frozenset((1, 2)))
+    if report.staff:
+        out += ["", say("staff")]
+        head = ["", *(f"{say(name)}: {say(side)}" for name in STAFF for side in SIDES)]
+        rows = [
+            [
+                label("resource", resource, lang),
+                *(f"{both.get(side, {}).get(name, 0):,}" for name in STAFF for side in SIDES),
+            ]
+            for resource, both in sorted(report.staff.items())
+        ]
+        out += table([head, *rows], frozenset(range(1, len(head))))
     if report.clockless:
         out += ["", say("clockless", columns=listed([label("feature", name, lang) for name in report.clockless], lang))]
     return "\n".join(out)

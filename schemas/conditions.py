@@ -27,7 +27,7 @@ Codes = Mapping[str, tuple[str, ...]]
 Fault = tuple[tuple[str | int, ...], object, str]
 """Path in the file, value there, what is allowed."""
 
-NULLABLE = ("credit_grade_before",)
+NULLABLE = ("credit_grade_before", "abuse_step")
 """Text columns that may be null."""
 
 STAY, NOTCH, CLOSED = "stay", "one_notch", "closed"

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.constructor import ConstructorError
-from yaml.nodes import MappingNode
+from yaml.nodes import MappingNode, ScalarNode
 
 from schemas.errors import ConfigError
 
@@ -44,6 +44,17 @@ class _Loader(yaml.SafeLoader):
                 raise ConstructorError(None, None, f"the key {text!r} stands twice", key.start_mark)
             seen.add(text)
         return super().construct_mapping(node, deep)
+
+
+def _day(loader: _Loader, node: ScalarNode) -> object:
+    """A day; one that no calendar has stays text, so that the model names it with its path."""
+    try:
+        return loader.construct_yaml_timestamp(node)
+    except ValueError:
+        return str(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _day)
 
 
 def read_yaml(text: str, name: str) -> object:

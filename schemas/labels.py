@@ -14,6 +14,7 @@ LANGS: tuple[Lang, ...] = ("en", "zh")
 KINDS = {
     "abc": "class",
     "abuse_reason": "abuse_reason",
+    "action": "action",
     "category": "category",
     "cause": "cause",
     "class": "class",
@@ -27,7 +28,9 @@ KINDS = {
     "kind": "cut_kind",
     "ranked": "ranked",
     "reason": "reason",
+    "not_planned_reason": "not_planned_reason",
     "register": "register",
+    "resource": "resource",
     "rule": "abc_rule",
     "severity": "severity",
     "side": "side",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from schemas.actions import PLAN_CAPACITY, PLANNED_ACTIONS, SERVICE_ACTIONS
 from schemas.credit import CREDIT, TENURE
 from schemas.fields import COUNT, DAY, FLAG, ID, MINOR, PPM, PPM_LIMIT, TEXT, WH, Column, Relation
 from schemas.inbound import ACCOUNTS as ACCOUNTS_IN
 from schemas.inbound import BESIDE, CATEGORIES, CONDUCT_TYPES, DEMAND, EVENT_TYPES, KEPT, PERIODS
+from schemas.keys import ACCOUNT, DATE
 from schemas.ledger import LEDGER_FAULTS
 from schemas.vee import JUDGED, READING_FAULTS, SEVERITIES
 
@@ -64,9 +66,6 @@ PROVISIONAL_WINDOWS = (30, 365)
 
 THEFT_DAYS, VIOLATION_DAYS = 730, 365
 """Days over which thefts and violations are counted."""
-
-ACCOUNT = Column("account_id", ID, "Account", key=True, privacy="pseudonymous")
-DATE = Column("service_date", DAY, "Service day: the local calendar day", key=True)
 
 
 def _window(name: str, label: str) -> tuple[Column, ...]:
@@ -409,16 +408,107 @@ TIER_RESTATEMENTS = Relation(
     ),
 )
 
+_OUTSIDE = (*TIERS, "none")
+_MONTH = Column("month", DAY, "First day of the month", key=True)
+_SCOPE = Column("scope", TEXT, "Which accounts: all, or category=<name>", key=True)
+
 TIER_MIGRATION_MATRIX = Relation(
     "tier_migration_matrix",
     "Accounts by tier at the end of one month and at the end of the next.",
     (
         Column("month", DAY, "First day of the month the move ends in", key=True),
         Column("from_tier", TEXT, "Tier on the last published day of the month before; none: not in the population", key=True,
-               values=(*TIERS, "none")),
+               values=_OUTSIDE),
         Column("to_tier", TEXT, "Tier on the last published day of the month; none: no longer in the population", key=True,
-               values=(*TIERS, "none")),
+               values=_OUTSIDE),
         Column("accounts", WH, "Accounts that made the move", "accounts", minimum=1),
+        Column("share_ppm", PPM, "Of the accounts of from_tier, by the cohort estimator; a row of the matrix adds up to 1,000,000",
+               "ppm", minimum=0, maximum=PPM_LIMIT),
+        Column("energy_wh", WH, "Their energy over the 365 days up to the later day; null where features does not hold it", "Wh",
+               nullable=True, minimum=0),
+        Column("turnover_minor", MINOR, "Billed to them over these days; null where features does not hold it", "minor units",
+               nullable=True),
+    ),
+)  # fmt: skip
+
+TIER_TRANSITION_RATES = Relation(
+    "tier_transition_rates",
+    "The duration (generator) estimator by month: migrations from day to day, over the days that accounts could make them.",
+    (
+        _MONTH,
+        Column("from_tier", TEXT, "Tier the day before", key=True, values=TIERS),
+        Column("to_tier", TEXT, "Tier on the day; from_tier itself: what leaves it for any other", key=True, values=TIERS),
+        Column("migrations", WH, "Migrations of the month", "migrations", minimum=0),
+        Column("account_days", WH, "Days on which accounts were in from_tier the day before, and in the population on the day",
+               "account-days", minimum=1),
+        Column("rate_year_ppm", PPM, "Migrations for each 365 account-days; of a tier to itself less the sum of its others",
+               "ppm a year"),
+    ),
+)  # fmt: skip
+
+TIER_TENURE = Relation(
+    "tier_tenure",
+    "How many accounts are in each tier at the end of a month, and how long they have been in it.",
+    (
+        _MONTH,
+        _SCOPE,
+        Column("tier", TEXT, "Tier on the last published day of the month", key=True, values=TIERS),
+        Column("accounts", WH, "Accounts in it", "accounts", minimum=1),
+        Column("tenure_days", WH, "Days that they have been in it on end, that day included, all together", "days", minimum=1),
+        Column("mean_tenure_days", WH, "Of them on average", "days", minimum=1),
+    ),
+)  # fmt: skip
+
+TIER_STABILITY = Relation(
+    "tier_stability",
+    "How much tiers moved in a month.",
+    (
+        _MONTH,
+        _SCOPE,
+        Column("migrations", WH, "Changes of tier from one day to the next", "migrations", minimum=0),
+        Column("upgrades", WH, "To a tier of higher value", "migrations", minimum=0),
+        Column("downgrades", WH, "To a tier of lower value", "migrations", minimum=0),
+        Column("upgrade_ratio_ppm", PPM, "Upgrades over downgrades; null without a downgrade", "ppm", nullable=True, minimum=0),
+        Column("flaps", WH, "Migrations back to the tier that was left at most 30 days before", "migrations", minimum=0),
+        Column("flap_accounts", WH, "Accounts that made them", "accounts", minimum=0),
+        Column("flap_rate_ppm", PPM, "Flaps over migrations; null without a migration", "ppm", nullable=True, minimum=0,
+               maximum=PPM_LIMIT),
+        Column("mobility_ppm", PPM, "Mobility index of the month's matrix (Shorrocks): 0, nobody moved, to 1,000,000, as if tiers were "
+               "drawn anew; null without two tiers to leave", "ppm", nullable=True, minimum=0),
+        Column("psi_month_micro", WH, "Population stability index of the tiers against the end of the month before; null without one",
+               "millionths", nullable=True, minimum=0),
+        Column("psi_year_micro", WH, "The same against the end of the month a year before; null without one", "millionths",
+               nullable=True, minimum=0),
+    ),
+)  # fmt: skip
+
+TIER_SHARES = Relation(
+    "tier_shares",
+    "What each tier has of accounts, energy and turnover, on the service days that features holds.",
+    (
+        DATE,
+        _SCOPE,
+        Column("tier", TEXT, "Tier on the day", key=True, values=TIERS),
+        Column("accounts", WH, "Accounts in it", "accounts", minimum=1),
+        Column("energy_wh", WH, "Their energy over the 365 days up to the service day", "Wh", minimum=0),
+        Column("turnover_minor", MINOR, "Billed to them over these days", "minor units"),
+        Column("accounts_ppm", PPM, "Share of the scope's accounts", "ppm", minimum=0, maximum=PPM_LIMIT),
+        Column("energy_ppm", PPM, "Share of the scope's energy; null where that is 0", "ppm", nullable=True),
+        Column("turnover_ppm", PPM, "Share of the scope's turnover; null where that is 0", "ppm", nullable=True),
+    ),
+)  # fmt: skip
+
+PARETO = Relation(
+    "pareto",
+    "The Pareto (Lorenz) curve of the last published service day: what the largest accounts have of what ABC classes go by.",
+    (
+        DATE,
+        Column("metric", TEXT, "The feature that is ranked", key=True),
+        Column("scope", TEXT, "Which accounts are ranked together: all, or category=<name>", key=True),
+        Column("percent", COUNT, "So much of the accounts, largest first", "percent of the accounts", key=True, minimum=1, maximum=100),
+        Column("customers", WH, "Accounts, rounded up", "accounts", minimum=1),
+        Column("amount_sum", WH, "Their sum of the metric", "unit of the metric", minimum=1),
+        Column("share_ppm", PPM, "Share of the total", "ppm", minimum=0, maximum=PPM_LIMIT),
     ),
 )  # fmt: skip
 
@@ -588,15 +678,16 @@ PIPELINE_RUNS = Relation(
 MARTS = {
     relation.name: relation
     for relation in (
-        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, SCORES, SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS,
-        ABUSE_STEPS,
-        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
+        DAILY_CONSUMPTION, FEATURES, CREDIT_SCORE_PARTS, SCORES, SCORE_PARTS, CUTOFFS, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT,
+        TIER_MIGRATIONS, ABUSE_STEPS, SERVICE_ACTIONS, PLANNED_ACTIONS, PLAN_CAPACITY,
+        TIER_RESTATEMENTS, TIER_MIGRATION_MATRIX, TIER_TRANSITION_RATES, TIER_TENURE, TIER_STABILITY, TIER_SHARES, PARETO,
+        SERVICE_DAYS, ACCOUNTS, CONDUCT_EVENTS, REJECTS, PENDING, READING_EXCEPTIONS,
         LEDGER_EXCEPTIONS,
         VEE_RESULTS,
         DATA_QUALITY_RESULTS, PIPELINE_RUNS, PROVISIONAL_TIERS,
     )
 }  # fmt: skip
-"""Every mart by name. `service_actions` comes with the tier strategies."""
+"""Every mart by name."""
 
 VIEWS = (CREDIT_SCORE_PARTS.name, SCORE_PARTS.name)
 """Marts that are queries of other marts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from fractions import Fraction
 from importlib import resources
@@ -18,6 +18,8 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import AfterValidator, Field
 
+from schemas.actions import ABUSE_STEP
+from schemas.capacity import Capacity
 from schemas.conditions import NUMBERS, Codes, Conditional, Fault, Part, rule_name
 from schemas.decay import CreditDecay, decay_faults
 from schemas.dimensions import Dimension, dimension_faults, percentile_rankings, score_faults, scores_as_columns
@@ -25,10 +27,21 @@ from schemas.document import fault_line, parse_document
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
-from schemas.marts import CAUSE_ORDER, CLASSES, FEATURES, SCORE_COLUMNS, TIER_ORDER, Cause, Valued
+from schemas.marts import (
+    ABUSE_STEPS_TAKEN,
+    CAUSE_ORDER,
+    CLASSES,
+    FEATURES,
+    SCORE_COLUMNS,
+    TIER_ORDER,
+    TIERS,
+    Cause,
+    Valued,
+)
 from schemas.rankings import Cut, CutClass, Kind, Ranking, Share, Side
 from schemas.rule_space import rules_faults
 from schemas.scorecard import SCORE, CreditScore, scorecard_faults
+from schemas.strategy import Strategy, strategy_faults
 from schemas.suites import expectations
 from schemas.vee import Vee
 
@@ -42,13 +55,14 @@ METRICS = tuple(c.name for c in FEATURES.columns if c.type == pa.int64() and not
 SCORE_CODES: Codes = {"category": CATEGORIES}
 GRADE_CODES: Codes = {**SCORE_CODES, "credit_grade_before": CLASSES}
 TIER_CODES: Codes = {**SCORE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
-"""Text columns that the conditions of the scorecard, of credit grades, and of tier rules, can name; and their values."""
+ACTION_CODES: Codes = {**TIER_CODES, "tier": TIERS, ABUSE_STEP: ABUSE_STEPS_TAKEN}
+"""Text columns that conditions can name, and their values: of the scorecard, of credit grades, tier rules and service actions."""
 
 EVENT_FIRST = (("conduct", "lockout_ended"), ("payment", "due_date"), ("own_use", "window_decay"))
 """What a day brings, and what its clock does: there is no yesterday's clock with today's events."""
 
 TIER_SCORES = scores_as_columns()
-"""The scores of the dimensions, which tier rules alone can name."""
+"""The scores of the dimensions, which the rules of tiers and actions can name."""
 
 Ppm = Annotated[int, Field(ge=0, le=PPM_LIMIT)]
 
@@ -129,6 +143,7 @@ class PolicyVersion(Part):
     one_notch: tuple[Valued, ...] = ()
     cause_order: tuple[Cause, ...] = CAUSE_ORDER
     abuse_ladder: AbuseLadder | None = None
+    strategy: Strategy | None = None
     vee: Vee | None = None
 
     def reads(self) -> frozenset[str]:
@@ -188,12 +203,13 @@ class Audit(Part):
 
 
 class Policy(Part):
-    """The whole policy file. `versions` ascends by `effective_from`."""
+    """The whole policy file, and the capacity file beside it. `versions` ascends by `effective_from`."""
 
     versions: tuple[PolicyVersion, ...]
     day_close: DayClose
     audit: Audit
     ledger: LedgerRules = LedgerRules()
+    capacity: Capacity | None = None
 
     def ranks_by_region(self) -> bool:
         """Whether some version ranks accounts within their regions."""
@@ -254,6 +270,8 @@ def parse_policy(text: str, name: str) -> Policy:
 
 def _policy_faults(policy: Policy) -> Iterator[Fault]:
     """Faults that span several keys; the model has checked each by itself."""
+    if policy.capacity is not None:
+        yield ("capacity",), "...", "has a file of its own: name it as `capacity` in wattier.yaml"
     if not policy.versions:
         yield ("versions",), [], "at least one version is needed"
     for i, version in enumerate(policy.versions):
@@ -275,6 +293,14 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
             yield from score_faults(rule.when, version.dimensions or (), (*path, "tiers", j, "when"))
         yield from _order_faults(version, path)
         yield from _ladder_faults(version, (*path, "abuse_ladder"))
+        if version.strategy is not None:
+            yield from strategy_faults(
+                version.strategy, METRICS, ACTION_CODES, NUMBERS | TIER_SCORES, (*path, "strategy")
+            )
+            for j, action in enumerate(version.strategy.actions):
+                yield from score_faults(
+                    action.when, version.dimensions or (), (*path, "strategy", "actions", j, "when")
+                )
         names = [rule.rule for rule in version.tiers]
         for j, name in enumerate(names):
             if name in names[:j]:
@@ -284,11 +310,15 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
 def _without_score(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:
     """A rule by the score needs a scorecard; else the column is always null."""
     if version.credit_score is None:
-        for name in ("credit_grades", "tiers"):
-            for i, rule in enumerate(getattr(version, name)):
+        rules: list[tuple[tuple[str, ...], Sequence[Conditional]]] = [
+            (("credit_grades",), version.credit_grades), (("tiers",), version.tiers),
+            (("strategy", "actions"), version.strategy.actions if version.strategy else ()),
+        ]  # fmt: skip
+        for name, some in rules:
+            for i, rule in enumerate(some):
                 for j, condition in enumerate(rule.when):
                     if condition.column == SCORE:
-                        yield (*path, name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
+                        yield (*path, *name, i, "when", j, "column"), SCORE, "needs a scorecard: add `credit_score:`"
 
 
 def _order_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Iterator[Fault]:

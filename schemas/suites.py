@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeGuard
 
+from schemas.actions import PLAN_CAPACITY, PLANNED_ACTIONS, SERVICE_ACTIONS
 from schemas.errors import ConfigError
 from schemas.fields import Column, Relation
 from schemas.inbound import SOURCES
@@ -122,6 +123,13 @@ def _all(reject_share_limit_ppm: int) -> Iterator[Expectation]:
         yield _unique("features", relation, relation.keys)
     for relation in (CUSTOMER_TIERS_CURRENT, TIER_MIGRATIONS, ABUSE_STEPS, CUTOFFS, SCORES):
         yield from _columns("tiers", relation)
+    for relation in (SERVICE_ACTIONS, PLANNED_ACTIONS, PLAN_CAPACITY):
+        yield from _columns("tiers", relation)
+        yield _unique("tiers", relation, relation.keys)
+    yield Expectation(
+        "tiers", PLAN_CAPACITY.name, "planned", "at_most", f"{PLAN_CAPACITY.name}.planned is never above capacity",
+        kwargs={"other": "capacity"},
+    )  # fmt: skip
     yield from _tiers()
 
 

@@ -21,7 +21,7 @@ from tests.feeding import streaming_config
 from tests.recovery.commands import wattier
 
 HEAVY = ("apache_beam", "great_expectations", "duckdb", "pyarrow", "pandas", "numpy")
-COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "explain", "what-if", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "explain", "what-if", "gc")
 
 
 def classes() -> list[type[WattierError]]:
@@ -72,7 +72,9 @@ def utility(tmp_path: Path) -> Path:
 def test_init_writes_what_run_needs_and_says_what_is_next(tmp_path: Path) -> None:
     ended = wattier(tmp_path, "init", "utility")
     assert (ended.code, ended.err) == (0, "")
-    assert {file.name for file in (tmp_path / "utility").iterdir()} == {"wattier.yaml", "policy.yaml", "landing"}
+    assert {file.name for file in (tmp_path / "utility").iterdir()} == {
+        "wattier.yaml", "policy.yaml", "capacity.yaml", "landing",
+    }  # fmt: skip
     assert "Next: " in ended.out
 
 
@@ -141,7 +143,7 @@ def test_before_the_first_run(utility: Path) -> None:
 
 
 def test_files_of_a_source_that_comes_from_topics_are_no_fault(tmp_path: Path) -> None:
-    config, _ = write_templates(tmp_path)
+    config, *_ = write_templates(tmp_path)
     config.write_text(
         streaming_config(config.read_text(), "broker:9092").replace("topics: meters", 'files: "meters-*"')
     )
@@ -237,3 +239,11 @@ def test_a_second_run_is_refused_while_one_is_at_work(published: Path) -> None:
         ended = wattier(published, "run")
     assert (ended.code, ended.out) == (5, "")
     assert "another run is at work (process " in ended.err
+
+
+def test_a_report_in_a_language_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    write_templates(tmp_path)
+    done = wattier(tmp_path, "report", "--lang", "fr")
+    assert (done.code, "--lang fr: there are en, zh" in done.err) == (2, True)
+    done = wattier(tmp_path, "report")
+    assert (done.code, "nothing has been published" in done.err) == (8, True)

@@ -20,6 +20,7 @@ from pipelines.run import ACCOUNT_STATE, METER_STATE
 from pipelines.simulate import Settings, simulate
 from pipelines.templates import write_templates
 from schemas import reference
+from schemas.capacity import default_capacity_text
 from schemas.inbound import SOURCES
 from schemas.labels import labels
 from schemas.mapping import parse_sources
@@ -35,7 +36,7 @@ RUNNABLE = [page for page in PAGES if "```bash run\n" in page.read_text(encoding
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```bash run\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMANDS = ("init", "simulate", "run", "status", "verify", "query", "explain", "what-if", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "explain", "what-if", "gc")
 
 WAREHOUSE = """
 wattier init mine
@@ -109,11 +110,17 @@ def test_the_policy_page_holds_the_policy_that_ships() -> None:
 
 
 def test_the_configuration_page_holds_what_init_writes(tmp_path: Path) -> None:
-    config, policy = write_templates(tmp_path)
+    config, policy, _ = write_templates(tmp_path)
     load_config(config)
     assert text_of(policy) == default_policy_text()
     assert text_of(config) in text_of(DOCS / "reference" / "configuration.md"), (
         "docs/reference/configuration.md is stale: put pipelines/templates/wattier.yaml into its last block"
+    )
+
+
+def test_the_capacity_page_holds_what_init_writes() -> None:
+    assert default_capacity_text() in text_of(DOCS / "reference" / "capacity.md"), (
+        "docs/reference/capacity.md is stale: put schemas/capacity_default.yaml into its last block"
     )
 
 

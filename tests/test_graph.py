@@ -59,7 +59,7 @@ PLAIN = {
 def mappings(tmp_path_factory: pytest.TempPathFactory) -> dict:
     import yaml
 
-    config, _ = write_templates(tmp_path_factory.mktemp("init"))
+    config, *_ = write_templates(tmp_path_factory.mktemp("init"))
     return parse_sources(yaml.safe_load(config.read_text())["sources"], "wattier.yaml")
 
 
@@ -71,8 +71,8 @@ def graphs(mappings: dict) -> dict[str, api.Pipeline]:
     delivery = Delivery(1, "accounts", "/landing/a.csv", "00", beam.utils.timestamp.Timestamp(0).to_utc_datetime(True))
     both = {"take_in": beam.Pipeline(), "tick": beam.Pipeline(), "try_out": beam.Pipeline()}
     take_in(both["take_in"], place, mappings, [delivery_to_json(delivery)] * 3, POLICY, states, states)
-    tick(both["tick"], place, POLICY, PLAN, states)
-    try_out(both["try_out"], place, POLICY, TRIAL, states)
+    tick(both["tick"], place, POLICY, PLAN, states, states[:1])
+    try_out(both["try_out"], place, POLICY, TRIAL, states, states[:1])
     return {name: p.to_runner_api() for name, p in both.items()}
 
 
@@ -118,8 +118,8 @@ def test_a_pickled_element_would_be_found() -> None:
     ("name", "labels"),
     [
         ("take_in", {"ReadDeliveries", "FoldReference", "FoldMeters", "FoldDays"}),
-        ("tick", {"FoldFeatures", "CutOff", "FoldTiers"}),
-        ("try_out", {"StoredInputs", "CutOff", "FoldTiers"}),
+        ("tick", {"FoldFeatures", "CutOff", "FoldTiers", "PlanActions"}),
+        ("try_out", {"StoredInputs", "CutOff", "FoldTiers", "PlanActions"}),
     ],
 )
 def test_steps_are_called_as_their_classes(name: str, labels: set[str], graphs: dict[str, api.Pipeline]) -> None:
@@ -133,7 +133,7 @@ def test_steps_are_called_as_their_classes(name: str, labels: set[str], graphs: 
     }  # fmt: skip
     assert {label for label in top if label in classes} == labels
     assert {label.split("/")[0] for label in top - labels} <= {
-        "Deliveries", "AccountStates", "MeterStates", "ByAccount", "ByMeter", "ByAccountAgain",
+        "Deliveries", "AccountStates", "MeterStates", "ByAccount", "ByMeter", "ByAccountAgain", "PlannedBefore", "Candidates",
     }  # fmt: skip
 
 

@@ -31,6 +31,11 @@ def test_every_rule_of_the_default_policy_has_a_label():
     assert names | set(RESERVED) == set(labels()["tier_rule"])
 
 
+def test_every_reason_of_the_default_policy_has_a_label():
+    strategies = [version.strategy for version in parse_policy(default_policy_text(), "policy.yaml").versions]
+    assert {rule.reason for strategy in strategies for rule in strategy.actions} == set(labels()["action_reason"])
+
+
 @pytest.mark.parametrize("lang", LANGS)
 def test_labels_are_text_and_differ_within_a_kind(lang):
     for codes in labels().values():

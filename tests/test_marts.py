@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.marts import ACCEPTED, GENERATION, Publication, derive, migration_matrix
+from pipelines.marts import ACCEPTED, GENERATION, Publication, derive
 from schemas import ddl
 from schemas.fields import Relation
 from schemas.marts import CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, DAILY_CONSUMPTION, MARTS, SERVICE_DAYS
@@ -153,36 +153,3 @@ def test_names_are_checked(tmp_path: Path) -> None:
         derive(tmp_path / "m", PUBLICATION, {"feature": []}, {})
     with pytest.raises(ValueError, match="given both as files and as a table: rejects"):
         derive(tmp_path / "m", PUBLICATION, {"rejects": []}, {"rejects": MARTS["rejects"].schema.empty_table()})
-
-
-def test_migration_matrix_by_hand(tmp_path: Path) -> None:
-    """Three months, the last one under way: a stays, b moves twice in March, c leaves, d arrives in April."""
-    days = [date(2016, 2, 28), date(2016, 2, 29), date(2016, 3, 1), date(2016, 3, 31), date(2016, 4, 1)]
-    intervals: list[tuple[str, str, date, date | None]] = [
-        ("a", "high", days[0], None),
-        ("b", "low_small", days[0], date(2016, 3, 4)),
-        ("b", "high", date(2016, 3, 5), date(2016, 3, 30)),
-        ("b", "mid_steady", date(2016, 3, 31), None),
-        ("c", "high", days[0], date(2016, 3, 30)),
-        ("d", "low_small", date(2016, 4, 1), None),
-    ]
-    tiers = rows(
-        CUSTOMER_TIERS,
-        *({"account_id": a, "tier": t, "valid_from": since, "valid_to": to} for a, t, since, to in intervals),
-    )
-    path = tmp_path / "marts.duckdb"
-    calendar = rows(SERVICE_DAYS, *({"service_date": day} for day in days))
-    derive(path, PUBLICATION, {}, {"customer_tiers": tiers, "service_days": calendar})
-    with duckdb.connect(str(path), read_only=True) as con:
-        matrix, recent = migration_matrix(con), migration_matrix(con, since=date(2016, 4, 1))
-    march, april = date(2016, 3, 1), date(2016, 4, 1)
-    assert [tuple(row.values()) for row in matrix.to_pylist()] == [
-        (march, "high", "high", 1),
-        (march, "high", "none", 1),
-        (march, "low_small", "mid_steady", 1),
-        (april, "high", "high", 1),
-        (april, "mid_steady", "mid_steady", 1),
-        (april, "none", "low_small", 1),
-    ]
-    assert matrix.schema.equals(MARTS["tier_migration_matrix"].schema)
-    assert recent.to_pylist() == matrix.slice(3).to_pylist()

@@ -785,9 +785,9 @@ def test_the_matrix_compares_month_ends(con):
     )
     recomputed(con, "2016-01-30", "2016-02-04")
     assert con.execute("SELECT * FROM oracle.tier_migration_matrix ORDER BY ALL").fetchall() == [
-        (day("2016-02-01"), "high", "high", 1),
-        (day("2016-02-01"), "low_small", "closed", 1),
-        (day("2016-02-01"), "none", "low_small", 1),
+        (day("2016-02-01"), "high", "high", 1, 1_000_000, 25, 0),
+        (day("2016-02-01"), "low_small", "closed", 1, 1_000_000, None, None),
+        (day("2016-02-01"), "none", "low_small", 1, 1_000_000, 0, 0),
     ]
 
 

@@ -280,6 +280,11 @@ FAULTS = [
     ("scope: all", "scop: all", "versions[0].abc.scop: 'all': no such key; there are metric, scope, rule,"),
     ("effective_from: 2000-01-01", "effective_from: soon", "versions[0].effective_from: 'soon': must be a day"),
     ("effective_from: 2000-01-01", "effective_from: 20000101", "versions[0].effective_from: 20000101: must be a day"),
+    (
+        "effective_from: 2000-01-01",
+        "effective_from: 2000-02-31",
+        "versions[0].effective_from: '2000-02-31': must be a day",
+    ),
     ('version: "1"', "version: 1", "versions[0].version: 1: must be text"),
     ("min_stay_days: 30", "min_stay_days: 3.5", "versions[0].min_stay_days: 3.5: must be a whole number"),
     ("min_stay_days: 30", "min_stay_days: -1", "versions[0].min_stay_days: -1: must be greater than or equal to 0"),

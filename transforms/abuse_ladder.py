@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from schemas.marts import ABUSE_REASONS, ABUSE_STEPS, ABUSE_STEPS_TAKEN
 from schemas.policy import Policy
-from transforms.kernels.abuse import LADDER_COLUMNS, RELEASE, Standing, Steps, climb
+from transforms.kernels.abuse import LADDER_COLUMNS, OFF, RELEASE, Standing, Steps, climb
 from transforms.kernels.windows import date_of
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Entry
@@ -73,6 +73,19 @@ class Ladder:
         self.standing, steps = climb(self.standing, day, rules, abusing, population, columns)
         if len(steps.slot):
             self.steps.append((day, steps))
+
+    def in_force(self, day: int, slots: Int) -> Any:
+        """The step of each account: that taken on the day gone to last, else that it stands on. slots: (m,) ascending.
+
+        (m,) places in `ABUSE_STEPS_TAKEN`, masked where there is none.
+        """
+        step = np.full(len(slots), OFF, np.int8)
+        taken: list[Any] = [steps for number, steps in self.steps[-1:] if number == day]
+        for told in (self.standing, *taken):
+            at = np.minimum(np.searchsorted(slots, told.slot), max(len(slots) - 1, 0))
+            here = slots[at] == told.slot if len(slots) else np.zeros(len(told.slot), np.bool_)
+            step[at[here]] = told.step[here]
+        return np.ma.masked_array(step, step == OFF)
 
     def checkpoint(self, state: State, place: Place, shard: int, day: int) -> list[Entry]:
         """Write who is on the ladder as of a day; nothing where nobody is, and nobody was said to be."""

@@ -18,9 +18,12 @@ TIER_INPUT_PATCH = "tier_input_patch"
 CLOCK = "@clock"
 """Ends the name of a column of tier inputs as of the day's clock; one that is left out is as at the day's end."""
 
+PLAN_STATE = "plan_state"
+"""As of a checkpoint, of no shard: who has a standing assignment, and who was planned lately."""
+
 BY_DAY = (
     "day_block", "meter_block", "register_block", "period_block", "mart:reading_exceptions", TIER_INPUT_PATCH,
-    "windows_patch", "tiers", "abuse_ladder", *TICK_DAYS,
+    "windows_patch", "tiers", "abuse_ladder", PLAN_STATE, *TICK_DAYS,
 )  # fmt: skip
 """State kept by (shard, service day): a new entry takes the place of the day's old one."""
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.inbound import BESIDE, CATEGORIES
-from schemas.marts import DAILY_CONSUMPTION, FEATURES, VEE_RESULTS
+from schemas.marts import DAILY_CONSUMPTION, FEATURES, SCORE_COLUMNS, VEE_RESULTS
 from schemas.policy import Policy, PolicyVersion
 from schemas.rankings import Ranking
 from schemas.scorecard import SCORE
@@ -46,6 +46,7 @@ from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.patches import ranked_columns
+from transforms.service_actions import value_column
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 from transforms.tariffs import valuer
@@ -93,7 +94,9 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
         version = policy.on(day + timedelta(days=other))
         used |= {version.abc.metric, *version.columns()} | set(LADDER_COLUMNS if version.abuse_ladder else ())
         used |= set(version.credit_score.columns()) if version.credit_score else set()
-    return (*metrics, *sorted(used.difference(metrics, CODES)))
+        if version.strategy is not None:
+            used |= {*version.strategy.columns(), value_column(version)}
+    return (*metrics, *sorted(used.difference(metrics, CODES, SCORE_COLUMNS.values())))
 
 
 def ladders(

@@ -16,7 +16,7 @@ from schemas.inbound import CATEGORIES
 from schemas.marts import CLASSES, CUSTOMER_TIERS, CUSTOMER_TIERS_CURRENT, CUTOFFS, SCORES, TIER_MIGRATIONS, TIERS
 from schemas.policy import Policy, PolicyVersion
 from transforms.abuse_ladder import MART, Ladder
-from transforms.blocks import Grouped, by_kind, concat
+from transforms.blocks import Grouped, Keyed, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.dimension_scores import MART as SCORES_MART
 from transforms.dimension_scores import Percentiles, percentiles, scores_table
@@ -40,6 +40,8 @@ from transforms.kernels.tiers import (
 )
 from transforms.kernels.windows import date_of, day_of
 from transforms.patches import tier_inputs
+from transforms.service_actions import CANDIDATES, ServiceActions
+from transforms.service_actions import MART as SERVICE_ACTIONS
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 from transforms.tier_inputs import TierInputs
@@ -127,13 +129,14 @@ def tier_day(
     return Day(number, rows, facts, yesterday)
 
 
+@beam.typehints.with_output_types(int, candidates=Keyed)
 class FoldTiersShard(beam.DoFn):
     """One account shard over the days of a tick: writes tiers, history, migrations, and the state they go on from."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         self.place, self.policy, self.plan = place, policy, plan
 
-    def process(self, element: Grouped) -> Iterator[int]:
+    def process(self, element: Grouped) -> Iterator[int | beam.pvalue.TaggedOutput]:
         """element: (shard, blocks of kind state, cutoffs)."""
         shard, blocks = element
         store, kinds = self.place.store(), by_kind(blocks)
@@ -146,6 +149,7 @@ class FoldTiersShard(beam.DoFn):
         tiers = _load(state)
         tiers.grow(len(slots))
         ladder = Ladder.load(state, self.policy)
+        actions = ServiceActions(self.place, self.policy, shard, slots, self.plan.last)
         closed: list[Closed] = []
         moved: list[tuple[int, Migrations]] = []
         scores = MartWriter(self.place, SCORES_MART, SCORES, shard)
@@ -159,6 +163,9 @@ class FoldTiersShard(beam.DoFn):
                 scores.write(number, scores_table(number, ids, day.facts.columns))
             ended, migrations = assign_tiers(tiers, day, find_causes)
             ladder.on(number, np.flatnonzero(tiers.tier == ABUSE), known.batch)
+            if actions.wanted(number):
+                told = tiers_of(tiers, known.slots)
+                actions.on(number, known.batch, day.facts.columns, told, ladder.in_force(number, known.slots))
             closed.append(ended)
             moved.append((number, migrations))
         assert known is not None
@@ -167,8 +174,11 @@ class FoldTiersShard(beam.DoFn):
         if (steps := ladder.table(slots)).num_rows:
             days = (self.plan.first, self.plan.last)
             entries.append(store.write_parquet(self.place.path(MART, shard, "parquet"), MART, shard, steps, days))
-        self.place.report(Commit("tiers", shard, tuple(entries), ("mart:customer_tiers_current",)))
+        entries += actions.write()
+        replaces = ("mart:customer_tiers_current", SERVICE_ACTIONS)
+        self.place.report(Commit("tiers", shard, tuple(entries), replaces))
         yield shard
+        yield from actions.handed_on()
 
     def _write(
         self, shard: int, slots: Slots, tiers: TierState, features: pa.RecordBatch, closed: list[Closed],
@@ -210,6 +220,11 @@ def tiers_batch(tiers: TierState) -> pa.RecordBatch:
     """The inverse of `load_tiers`."""
     batch = pa.record_batch([getattr(tiers, name) for name in TIER_STATE.names], schema=TIER_STATE)
     return batch.replace_schema_metadata({"names": json.dumps(tiers.names)})
+
+
+def tiers_of(tiers: TierState, rows: Any) -> dict[str, Any]:
+    """Tier, class and grade of some accounts as columns that conditions can name. rows: (m,)."""
+    return {"tier": tiers.tier[rows], "abc": tiers.abc[rows], "credit_grade": tiers.grade[rows]}
 
 
 def _codes(values: Any, names: tuple[str, ...]) -> pa.Array:
@@ -276,12 +291,14 @@ def current_table(tiers: TierState, features: pa.RecordBatch, slots: Slots, name
 
 
 class FoldTiers(beam.PTransform):
-    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are written."""
+    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are written, and candidates of actions."""
 
     def __init__(self, place: Place, policy: Policy, plan: Plan) -> None:
         super().__init__()
         self.place, self.policy, self.plan = place, policy, plan
 
-    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> Any:
         """Wires one DoFn."""
-        return grouped | beam.ParDo(FoldTiersShard(self.place, self.policy, self.plan)).with_output_types(int)
+        return grouped | beam.ParDo(FoldTiersShard(self.place, self.policy, self.plan)).with_outputs(
+            CANDIDATES, main="shards"
+        )

@@ -28,13 +28,14 @@ from schemas.marts import (
     CUSTOMER_TIERS,
     CUSTOMER_TIERS_CURRENT,
     CUTOFFS,
+    SCORE_COLUMNS,
     SCORES,
     TIER_MIGRATIONS,
     TIERS,
 )
 from schemas.policy import Policy
 from transforms.abuse_ladder import MART, Ladder
-from transforms.blocks import Grouped, by_kind, concat
+from transforms.blocks import Grouped, Keyed, by_kind, concat
 from transforms.checkpoints import TIER_INPUT
 from transforms.dimension_scores import MART as SCORES_MART
 from transforms.dimension_scores import percentiles, scores_table
@@ -49,6 +50,7 @@ from transforms.fold_tiers import (
     migrations_table,
     tier_day,
     tiers_batch,
+    tiers_of,
 )
 from transforms.kernels.causes import find_causes
 from transforms.kernels.reference import NEVER
@@ -57,6 +59,8 @@ from transforms.kernels.tiers import ABUSE, CLOSED, Closed, Migrations, TierStat
 from transforms.kernels.windows import date_of
 from transforms.patches import Concerned, patched, rewritten, stretches, tier_inputs
 from transforms.restate_features import Correction
+from transforms.service_actions import CANDIDATES, ServiceActions
+from transforms.service_actions import MART as SERVICE_ACTIONS
 from transforms.shards import Place, Slots, State, numpy
 from transforms.storage import Commit, Entry
 from transforms.tier_inputs import TierInputs
@@ -146,20 +150,23 @@ def published_moves(state: State, slots: Slots, since: int) -> dict[int, Int]:
     return {of: slot[day == of] for of in np.unique(day).tolist()}
 
 
+@beam.typehints.with_output_types(int, candidates=Keyed)
 class RestateTiersShard(beam.DoFn):
     """One account shard over the days of a correction: puts tiers, history, migrations and checkpoints right."""
 
     def __init__(self, place: Place, policy: Policy, plan: Correction) -> None:
         self.place, self.policy, self.plan = place, policy, plan
 
-    def process(self, element: Grouped) -> Iterator[int]:
+    def process(self, element: Grouped) -> Iterator[int | beam.pvalue.TaggedOutput]:
         """element: (shard, blocks of kind state, cutoffs)."""
         shard, blocks = element
         kinds = by_kind(blocks)
         state = State.from_blocks(self.place.store(), kinds["state"])
         cutoffs = concat(kinds.get("cutoffs", []), CUTOFFS.schema).cast(CUTOFFS.schema)
-        _Shard(self.place, self.policy, self.plan, shard, state, cutoffs).restate()
+        work = _Shard(self.place, self.policy, self.plan, shard, state, cutoffs)
+        work.restate()
         yield shard
+        yield from work.actions.handed_on()
 
 
 class _Shard:
@@ -182,6 +189,8 @@ class _Shard:
         self.concerned = Concerned.load(state, plan.through).slots
         self.published = Published(state, self.slots, plan.first - 1)
         self.moves = published_moves(state, self.slots, plan.first)
+        last = plan.last if plan.last == plan.through else None
+        self.actions = ServiceActions(place, policy, shard, self.slots, last)
         self.closed: list[Closed] = []
         self.moved: list[tuple[int, Migrations]] = []
         self.seen: list[Int] = []
@@ -203,6 +212,7 @@ class _Shard:
             tiers = self._tiers_before(day - 1, who, held, carried)
             self._assign(day, who, tiers, inputs, before)
             ladder.on(day, self._abusing(day, who, tiers), inputs.batch)
+            self._act(day, who, tiers, inputs, ladder)
             held, carried = self._otherwise(day, who, tiers)
             if day in plan.ends:
                 self._checkpoint(day, held, carried)
@@ -210,7 +220,8 @@ class _Shard:
         assert inputs is not None
         self._carry_on(held, carried)
         self._write(inputs.batch, ladder.table(self.slots))
-        replaces = ("mart:customer_tiers_current",) if plan.last == plan.through else ()
+        self.entries += self.actions.write()
+        replaces = ("mart:customer_tiers_current", SERVICE_ACTIONS) if plan.last == plan.through else ()
         self.place.report(Commit("tiers", self.shard, tuple(self.entries), replaces, drops=tuple(self.drops)))
 
     # --- who ---------------------------------------------------------------------------------------------------------
@@ -285,6 +296,20 @@ class _Shard:
         """All accounts in the tier `abuse` on a day. who, tiers: those that may be otherwise than published."""
         others = np.setdiff1d(self.published.abusing(day), who)
         return np.union1d(others, who[tiers.tier == ABUSE]).astype(np.int64)
+
+    def _act(self, day: int, who: Int, tiers: TierState, inputs: TierInputs, ladder: Ladder) -> None:
+        """The service actions of a day, of all accounts. who, tiers: those that may be otherwise than published."""
+        if not self.actions.wanted(day):
+            return
+        slot, version = inputs.slots, self.policy.on(date_of(day))
+        everybody, mine = self.published.on(day, slot), np.isin(who, slot)
+        for name in ("tier", "abc", "grade"):
+            getattr(everybody, name)[np.searchsorted(slot, who[mine])] = getattr(tiers, name)[mine]
+        seen = tiers_of(everybody, slice(None))
+        columns = inputs.columns()
+        if version.strategy and version.strategy.columns() & set(SCORE_COLUMNS.values()):
+            columns |= DayCuts(day, self.new, self.by_rank, self._ids(slot)).scores(version, columns)
+        self.actions.on(day, inputs.batch, columns, seen, ladder.in_force(day, slot))
 
     def _otherwise(self, day: int, who: Int, tiers: TierState) -> tuple[Int, TierState]:
         """Of the accounts looked at, those to look at on the next day: concerned, or otherwise than published."""
@@ -397,12 +422,13 @@ def passed_over(values: Int, old: Ends | None, new: Ends | None) -> npt.NDArray[
 
 
 class RestateTiers(beam.PTransform):
-    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are put right."""
+    """(account shard, state | cutoffs blocks) -> shard numbers, when their tiers are put right, and candidates of actions."""
 
     def __init__(self, place: Place, policy: Policy, plan: Correction) -> None:
         super().__init__()
         self.place, self.policy, self.plan = place, policy, plan
 
-    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> beam.PCollection[int]:
+    def expand(self, grouped: beam.PCollection[tuple[int, Iterable[pa.RecordBatch]]]) -> Any:
         """Wires one DoFn."""
-        return grouped | beam.ParDo(RestateTiersShard(self.place, self.policy, self.plan)).with_output_types(int)
+        fold = beam.ParDo(RestateTiersShard(self.place, self.policy, self.plan))
+        return grouped | fold.with_outputs(CANDIDATES, main="shards")

@@ -12,14 +12,24 @@ import pyarrow.compute as pc
 
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
-from transforms.blocks import by_kind, concat, fact, tag, with_facts
-from transforms.checkpoints import CHECKPOINT, LEDGER_STATE, TICK_DAYS, TIER_INPUT, TIER_INPUT_PATCH, kept_checkpoints
-from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of
+from transforms.blocks import by_kind, concat, fact, kind_of, tag, with_facts
+from transforms.checkpoints import (
+    CHECKPOINT,
+    LEDGER_STATE,
+    PLAN_STATE,
+    TICK_DAYS,
+    TIER_INPUT,
+    TIER_INPUT_PATCH,
+    kept_checkpoints,
+)
+from transforms.epochs import NOTHING, Blocks, EpochFold, Outbox, Stage, entries_of, read_entries
 from transforms.fold_features import FoldFeaturesShard, Plan
 from transforms.fold_tiers import FoldTiersShard
 from transforms.kernels.windows import BASE, YEAR
+from transforms.plan_actions import PlanActionsOf
+from transforms.service_actions import CANDIDATES
 from transforms.shards import Place, state_block
-from transforms.storage import Entry, entries_from_batch, entries_to_batch
+from transforms.storage import WHOLE, Entry, entries_from_batch, entries_to_batch
 
 TICK_STATE = ("account_slots", "population", "tariffs", "expected", *LEDGER_STATE, "conduct", "day_block")
 """What features are made of, beside the checkpoint."""
@@ -138,10 +148,12 @@ class TiersStage(TickStage):
         checkpoint = [e for e in before if e.first <= plan.first - 1 <= e.last]
         held = state_block([*entries_of(blocks), *checkpoint])
         fold = FoldTiersShard(place, self.policy, plan)
-        list(fold.process((bucket, [held, *kinds.get("cutoffs", [])])))
+        out = Outbox(self.stage.routes, bucket, self.place.shards)
+        out.take(fold.process((bucket, [held, *kinds.get("cutoffs", [])])))
+        told = out.blocks["to_plan_actions"]
+        told[0] = [with_facts(block, tick=tick.to_json()) for block in told[0]]
         last = self._cutoffs_of(place, bucket, kinds.get("cutoffs", []), plan.last)
         made = [e for commit in place.reported for e in commit.entries if e.kind in ("tiers", "abuse_ladder")]
-        out = Outbox(self.stage.routes, bucket, self.place.shards)
         for base in kinds.get("base", []):
             after = state_block([*entries_from_batch(base), *made, *last])
             out.take([(bucket, with_facts(after, tick=tick.to_json()))])
@@ -157,3 +169,24 @@ class TiersStage(TickStage):
             return []
         path = place.path(CUTOFFS_BEFORE, bucket, "parquet")
         return [place.store().write_parquet(path, CUTOFFS_BEFORE, bucket, mine, (day, day))]
+
+
+class ActionsStage(TickStage):
+    """Ticks: the plan of service actions, in the first bucket, which hears of all shards. It keeps what plans go on from."""
+
+    def initial(self, bucket: int) -> pa.RecordBatch:
+        """What the snapshot holds; the files are of no shard."""
+        held = read_entries(self.place.store(), self.bootstrap, WHOLE) if self.bootstrap else []
+        return state_block([entry for entry in held if entry.kind in self.stage.keeps])
+
+    def fold(
+        self, bucket: int, epoch: int, prev: int, blocks: list[pa.RecordBatch], state: pa.RecordBatch
+    ) -> Generator[beam.pvalue.TaggedOutput, None, pa.RecordBatch]:
+        """Run the bounded step on a tick. Returns what plans go on from."""
+        tick = Tick.from_json(fact(next(block for block in blocks if kind_of(block) == CANDIDATES), "tick"))
+        place, plan = self.place_of(tick.number), tick.plan
+        before = [e for e in entries_of([state]) if e.first < plan.first and not plan.anew]
+        list(PlanActionsOf(place, self.policy, plan).process((bucket, [state_block(before), *blocks])))
+        made = [e for commit in place.reported for e in commit.entries if e.kind == PLAN_STATE]
+        yield from ()
+        return state_block(prune([*before, *made], (PLAN_STATE,), PLAN_STATE))

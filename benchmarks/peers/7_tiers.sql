@@ -70,10 +70,53 @@ FROM moved JOIN by_grade USING (slot) JOIN by_class USING (slot);
 {{new_month}}
 DELETE FROM tier_migration_matrix WHERE month = date_trunc('month', today())::DATE;
 INSERT INTO tier_migration_matrix
-SELECT date_trunc('month', today())::DATE, coalesce(e.tier, 'none'), coalesce(t.tier, 'none'), count(*)
-FROM month_end_tier e FULL JOIN tier_day t USING (slot)
-WHERE EXISTS (FROM month_end_tier)
-GROUP BY ALL;
+WITH move AS (
+    SELECT coalesce(e.tier, 'none') AS from_tier, coalesce(t.tier, 'none') AS to_tier, count(*) AS accounts,
+        sum(f.wh_365d) AS energy_wh, sum(f.billed_365d_minor) AS turnover_minor
+    FROM month_end_tier e FULL JOIN tier_day t USING (slot) LEFT JOIN feature f USING (slot)
+    WHERE EXISTS (FROM month_end_tier)
+    GROUP BY ALL
+),
+running AS (
+    SELECT *, sum(accounts) OVER (PARTITION BY from_tier) AS total,
+        sum(accounts) OVER (PARTITION BY from_tier ORDER BY to_tier) AS upto
+    FROM move
+)
+SELECT date_trunc('month', today())::DATE, from_tier, to_tier, accounts,
+    upto * 1000000 // total - (upto - accounts) * 1000000 // total, energy_wh, turnover_minor
+FROM running;
+UPDATE tier_migration_matrix SET energy_wh = NULL, turnover_minor = NULL WHERE last_day(month) <= today() - {{features_kept}};
+
+CREATE OR REPLACE TEMP TABLE tier_share AS
+WITH summed AS (
+    SELECT CASE WHEN f.category IS NULL THEN 'all' ELSE 'category=' || f.category END AS scope, t.tier, count(*) AS accounts,
+        sum(f.wh_365d) AS energy_wh, sum(f.billed_365d_minor) AS turnover_minor
+    FROM tier_day t JOIN feature f USING (slot)
+    GROUP BY GROUPING SETS ((t.tier), (t.tier, f.category))
+)
+SELECT today() AS service_date, *, accounts * 1000000 // sum(accounts) OVER (PARTITION BY scope) AS accounts_ppm,
+    energy_wh * 1000000 // nullif(sum(energy_wh) OVER (PARTITION BY scope), 0) AS energy_ppm,
+    turnover_minor * 1000000 // nullif(sum(turnover_minor) OVER (PARTITION BY scope), 0) AS turnover_ppm
+FROM summed;
+
+CREATE OR REPLACE TEMP TABLE curve AS
+WITH ranked AS (
+    SELECT unnest({{scopes}}) AS scope, category, {{metric}} AS amount FROM feature WHERE {{metric}} > 0
+),
+placed AS (
+    SELECT scope, amount, row_number() OVER (PARTITION BY scope ORDER BY amount DESC) AS place,
+        count(*) OVER (PARTITION BY scope) AS n
+    FROM ranked WHERE scope IN ('all', 'category=' || category)
+),
+part AS (SELECT scope, n, (place - 1) * 100 // n + 1 AS percent, sum(amount) AS amount FROM placed GROUP BY ALL),
+grid AS (
+    SELECT w.*, percent, sum(amount) OVER (PARTITION BY scope ORDER BY percent) AS amount_sum
+    FROM (SELECT scope, n, sum(amount) AS total FROM part GROUP BY ALL) w
+    CROSS JOIN (SELECT unnest(range(1, 101)) AS percent) LEFT JOIN part USING (scope, n, percent)
+)
+SELECT today() AS service_date, '{{metric}}' AS metric, scope, percent, (n * percent + 99) // 100 AS customers, amount_sum,
+    amount_sum * 1000000 // total AS share_ppm
+FROM grid;
 
 INSERT INTO service_days
 SELECT today(), e, r, ppm(r, e), CASE WHEN ppm(r, e) < {{floor}} THEN 'provisional' ELSE 'closed' END, {{policy_version}}

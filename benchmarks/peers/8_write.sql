@@ -21,3 +21,8 @@ COPY (
 ) TO {{accounts}} {{options}};
 COPY service_days TO {{service_days}} {{options}};
 COPY tier_migration_matrix TO {{tier_migration_matrix}} {{options}};
+COPY to_do TO {{service_actions}} {{options}};
+COPY place_taken TO {{planned_actions}} {{options}};
+COPY plan_row TO {{plan_capacity}} {{options}};
+COPY tier_share TO {{tier_shares}} {{options}};
+COPY curve TO {{pareto}} {{options}};

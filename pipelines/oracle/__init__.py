@@ -8,7 +8,7 @@ Python only passes the days and the policy, and steps from one service day's tie
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from importlib import resources
 
 import duckdb
@@ -17,7 +17,7 @@ from schemas.conditions import Condition
 from schemas.credit import CREDIT
 from schemas.dimension_sql import Source, scores_sql
 from schemas.inbound import CATEGORIES
-from schemas.marts import FEATURES, SCORES
+from schemas.marts import FEATURES, SCORES, TIERS
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.scorecard import SCORE
@@ -68,6 +68,8 @@ _PUT_BACK_WHERE = {
 EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
 
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
 _ALL_DELIVERIES = (1 << 31) - 1
 
 
@@ -88,6 +90,7 @@ def recompute(
     through: date,
     accounts: Sequence[str] | None = None,
     as_known: int | None = None,
+    features_from: date | None = None,
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
@@ -95,11 +98,11 @@ def recompute(
     accepted_conduct_events, accepted_accounts, accepted_meters and accepted_tariffs.
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
-    events of deliveries up to that number count.
+    events of deliveries up to that number count. `features_from` is the first day that features are published of.
     """
     _known_events(con, as_known)
     _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
-    _set(con, allocation=policy.ledger.allocation)
+    _set(con, allocation=policy.ledger.allocation, features_from=features_from or date.min)
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
     if accounts is not None:
         con.execute("DELETE FROM oracle.compared_account WHERE NOT list_contains(?, account_id)", [list(accounts)])
@@ -153,11 +156,23 @@ def recompute(
         + _sql("s6_abuse_day", **_texts(version))
         for version in policy.versions
     }
+    actions = {} if accounts is not None else _actions(policy)
+    _places(con, policy)
     for day, version in con.execute(
         "SELECT service_date, policy_version FROM oracle.policy_day ORDER BY ALL"
     ).fetchall():
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
+        if version in actions:
+            con.execute(actions[version].replace("{{day}}", literal(day)))
     con.execute(_sql("s7_tiers"))
+    _migrations(con, policy)
+    _tier_places(con, policy)
+    for section in ("s9_matrix", "s9_moves", "s9_shares"):
+        con.execute(_sql(section))
+
+
+def _migrations(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """Changes of tier, and their causes."""
     con.execute(_sql("s7_migrations"))
     _clock(con)
     for before, version in zip([None, *policy.versions], policy.versions, strict=False):
@@ -287,6 +302,15 @@ def _scores_view(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     )
 
 
+def _tier_places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """The tiers, and of each version which is above which."""
+    con.execute("CREATE OR REPLACE TABLE oracle.tier_code AS SELECT unnest(?) AS tier", [list(TIERS)])
+    con.execute("CREATE OR REPLACE TABLE oracle.tier_place (policy_version VARCHAR, tier VARCHAR, place INTEGER)")
+    for version in policy.versions:
+        for place, tier in enumerate(version.tier_order):
+            con.execute("INSERT INTO oracle.tier_place VALUES (?, ?, ?)", [version.version, tier, place])
+
+
 def _scopes(version: PolicyVersion) -> list[tuple[str, str | None]]:
     """Scopes that are ranked, each with its category."""
     if version.abc.scope == "all":
@@ -332,6 +356,61 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
         "restrict_days": str(ladder.restrict_days if ladder else 0),
         "inspection_releases": str(ladder is not None and ladder.release == "inspection_passed").lower(),
     }
+
+
+def _actions(policy: Policy) -> dict[str, str]:
+    """SQL of a day's service actions by policy version. A plan is made of all accounts, so a sample has none."""
+    out = {}
+    for version in policy.versions:
+        strategy = version.strategy
+        if strategy is None:
+            out[version.version] = "DELETE FROM oracle.service_actions"
+            continue
+        value = strategy.value or version.abc.metric
+        candidates = (
+            f"SELECT account_id, {number} AS rule_number, {literal(rule.action)} AS action, {literal(rule.reason)} AS reason,"
+            f" {rule.due_days} AS due_days, {rule.priority} AS priority,"
+            f" {literal(rule.resource) if rule.resource else 'NULL'}::VARCHAR AS resource, {rule.again_days or 0} AS again_days,"
+            f" {value}::BIGINT AS value FROM facts WHERE {' AND '.join(map(condition_sql, rule.when)) or 'true'}"
+            for number, rule in enumerate(strategy.actions)
+        )
+        again: dict[tuple[str, str], int] = {}
+        for rule in strategy.actions:
+            key = rule.action, rule.resource or ""
+            again[key] = max(again.get(key, 0), rule.again_days or 0)
+        out[version.version] = _sql(
+            "s6_actions_day",
+            candidates=" UNION ALL ".join(candidates),
+            bonus=str(strategy.keep_bonus_ppm),
+            order="counted DESC, priority" if strategy.order == "value" else "priority, counted DESC",
+            rests=", ".join(
+                f"({literal(action)}, {literal(takes)}, {days})" for (action, takes), days in again.items()
+            ),
+            resources=", ".join(sorted({literal(rule.resource or "") for rule in strategy.actions})),
+            policy_version=literal(version.version),
+        )
+    return out
+
+
+def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
+    """The places of each day's plan, which is for the day after: what the capacity file says, as a table."""
+    staff = policy.capacity
+    for (day,) in con.execute("SELECT service_date FROM oracle.service_day").fetchall() if staff else ():
+        assert staff is not None
+        after = day + timedelta(days=1)
+        said = staff.on(after)
+        works = WEEKDAYS[after.weekday()] in said.working_days and after not in staff.holidays
+        people = said.managers
+        usual = {
+            "managers": people and people.staff * people.accounts_each,
+            "visits": people and people.visits_each is not None and people.staff * people.visits_each,
+            "inspectors": said.inspectors and said.inspectors.staff * said.inspectors.inspections_each,
+            "calls": said.calls,
+        }
+        for resource, places in usual.items():
+            if places is not None and places is not False:
+                free = places if works or resource == "managers" else 0
+                con.execute("INSERT INTO oracle.places VALUES (?, ?, ?, ?)", [day, resource, free, places])
 
 
 def _first_that_holds(rules: Iterable[tuple[str, Sequence[Condition], str]]) -> str:

@@ -56,6 +56,53 @@ SELECT account_id, service_date, step_taken AS step, from_step, abuse_reason, po
 FROM oracle.abuse_day
 WHERE abuse_reason IS NOT NULL;
 
+-- Places of a limited resource by the day whose plan gives them out; `usual`: those of a working day. Python fills it.
+CREATE OR REPLACE TABLE oracle.places (service_date DATE, resource VARCHAR, free BIGINT, usual BIGINT);
+
+CREATE OR REPLACE TABLE oracle.planned_actions (
+    account_id VARCHAR,
+    service_date DATE,
+    action VARCHAR,
+    action_reason VARCHAR,
+    due_date DATE,
+    priority INTEGER,
+    resource VARCHAR,
+    value BIGINT,
+    since DATE,
+    rank INTEGER,
+    policy_version VARCHAR
+);
+
+CREATE OR REPLACE TABLE oracle.plan_capacity (
+    service_date DATE,
+    resource VARCHAR,
+    capacity BIGINT,
+    candidates BIGINT,
+    resting BIGINT,
+    planned BIGINT,
+    value_candidates BIGINT,
+    value_planned BIGINT,
+    cut_value BIGINT,
+    policy_version VARCHAR
+);
+
+-- Where no version has a strategy it stays empty.
+CREATE OR REPLACE TABLE oracle.service_actions (
+    account_id VARCHAR,
+    service_date DATE,
+    action VARCHAR,
+    action_reason VARCHAR,
+    due_date DATE,
+    priority INTEGER,
+    resource VARCHAR,
+    value BIGINT,
+    planned BOOLEAN,
+    not_planned_reason VARCHAR,
+    since DATE,
+    rank INTEGER,
+    policy_version VARCHAR
+);
+
 CREATE OR REPLACE TABLE oracle.tier_day (
     service_date DATE,
     account_id VARCHAR,

@@ -32,37 +32,6 @@ FROM oracle.customer_tiers c
 JOIN oracle.tier_day d ON d.account_id = c.account_id AND d.service_date = getvariable('through')
 WHERE c.valid_to IS NULL;
 
--- Accounts by tier on the last published day of the month before and of the month; none: not in the population.
--- The first month of the calendar has none before it, and no rows.
-CREATE OR REPLACE TABLE oracle.tier_migration_matrix AS
-WITH month_end AS (
-    SELECT date_trunc('month', service_date)::DATE AS month, max(service_date) AS last_day
-    FROM oracle.service_day
-    GROUP BY ALL
-),
-at_end AS (
-    SELECT m.month, t.account_id, t.tier
-    FROM month_end m
-    JOIN oracle.tier_day t ON t.service_date = m.last_day
-),
-move AS (
-    SELECT month, account_id, NULL AS from_tier, tier AS to_tier FROM at_end
-    UNION ALL
-    SELECT month + INTERVAL 1 MONTH, account_id, tier, NULL FROM at_end
-),
-account_move AS (
-    SELECT
-        month::DATE AS month,
-        coalesce(max(from_tier), 'none') AS from_tier,
-        coalesce(max(to_tier), 'none') AS to_tier
-    FROM move
-    WHERE month <= getvariable('through') AND month > (SELECT min(month) FROM month_end)
-    GROUP BY month, account_id
-)
-SELECT month, from_tier, to_tier, count(*) AS accounts
-FROM account_move
-GROUP BY ALL;
-
 CREATE OR REPLACE TABLE oracle.tier_migrations (
     account_id VARCHAR,
     service_date DATE,

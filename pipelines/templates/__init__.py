@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+from schemas.capacity import default_capacity_text
 from schemas.errors import ConfigError
 from schemas.policy import default_policy_text
 
@@ -21,13 +22,14 @@ def config_text(*, registers: bool = False) -> str:
 
 
 def write_templates(directory: Path, *, registers: bool = False) -> list[Path]:
-    """Write configuration and policy into a folder, and make its landing folder. Returns what was written.
+    """Write configuration, policy and capacity file into a folder, and make its landing folder. Returns what was written.
 
     Raises ConfigError where one of them is there already: nothing is overwritten.
     """
     texts = {
         "wattier.yaml": config_text(registers=registers),
         "policy.yaml": default_policy_text(),
+        "capacity.yaml": default_capacity_text(),
     }
     taken = [name for name in texts if (directory / name).exists()]
     if taken:

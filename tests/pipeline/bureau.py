@@ -117,6 +117,25 @@ versions:
       - {rule: small, tier: low_small}
     min_stay_days: 2
     abuse_ladder: {warn_days: 2, restrict_days: 1, release: inspection_passed}
+    strategy:
+      keep_bonus_ppm: 300000
+      actions:
+        - {action: account_manager, reason: large, resource: managers, priority: 2, due_days: 3,
+           when: [{column: tier, one_of: [high, mid_large]}]}
+        - {action: account_manager, reason: medium, resource: managers, priority: 3, due_days: 4,
+           when: [{column: tier, equals: mid_steady}]}
+        - {action: visit, reason: seen, resource: visits, again_days: 4, priority: 1, due_days: 2,
+           when: [{column: abc, one_of: [A, B]}]}
+        - {action: follow_up_call, reason: called, resource: calls, again_days: 3, priority: 2, due_days: 2,
+           when: [{column: abc, one_of: [A, B]}]}
+        - {action: valley_tariff_offer, reason: offered, resource: calls, again_days: 5, priority: 2, due_days: 5,
+           when: [{column: valley_share_30d_ppm, below: 500000, or_null: true}]}
+        - {action: dunning_notice, reason: owes, resource: calls, again_days: 2, priority: 1, due_days: 1,
+           when: [{column: overdue_minor, above: 0}]}
+        - {action: meter_inspection, reason: inspected, resource: inspectors, again_days: 2, priority: 1, due_days: 1,
+           when: [{column: abuse_step, one_of: [warn, restrict]}]}
+        - {action: release, reason: released, priority: 1, due_days: 1, when: [{column: abuse_step, equals: release}]}
+        - {action: hotline, reason: small, priority: 9, due_days: 9, when: [{column: tier, not_one_of: [high]}]}
     vee:
       unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
       spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
@@ -132,6 +151,16 @@ versions:
 """A policy under which tiers move within days."""
 
 
+CAPACITY = """
+versions:
+  - effective_from: 2000-01-01
+    managers: {staff: 1, accounts_each: 2, visits_each: 1}
+    inspectors: {staff: 1, inspections_each: 1}
+    calls: 2
+"""
+"""Staff for a few accounts: places are scarce."""
+
+
 class Bureau:
     """A folder that `wattier init` set up, with the test's policy, and settings changed by pairs of texts."""
 
@@ -139,6 +168,7 @@ class Bureau:
         self.folder = folder
         write_templates(folder)
         self.set_policy(policy)
+        self.set_capacity(CAPACITY)
         self.configure(
             ("shards: 4", f"shards: {shards}"),
             ("features: 35", "features: 4000"),
@@ -176,6 +206,9 @@ class Bureau:
 
     def set_policy(self, text: str) -> None:
         (self.folder / "policy.yaml").write_text(text)
+
+    def set_capacity(self, text: str) -> None:
+        (self.folder / "capacity.yaml").write_text(text)
 
     @property
     def config(self) -> Config:

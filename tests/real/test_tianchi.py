@@ -15,10 +15,13 @@ import pytest
 
 from pipelines.config import load_config
 from pipelines.publish import Publisher
+from pipelines.report import write_report
 from pipelines.run import run
 from pipelines.verify import verify
 from pipelines.warehouse import Warehouse
+from schemas.labels import label
 from schemas.marts import MARTS, RUN_METADATA
+from tests.browser import CHROMIUM, opened
 from tests.real.conftest import FIXTURE, REAL
 from tests.real.fixture import make
 
@@ -87,7 +90,8 @@ def test_verify_compares_every_day_and_finds_nothing(published):
     report = json.loads(done.stdout)
     assert (done.returncode, report["mismatches"], report["differences"]) == (0, 0, [])
     days = {mart["mart"]: mart["days"] for mart in report["marts"] if mart["days"] is not None}
-    assert days == dict.fromkeys(("service_days", "daily_consumption", "features", "cutoffs", "scores"), SIZE.days)
+    told = ("service_days", "daily_consumption", "features", "cutoffs", "scores", "tier_shares")
+    assert days == dict.fromkeys(told, SIZE.days)
     rows = {mart["mart"]: mart["rows"] for mart in report["marts"]}
     assert rows["features"] == SIZE.enterprises * SIZE.days
     assert min(rows["customer_tiers"], rows["tier_migrations"], rows["tier_migration_matrix"]) > 0
@@ -97,6 +101,37 @@ def test_verify_compares_every_day_and_finds_nothing(published):
 def test_the_readme_shows_what_the_query_gives(published, query):
     lacking = published[0].not_shown(query)
     assert not (REAL and lacking)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_report_opens_in_a_browser_asks_for_nothing_and_tells_what_sql_tells(published, lang):
+    example, _ = published
+    path = write_report(example.marts(), None, lang=lang)
+    with duckdb.connect(str(example.marts()), read_only=True) as con:
+
+        def asked(sql):
+            return [["" if v is None else str(v) for v in row] for row in con.execute(sql).fetchall()]
+
+        (month,) = con.execute("SELECT strftime(max(month), '%Y-%m') FROM tier_migration_matrix").fetchall()[0]
+        page = opened(path, choose=month)
+        assert (page.logged, page.asked_for) == ([], [path.as_uri()])
+        assert page.title == label("report", "title", lang)
+        assert page.drawn == {"today", "by_month", "by_day", "flow", "heat", "causes", "pareto", "stability"}
+        last = SIZE.day(SIZE.days)
+        told = {
+            "today": f"""SELECT s.tier, s.accounts, accounts_ppm, energy_wh, energy_ppm, turnover_minor, turnover_ppm,
+                mean_tenure_days FROM tier_shares s JOIN tier_tenure t USING (scope, tier)
+                WHERE scope = 'all' AND service_date = '{last}' AND month = '{last.replace(day=1)}'""",
+            "month_moves": "SELECT month, from_tier, to_tier, accounts FROM tier_migration_matrix",
+            "stability": """SELECT month, migrations, upgrades, downgrades, upgrade_ratio_ppm, flaps, flap_rate_ppm, mobility_ppm,
+                psi_month_micro, psi_year_micro FROM tier_stability WHERE scope = 'all'""",
+            "concentration": """SELECT date_trunc('month', service_date)::DATE, scope, any_value(top20_share_ppm),
+                any_value(gini_ppm) FROM cutoffs SEMI JOIN (SELECT max(service_date) AS service_date FROM service_days
+                GROUP BY date_trunc('month', service_date)) USING (service_date) SEMI JOIN pareto USING (metric) GROUP BY ALL""",
+        }
+        for table, sql in told.items():
+            assert sorted(page.cells[table]) == sorted(asked(sql)), table
 
 
 def test_a_backfill_and_single_days_publish_the_same(published):

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from schemas.actions import ABUSE_STEP
 from schemas.conditions import CLOSED as CLOSED_RULE
 from schemas.conditions import NOTCH, STAY, Condition
 from schemas.inbound import CATEGORIES
-from schemas.marts import CLASSES, TIERS
+from schemas.marts import ABUSE_STEPS_TAKEN, CLASSES, TIERS
 from schemas.policy import PolicyVersion
 from schemas.scorecard import SCORE
 
@@ -30,7 +31,10 @@ Mask = npt.NDArray[np.bool_]
 Columns = Mapping[str, npt.NDArray[Any]]
 """Feature columns of some accounts, (m,) each; a masked array where the column has nulls."""
 
-CODES = {"category": CATEGORIES, "abc": CLASSES, "credit_grade": CLASSES, "credit_grade_before": CLASSES}
+CODES = {
+    "category": CATEGORIES, "abc": CLASSES, "credit_grade": CLASSES, "credit_grade_before": CLASSES, "tier": TIERS,
+    ABUSE_STEP: ABUSE_STEPS_TAKEN,
+}  # fmt: skip
 NONE = -1
 ABUSE, CLOSED = TIERS.index("abuse"), TIERS.index("closed")
 

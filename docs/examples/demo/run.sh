@@ -35,6 +35,7 @@ step 'One more day lands, with late and corrected readings of earlier days' \
     simulate --accounts "$accounts" --days $((days + 1)) --skip-days "$days" --out "$folder/landing"
 step 'The daily run: takes in what is new, and restates what it changes' run --config "$config"
 step 'Recompute everything in plain SQL and compare' verify --all --config "$config"
+step 'What to do tomorrow, within the staff there is: whom to call' actions --config "$config" --resource calls
 
 table 'Value tiers (价值分级) on the last service day' "
     SELECT tier, count(*) AS accounts, (sum(wh_365d) // 1000000)::BIGINT AS energy_mwh,
