@@ -30,7 +30,7 @@ CHANGES = (
     ("A: 80 %", "A: 70 %"), ("entry: 78 %, exit: 82 %", "entry: 68 %, exit: 72 %"), ("min_stay_days: 30", "min_stay_days: 10"),
     ("at_most: 700000", "at_most: 600000"), ('version: "1"', 'version: "tried"'),
 )  # fmt: skip
-"""What the policy that is tried has otherwise than the one that ships."""
+"""What the policy that is tried has otherwise."""
 
 COMPARED = {
     "customer_tiers": "SELECT * REPLACE (greatest(valid_from, $first) AS valid_from, "
@@ -41,14 +41,13 @@ COMPARED = {
 }
 
 
-def tried_policy(metric: str | None) -> Any:
-    """The policy to try."""
-    from schemas.policy import default_policy_text, parse_policy
+def tried_policy(text: str, metric: str | None) -> Any:
+    """The policy to try. text: of the one that days were published under."""
+    from schemas.policy import parse_policy
 
-    text = default_policy_text()
     for old, new in (*CHANGES, *([("metric: wh_365d", f"metric: {metric}")] if metric else ())):
         if old not in text:
-            raise ValueError(f"the policy that ships does not say {old!r}")
+            raise ValueError(f"the policy does not say {old!r}")
         text = text.replace(old, new)
     return parse_policy(text, "tried.yaml")
 
@@ -101,7 +100,10 @@ def _measure(arguments: Any, world: World) -> int:
     from pipelines.what_if import in_force_from, what_if
     from transforms.kernels.windows import day_of
 
-    config, tried = load_config(world.config), tried_policy(arguments.metric)
+    config, tried = (
+        load_config(world.config),
+        tried_policy((world.home / "policy.yaml").read_text("utf-8"), arguments.metric),
+    )
     first, last = world.date_of(arguments.days - arguments.tried + 1), world.date_of(arguments.days)
     go_back(world)
     run(config, through=last, audit=False)  # derives marts.duckdb, and warms up

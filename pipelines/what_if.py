@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
@@ -21,16 +23,19 @@ from pipelines.publish import generation_of
 from pipelines.warehouse import Generation, Warehouse
 from pipelines.what_if_report import Report, Tried, compare, keep
 from schemas.errors import ConfigError, StateError
+from schemas.marts import CUTOFFS
 from schemas.policy import Policy
+from schemas.rankings import PERCENTILE
 from transforms.account_events import CONDUCT
 from transforms.checkpoints import PLAN_STATE, TIER_INPUT, TIER_INPUT_PATCH
 from transforms.fold_features import needed_columns
+from transforms.kernels.scopes import by_of
 from transforms.kernels.windows import date_of, day_of
 from transforms.plan_actions import PLANNED, given_before, state_batch
 from transforms.service_actions import planned_before
 from transforms.shards import STATE_LIST, Place, State, state_block
 from transforms.storage import WHOLE, Commit, Entry, Store, entries_to_batch
-from transforms.stored_inputs import FIGURES, Trial, made_again, without_clock
+from transforms.stored_inputs import FIGURES, Trial, made_again, rankings_kept, without_clock
 
 Progress = Callable[[str, int, int], None]
 
@@ -220,20 +225,46 @@ class _Work:
         from pipelines.runner import new_pipeline
 
         starts = range(trial.first, trial.last + 1, DAYS_AT_ONCE)
+        before, kept = self._published_cutoffs(trial)
         spans = [(first, min(first + DAYS_AT_ONCE - 1, trial.last)) for first in starts]
         for number, (first, last) in enumerate(spans, 1):
             self.progress(f"service days to {date_of(last)}", number - 1, len(spans))
             place = Place(self.scratch, f"{number:04d}", self.shards)
             step = replace(trial, first=first, last=last, figures=trial.figures if last == trial.last else ())
             with new_pipeline(self.beam_options) as p:
-                try_out(
-                    p, place, self.policy, step, self._states(place, step), [planned_before(self._given(place, step))]
-                )
+                states, given = self._states(place, step, [*before, *kept]), planned_before(self._given(place, step))
+                try_out(p, place, self.policy, step, states, [given])
             self._take(place)
             self.progress(f"service days to {date_of(last)}", number, len(spans))
-        return self.made
+        return self.made + kept
 
-    def _states(self, place: Place, step: Trial) -> list[tuple[int, object]]:
+    def _published_cutoffs(self, trial: Trial) -> tuple[list[Entry], list[Entry]]:
+        """The published cut-offs of the day before, and of the days what the policy ranks and cuts as the published one did."""
+        begin, rows = trial.first - 1, list[dict[str, Any]]()
+        for entry in self.standing.of("mart:cutoffs"):
+            if entry.first <= trial.last and begin <= entry.last:
+                rows += self.warehouse.store.read_parquet(entry).cast(CUTOFFS.schema).to_pylist()
+        days = range(trial.first, trial.last + 1)
+        keys = {date_of(d): {r.key for r in rankings_kept(self.policy, trial.published, d)} for d in days}
+        kept = [
+            row | {"policy_version": self.policy.on(row["service_date"]).version}
+            for row in rows
+            if (row["metric"], by_of(row["scope"]), row["ranked"], row["rule"] == PERCENTILE)
+            in keys.get(row["service_date"], ())
+        ]
+        earlier = [row for row in rows if row["service_date"] == date_of(begin)]
+        return (
+            self._write_cutoffs("cutoffs_before", earlier, (begin, begin)),
+            self._write_cutoffs("mart:cutoffs", kept, (trial.first, trial.last)),
+        )
+
+    def _write_cutoffs(self, kind: str, rows: list[dict[str, Any]], days: tuple[int, int]) -> list[Entry]:
+        if not rows:
+            return []
+        table = pa.Table.from_pylist(rows, schema=CUTOFFS.schema)
+        return [self.store.write_parquet(f"published/{kind.replace(':', '-')}.parquet", kind, WHOLE, table, days)]
+
+    def _states(self, place: Place, step: Trial, published: list[Entry]) -> list[tuple[int, object]]:
         """Each shard's part of what is held, in a file; what stands in the warehouse by its full path."""
         begin, found = step.first - 1, {shard: list[Entry]() for shard in range(self.shards)}
         for entry in self._wanted(begin, step.last):
@@ -241,9 +272,8 @@ class _Work:
         for entry in self.made:
             if entry.kind in ("tiers", "abuse_ladder") and entry.first == begin:
                 found[entry.shard].append(entry)
-        held = self.made or [self._held(entry) for entry in self.standing.of("mart:cutoffs")]
-        cuts = [entry for entry in held if entry.kind == "mart:cutoffs" and entry.first <= begin <= entry.last]
-        before = [replace(entry, kind="cutoffs_before") for entry in cuts]
+        cuts = [e for e in self.made if e.kind == "mart:cutoffs" and e.first <= begin <= e.last]
+        before = [replace(entry, kind="cutoffs_before") for entry in [*published, *cuts]]
         blocks = [(shard, entries_to_batch(entries + before)) for shard, entries in found.items()]
         lists = self.store.write_blocks(f"{place.folder}/states/accounts.arrow", STATE_LIST, -1, blocks)
         return [(entry.first, state_block([entry])) for entry in lists]
@@ -274,7 +304,7 @@ class _Work:
         commits = list(Commit.read_all(self.store, place.folder))
         for stage, wanted in (("figures", self.shards), ("cutoffs", 1), ("tiers", self.shards), ("actions", 1)):
             got = sum(commit.stage == stage for commit in commits)
-            if got != wanted:
+            if got != wanted and not (stage == "cutoffs" and got == 0):  # where all are those published, none are made
                 raise StateError(f"{place.root}: stage {stage} reported {got} of {wanted} parts; try again")
         replaced = {(kind, commit.shard) for commit in commits for kind in commit.replaces}
         self.made = [e for e in self.made if (e.kind, e.shard) not in replaced]

@@ -9,7 +9,7 @@ The credit score is made again by the scorecard of the policy that is tried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from schemas.errors import StateError
 from schemas.policy import Policy, PolicyVersion
+from schemas.rankings import Ranking
 from schemas.scorecard import SCORE
 from transforms.abuse_ladder import Ladder
 from transforms.account_events import CONDUCT
@@ -57,6 +58,13 @@ class Trial:
     published: Policy
     figures: tuple[str, ...] = ()
     scores: bool = False
+
+
+def rankings_kept(policy: Policy, published: Policy, day: int) -> tuple[Ranking, ...]:
+    """What a policy ranks and cuts on a day as the published one did: its cut-offs are those published. day: its number."""
+    now, was = (some.on(date_of(day)) for some in (policy, published))
+    rescored = now.credit_score != was.credit_score
+    return tuple(r for r in now.rankings() if r in was.rankings() and not (rescored and r.metric == SCORE))
 
 
 def made_again(names: Iterable[str]) -> set[str]:
@@ -103,11 +111,14 @@ class _Shard:
         if trial.first - 1 in self.state.by_day(TIER_INPUT):
             self._day(trial.first - 1)
         for day in range(trial.first, trial.last + 1):
-            known, version = TierInputs(self._day(day)), self.policy.on(date_of(day))
-            columns = known.columns()
-            yield from ladders(self.slots, known.slots, day, version, Scopes.of(columns), columns)
+            block, kept = self._day(day), rankings_kept(self.policy, trial.published, day)
+            rankings = [r for r in self.policy.on(date_of(day)).rankings() if r not in kept]
+            if rankings:
+                known = TierInputs(block())
+                columns = known.columns()
+                yield from ladders(self.slots, known.slots, day, rankings, Scopes.of(columns), columns)
 
-    def _day(self, day: int) -> pa.RecordBatch:
+    def _day(self, day: int) -> Callable[[], pa.RecordBatch]:
         """What rankings of a day, and with more columns its tiers, are made of: as held, where that will do, else made here."""
         names, version = needed_columns(self.policy, date_of(day)), self.policy.on(date_of(day))
         entry = self.state.by_day(TIER_INPUT)[day]
@@ -117,10 +128,10 @@ class _Shard:
         patched = day in self.state.by_day(TIER_INPUT_PATCH)
         if scored and not patched and held[: len(first)] == first and set(names) <= set(held):
             self.as_held.append(entry)
-            return self.state.store.read_block(entry, len(first))
+            return lambda: self.state.store.read_block(entry, len(first))
         block = self._made(day, names, version)
         self.made.append((day, block))
-        return block
+        return lambda: block
 
     def _names_in(self, path: str) -> list[str]:
         if path not in self.names:

@@ -43,6 +43,7 @@ COLUMNS = {
     "customer_tiers": "account_id, greatest(valid_from, $first) AS a, least(coalesce(valid_to, $last), $last) AS b, "
     "* EXCLUDE (account_id, valid_from, valid_to)",
     "tier_migrations": "*", "cutoffs": "*", "abuse_steps": "*", "scores": "*",
+    "planned_actions": "*", "plan_capacity": "*",
 }  # fmt: skip
 REACHES = {"customer_tiers": "valid_from <= $last AND coalesce(valid_to, $last) >= $first"}
 BY_DAY = "service_date BETWEEN $first AND $last"
@@ -116,8 +117,8 @@ def test_what_if_equals_a_run(changes, published, tmp_path, monkeypatch):
     listed = (tmp_path / "out" / "accounts.csv").read_text().splitlines()
     assert len(listed) == report.moved + 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "abuse_steps.parquet", "accounts.csv", "customer_tiers.parquet", "cutoffs.parquet", "report.json", "scores.parquet",
-        "tier_migrations.parquet",
+        "abuse_steps.parquet", "accounts.csv", "customer_tiers.parquet", "cutoffs.parquet", "plan_capacity.parquet",
+        "planned_actions.parquet", "report.json", "scores.parquet", "tier_migrations.parquet",
     ]  # fmt: skip
 
 
