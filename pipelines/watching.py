@@ -201,7 +201,7 @@ def _add_last(con: duckdb.DuckDBPyConnection, shares: pa.Table, last: date) -> p
     con.execute("DELETE FROM of_days")
     con.execute(
         "INSERT INTO of_days SELECT $day, category, to_tier, sum(accounts), sum(energy_wh), sum(turnover_minor) FROM cells"
-        " WHERE month = date_trunc('month', $day) AND to_tier <> 'none' GROUP BY ALL",
+        " WHERE month = date_trunc('month', $day) AND to_tier NOT IN ('none', 'closed') GROUP BY ALL",
         {"day": last},
     )
     return pa.concat_tables([shares, con.sql(SHARES).to_arrow_table()])

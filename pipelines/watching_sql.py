@@ -171,7 +171,7 @@ OF_DAY = """
 SELECT $day AS service_date, f.category, h.tier, count(*) AS accounts, sum(f.wh_365d) AS energy_wh,
     sum(f.billed_365d_minor) AS turnover_minor
 FROM history h JOIN features f USING (account_id)
-WHERE f.service_date = $day AND h.valid_from <= $day AND h.valid_to >= $day GROUP BY ALL
+WHERE f.service_date = $day AND h.valid_from <= $day AND h.valid_to >= $day AND h.tier <> 'closed' GROUP BY ALL
 """
 SHARES = """
 WITH summed AS (

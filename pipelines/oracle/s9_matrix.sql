@@ -4,11 +4,19 @@ SELECT date_trunc('month', service_date)::DATE AS month, max(service_date) AS la
 FROM oracle.service_day
 GROUP BY ALL;
 
+-- A closed account counts by the category that its reference data tell.
+CREATE OR REPLACE TABLE oracle.tier_day_known AS
+SELECT t.* REPLACE (coalesce(t.category, a.category) AS category)
+FROM oracle.tier_day t
+ASOF LEFT JOIN (
+    SELECT account_id, category, CASE WHEN is_earliest THEN DATE '0001-01-01' ELSE valid_from END AS since FROM oracle.account
+) a ON a.account_id = t.account_id AND a.since <= t.service_date;
+
 CREATE OR REPLACE TABLE oracle.at_month_end AS
 SELECT m.month, t.account_id, t.category, t.tier, m.last_day - t.tier_since + 1 AS tenure, f.wh_365d, f.billed_365d_minor
 FROM oracle.month_end m
-JOIN oracle.tier_day t ON t.service_date = m.last_day
-JOIN oracle.features f ON f.account_id = t.account_id AND f.service_date = m.last_day;
+JOIN oracle.tier_day_known t ON t.service_date = m.last_day
+LEFT JOIN oracle.features f ON f.account_id = t.account_id AND f.service_date = m.last_day;
 
 -- The first month of the calendar has none before it, and no moves.
 CREATE OR REPLACE TABLE oracle.month_move AS

@@ -48,7 +48,7 @@ SELECT
         false
     ) AS is_flap
 FROM oracle.tier_migrations m
-JOIN oracle.population p ON p.account_id = m.account_id AND p.service_date = m.service_date
+JOIN oracle.tier_day_known p ON p.account_id = m.account_id AND p.service_date = m.service_date
 LEFT JOIN oracle.tier_place up ON up.policy_version = m.policy_version AND up.tier = m.to_tier
 LEFT JOIN oracle.tier_place down ON down.policy_version = m.policy_version AND down.tier = m.from_tier;
 
