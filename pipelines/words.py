@@ -5,14 +5,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from pipelines.actions import inert as no_formula
 from schemas.labels import Lang, label
 
 MINOR_DIGITS = {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "ISK": 0, "UGX": 0, "XAF": 0, "XOF": 0, "BHD": 3, "KWD": 3, "OMR": 3,
                 "JOD": 3, "TND": 3}  # fmt: skip
 """Digits behind the point of an amount in a currency; 2 of any other (ISO 4217)."""
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula."""
 
 
 def inert(text: str) -> str:
@@ -30,8 +28,7 @@ def for_spreadsheet(text: str) -> str:
     >>> for_spreadsheet("=cmd()"), for_spreadsheet(" @x"), for_spreadsheet("A-1")
     ("'=cmd()", "' @x", 'A-1')
     """
-    plain = inert(text)
-    return f"'{plain}" if plain.lstrip().startswith(FORMULA) or text.startswith(FORMULA) else plain
+    return inert(no_formula(text))
 
 
 def decimal(value: int, digits: int, unit: str = "") -> str:

@@ -10,6 +10,7 @@ import pipelines.words
 from pipelines.words import amount, for_spreadsheet, inert, table
 from schemas.conditions import NUMBERS
 from schemas.labels import LANGS, labels
+from schemas.policy import default_policy_text, parse_policy
 
 
 def test_doctests():
@@ -30,6 +31,14 @@ def test_no_id_commands_the_terminal(text):
 def test_every_feature_has_a_label_and_its_unit_words(lang):
     assert sorted(name for name in NUMBERS if lang not in labels()["feature"].get(name, {})) == []
     assert all(amount(1, column.unit, lang) for column in NUMBERS.values())
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_every_part_of_a_score_of_the_policy_that_ships_has_a_label(lang):
+    (version,) = parse_policy(default_policy_text(), "policy.yaml").versions
+    parts = {part.part for dimension in version.dimensions for part in dimension.parts}
+    parts |= {part.part for part in version.credit_score.parts} | {d.demerit for d in version.credit_score.demerits}
+    assert {part for part in parts if lang not in labels()["score_part"].get(part, {})} == set()
 
 
 def test_chinese_takes_two_places():
