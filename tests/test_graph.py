@@ -258,7 +258,7 @@ def tier_inputs(place: Place, policy: Policy, ids: pa.Array, values: dict[str, n
         entries += store.write_blocks(place.path(TIER_INPUT, number, "arrow"), TIER_INPUT, number, [(DAY, block)])
         states.append((number, state_block(entries)))
         version = policy.on(date_of(DAY))
-        found += ladders(Slots(mine, rank), slot, DAY, version, Scopes(category, None), some)
+        found += ladders(Slots(mine, rank), slot, DAY, version.rankings(), Scopes(category, None), some)
     return found, states
 
 
