@@ -254,7 +254,7 @@ def tier_inputs(place: Place, policy: Policy, ids: pa.Array, values: dict[str, n
             place.path("account_slots", number, "arrow"), "account_slots", number, [(-1, slots)]
         )
         slot, category = np.arange(len(rows)), np.zeros(len(rows), np.int8)
-        block = tier_input(slot, category, None, tuple(some), some)
+        block = tier_input(slot, category, None, tuple(some), some, {})
         entries += store.write_blocks(place.path(TIER_INPUT, number, "arrow"), TIER_INPUT, number, [(DAY, block)])
         states.append((number, state_block(entries)))
         version = policy.on(date_of(DAY))
