@@ -22,7 +22,7 @@ from pipelines.words import inert
 from schemas.conditions import Condition, Conditional
 from schemas.credit import TENURE
 from schemas.errors import ConfigError, StateError
-from schemas.marts import CLASSES, CREDIT_SCORE_PARTS, TIERS
+from schemas.marts import CLASSES, CREDIT_SCORE_PARTS, SCORE_COLUMNS, TIERS
 from schemas.policy import PolicyVersion
 from schemas.scorecard import SCORE
 from transforms.kernels.tiers import CODES, NONE, Columns, first_match, grades_of, holds, rule_candidates, settle
@@ -136,7 +136,7 @@ class _Reasons:
         self.tier_before = _code(TIERS, self.before.get("tier"))
         self.grade_before = NONE if again else _code(CLASSES, self.before.get("credit_grade"))
         self.values: Row = {
-            **self.features, "abc": self.now["abc"], "credit_grade": self.now["credit_grade"],
+            **dict.fromkeys(SCORE_COLUMNS.values()), **self.features, "abc": self.now["abc"], "credit_grade": self.now["credit_grade"],
             "credit_grade_before": None if self.grade_before == NONE else CLASSES[self.grade_before],
         }  # fmt: skip
         self.columns: Columns = {name: _column(name, value) for name, value in self.values.items()}
