@@ -136,9 +136,12 @@ class _Reasons:
         self.tier_before = _code(TIERS, self.before.get("tier"))
         self.grade_before = NONE if again else _code(CLASSES, self.before.get("credit_grade"))
         self.values: Row = {
-            **dict.fromkeys(SCORE_COLUMNS.values()), **self.features, "abc": self.now["abc"], "credit_grade": self.now["credit_grade"],
+            **dict.fromkeys(SCORE_COLUMNS.values()),
+            **self.features,
+            "abc": self.now["abc"],
+            "credit_grade": self.now["credit_grade"],
             "credit_grade_before": None if self.grade_before == NONE else CLASSES[self.grade_before],
-        }  # fmt: skip
+        }
         self.columns: Columns = {name: _column(name, value) for name, value in self.values.items()}
         self.limits = self._limits()
 
