@@ -15,7 +15,7 @@ from schemas.vee import JUDGED, READING_FAULTS, SEVERITIES
 
 Valued = Literal["high", "mid_steady", "mid_large", "low_risk", "low_small", "abuse"]
 Cause = Literal[
-    "policy_changed", "stay_ended", "reference", "conduct", "lockout_ended", "new_ended", "payment", "due_date", "cutoff_moved",
+    "policy_changed", "new_ended", "stay_ended", "reference", "conduct", "lockout_ended", "payment", "due_date", "cutoff_moved",
     "own_use", "window_decay",
 ]  # fmt: skip
 
@@ -33,7 +33,7 @@ SCORE_COLUMNS = {name: f"{name}_dimension_score" if name == "credit" else f"{nam
 """Dimension of value -> its score as a column. `credit_score` is the scorecard's, a column of features."""
 
 CAUSE_ORDER: tuple[Cause, ...] = (
-    "policy_changed", "stay_ended", "reference", "conduct", "lockout_ended", "new_ended", "payment", "due_date", "cutoff_moved",
+    "policy_changed", "new_ended", "stay_ended", "reference", "conduct", "lockout_ended", "payment", "due_date", "cutoff_moved",
     "own_use", "window_decay",
 )  # fmt: skip
 """What may move a tier, in the order in which it is put back to find the cause, where a policy states no other."""

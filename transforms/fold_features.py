@@ -30,6 +30,7 @@ from transforms.closed_ledger import ledger_rows
 from transforms.counted_days import Counted, CountedDays
 from transforms.fold_reference import load_population
 from transforms.kernels.abuse import LADDER_COLUMNS
+from transforms.kernels.causes import FELL_DUE, OVERDUE
 from transforms.kernels.conduct import Conduct
 from transforms.kernels.consumption import account_features, consumption_features
 from transforms.kernels.credit import Credit
@@ -89,7 +90,7 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
 
     By them grades, scores and tiers can be made again under that policy, and under those of the day before and the day after.
     """
-    metrics, used = ranked_columns(policy.on(day)), {"tenure_days", "overdue_minor"}
+    metrics, used = ranked_columns(policy.on(day)), {"tenure_days", OVERDUE, FELL_DUE}
     for other in (-1, 0, 1):
         version = policy.on(day + timedelta(days=other))
         used |= {version.abc.metric, *version.columns()} | set(LADDER_COLUMNS if version.abuse_ladder else ())

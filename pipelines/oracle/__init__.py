@@ -61,8 +61,8 @@ _PUT_BACK: dict[str, dict[str, str]] = {
 """definitions.md, "Causes": features by input, and what they are put back to: y the day before, c the day's clock."""
 
 _PUT_BACK_WHERE = {
-    "due_date": dict.fromkeys(_CREDIT_COLUMNS, "p.is_owing"),
-    "window_decay": dict.fromkeys(_CREDIT_COLUMNS, "NOT p.is_owing"),
+    "due_date": dict.fromkeys(_CREDIT_COLUMNS, "p.is_due"),
+    "window_decay": dict.fromkeys(_CREDIT_COLUMNS, "NOT p.is_due"),
 }
 
 EDITING = ("estimate", "reject")

@@ -310,13 +310,13 @@ class World:
         conduct_columns = conduct.features([], day).keys()
         credit_columns = ledger.features([], day).keys() - {"billed_365d_minor"}
         made = {"category", "capacity_va", "tenure_days", "credit_score", *conduct_columns, *credit_columns}
-        owing = max(clock["overdue_minor"], was["overdue_minor"]) > 0
+        due = max(clock["overdue_minor"], was["overdue_minor"]) > 0 or clock["bills_due_90d"] > was["bills_due_90d"]
         use = row.keys() - made
         back = {
             "reference": [(was, {"category", "capacity_va"} & row.keys())], "conduct": [(clock, conduct_columns)],
             "lockout_ended": [(was, conduct_columns)], "new_ended": [(was, {"tenure_days"})], "payment": [(clock, credit_columns)],
-            "due_date": [(was, credit_columns if owing else ())], "own_use": [(clock, use)],
-            "window_decay": [(was, use), (was, () if owing else credit_columns)],
+            "due_date": [(was, credit_columns if due else ())], "own_use": [(clock, use)],
+            "window_decay": [(was, use), (was, () if due else credit_columns)],
         }  # fmt: skip
         for cause in version.cause_order:
             for to, names in back.get(cause, []):

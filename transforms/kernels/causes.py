@@ -29,7 +29,7 @@ from transforms.kernels.tiers import Columns, Facts, Memory, Yesterday, decide
 
 Mask = npt.NDArray[np.bool_]
 
-OVERDUE = "overdue_minor"
+OVERDUE, FELL_DUE = "overdue_minor", "bills_due_90d"
 TURNOVER = "billed_365d_minor"
 """Comes from the ledger, and is use: a bill is no payment."""
 
@@ -51,7 +51,7 @@ def find_causes(
     """
     version, cuts, columns = today.version, today.cuts, dict(today.columns)
     clock, before = yesterday.clock(slots), yesterday.columns(slots)
-    owing = _positive(before.get(OVERDUE)) | _positive(clock.get(OVERDUE))
+    due = _due(clock, before, len(slots))
     use = frozenset(columns) - _CREDIT - _CONDUCT - _REFERENCE - _TENURE - _MADE
     puts: dict[str, list[_Put]] = {
         "reference": [_Put(before, _REFERENCE)],
@@ -59,9 +59,9 @@ def find_causes(
         "lockout_ended": [_Put(before, _CONDUCT)],
         "new_ended": [_Put(before, _TENURE)],
         "payment": [_Put(clock, _CREDIT)],
-        "due_date": [_Put(before, _CREDIT, owing)],
+        "due_date": [_Put(before, _CREDIT, due)],
         "own_use": [_Put(clock, use)],
-        "window_decay": [_Put(before, use), _Put(before, _CREDIT, ~owing)],
+        "window_decay": [_Put(before, use), _Put(before, _CREDIT, ~due)],
     }
     cause, open_ = np.full(len(slots), today.version.cause_order[-1], np.object_), np.ones(len(slots), np.bool_)
     for name in today.version.cause_order:
@@ -103,5 +103,13 @@ def _either(where: Mask, one: Any, other: Any) -> Any:
     return np.ma.masked_array(values, np.where(where, np.ma.getmaskarray(one), np.ma.getmaskarray(other)))
 
 
-def _positive(column: Any) -> Any:
-    return False if column is None else np.ma.filled(column, 0) > 0
+def _due(clock: Columns, before: Columns, k: int) -> Mask:
+    """Whether something is past due, or fell due on the day before, so that it counts from the day on. (k,)."""
+
+    def told(columns: Columns, name: str) -> Any:
+        return np.ma.filled(columns[name], 0) if name in columns else np.zeros(k, np.int64)
+
+    owing = (told(before, OVERDUE) > 0) | (told(clock, OVERDUE) > 0)
+    fell_due = told(clock, FELL_DUE) > told(before, FELL_DUE)
+    due: Mask = owing | fell_due
+    return due
