@@ -119,5 +119,5 @@ def test_a_policy_that_is_tried_gives_what_recomputing_gives():
     assert code == 0, errors
     found = json.loads(printed)
     assert found["differ"] == []
-    assert set(found["outcomes"]) == {"what-if", "events"}
+    assert set(found["outcomes"]) == {"what-if", "with --out", "events"}
     assert all(found["rows"].values())
