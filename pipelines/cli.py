@@ -19,6 +19,7 @@ from schemas.errors import WattierError
 
 if TYPE_CHECKING:
     from pipelines.config import Config
+    from schemas.labels import Lang
 
 EXIT_CODES = """Exit codes: 0 done; 1 unexpected error; 2 wrong usage, configuration, mapping or policy; 3 a landed file cannot
 be read; 4 the audit stopped the publication; 5 another run is at work; 6 verify found mismatches; 7 rows read are not
@@ -326,6 +327,66 @@ def query(
     if not marts.exists():
         raise StateError(f"{marts} is not there yet: nothing has been published. Start with `wattier run`.")
     _ask(marts, sql, as_json=as_json)
+
+
+@app.command()
+def explain(
+    account: Annotated[str, typer.Argument(help="Id of the account.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_of: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Service day (default: the last one published).")
+    ] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    as_json: Json = False,
+) -> None:
+    """Say why an account is in its tier, and what would move it."""
+    loaded, said = _load(config), _lang(lang)
+    from pipelines.explain import explain as go
+    from pipelines.explain_text import as_text
+
+    told = go(loaded, account, as_of.date() if as_of else None)
+    print(json.dumps(told, default=str) if as_json else as_text(told, said))
+
+
+@app.command(name="what-if", cls=BeamCommand, context_settings={"allow_extra_args": True})
+def what_if(
+    context: typer.Context,
+    policy: Annotated[Path, typer.Argument(help="The policy to try: a whole policy file.")],
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First service day under it.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last service day.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the marts that are made, and the comparison.")
+    ] = None,
+    accounts: Annotated[bool, typer.Option("--accounts", help="List the accounts that would move, in --out.")] = False,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    as_json: Json = False,
+) -> None:
+    """Try another policy on past days: who would move. The marts stay as they are. Options after -- go to Beam."""
+    loaded, said = _load(config), _lang(lang)
+    from pipelines.what_if import what_if as go
+    from pipelines.what_if_report import as_text
+    from schemas.policy import load_policy
+
+    with _progress(quiet=as_json) as progress:
+        report = go(
+            loaded, load_policy(policy), str(policy), first.date(), last.date(), out=out, accounts=accounts,
+            beam_options=context.args, progress=progress,
+        )  # fmt: skip
+    print(json.dumps(report.to_json()) if as_json else as_text(report, said))
+    if out is not None and not as_json:
+        print(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def _lang(text: str) -> Lang:
+    """A language of the labels. Raises ConfigError."""
+    from schemas.errors import ConfigError
+    from schemas.labels import LANGS
+
+    for lang in LANGS:
+        if lang == text:
+            return lang
+    raise ConfigError(f"--lang {text!r}: must be {' or '.join(LANGS)}")
 
 
 def _ask(marts: Path, sql: str, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
     take_in   landed files -> ReadDeliveries -> FoldReference -> FoldMeters -> FoldDays -> log, rejects, day blocks
     tick      state -> FoldFeatures -> CutOff -> FoldTiers -> PlanActions -> features, cut-offs, tiers, migrations, actions
     restate   state -> RestateFeatures -> CutOff -> RestateTiers -> the same, of past days, for the accounts concerned
+    try_out   state -> StoredInputs -> CutOff -> FoldTiers -> PlanActions -> the same, under another policy, beside the marts
     stream    topics, landed files -> Inbox -> the folds of take_in -> Plan -> the folds of tick, epoch after epoch;
               ledger events also straight -> ProvisionalTiers, with the state after each epoch's last tick
 
@@ -40,6 +41,7 @@ from transforms.restate_features import Correction, RestateFeatures
 from transforms.restate_tiers import RestateTiers
 from transforms.service_actions import CANDIDATES
 from transforms.shards import Place
+from transforms.stored_inputs import StoredInputs, Trial
 from transforms.tick_stages import CUTOFFS_BEFORE, MADE, ActionsStage, FeaturesStage, TiersStage
 
 States = Sequence[Keyed]
@@ -98,6 +100,19 @@ def restate(
     features = states | "RestateFeatures" >> RestateFeatures(place, policy, plan)
     cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
     tiers = group([features.state, cutoffs], "ByAccountAgain") | "RestateTiers" >> RestateTiers(place, policy, plan)
+    before = p | "PlannedBefore" >> _create(given)
+    return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
+
+
+def try_out(
+    p: beam.Pipeline, place: Place, policy: Policy, trial: Trial, account_states: States, given: States
+) -> PCollection[int]:
+    """Past service days under another policy, from what the warehouse holds; it is written to another place."""
+    plan = Plan(trial.first, trial.last, trial.first if trial.scores else trial.last + 1, trial.last + 1)
+    states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
+    inputs = states | "StoredInputs" >> StoredInputs(place, policy, trial)
+    cutoffs = {"ladders": inputs.ladders, "state": inputs.state} | "CutOff" >> CutOff(place, policy)
+    tiers = group([inputs.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
     before = p | "PlannedBefore" >> _create(given)
     return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
 

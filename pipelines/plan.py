@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipelines.calendar import Calendar
-from schemas.policy import Policy
+from schemas.policy import Policy, PolicyVersion
 from transforms.kernels.windows import date_of, day_of
 
 DAY = timedelta(days=1)
@@ -121,6 +121,12 @@ def _staff_state(policy: Policy) -> list[list[Any]]:
         if not spans or spans[-1][2] != held:
             spans.append([day_of(day) - 1, "", held])
     return spans
+
+
+def published_policy(held: list[list[Any]], policy: Policy) -> Policy:
+    """The versions that service days were published under, with all else as a policy says. held: see `policy_state`."""
+    versions = tuple(PolicyVersion.model_validate_json(text) for _, text, _ in held if text)
+    return policy.model_copy(update={"versions": versions})
 
 
 def made_under(policy: Policy) -> dict[str, Any]:

@@ -110,3 +110,14 @@ def test_a_stream_and_flink_sql_give_the_same_windows(tmp_path, flink_cluster, k
     ((_, found),) = said["compared"].items()
     assert (found["differing"], found["days"]) == (0, 5)
     assert found["rows"] > 1_000
+
+
+def test_a_policy_that_is_tried_gives_what_recomputing_gives():
+    code, printed, errors = run(
+        "what_if.py", "--accounts=300", "--days=8", "--tried=4", "--shards=2", "--without-run", "--json"
+    )
+    assert code == 0, errors
+    found = json.loads(printed)
+    assert found["differ"] == []
+    assert set(found["outcomes"]) == {"what-if", "with --out", "events"}
+    assert all(found["rows"].values())

@@ -21,7 +21,7 @@ from tests.feeding import streaming_config
 from tests.recovery.commands import wattier
 
 HEAVY = ("apache_beam", "great_expectations", "duckdb", "pyarrow", "pandas", "numpy")
-COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "explain", "what-if", "gc")
 
 
 def classes() -> list[type[WattierError]]:
@@ -194,7 +194,22 @@ def test_other_commands_print_json_and_nothing_else(published: Path) -> None:
     assert asked("query", "SELECT 1.50::DECIMAL(4, 2) AS price") == [{"price": "1.50"}]
     assert asked("verify", "--all")["ok"] is True
     assert set(asked("gc")) == {"files", "bytes"}
+    (account,) = asked("query", "SELECT account_id, tier FROM customer_tiers_current LIMIT 1")
+    told = asked("explain", account["account_id"])
+    assert (told["tier"], told["service_date"]) == (account["tier"], "2025-01-06")
     assert asked("run")["published"] is False
+
+
+@pytest.mark.slow
+def test_explain_and_what_if_speak_english_or_chinese_or_refuse(published: Path) -> None:
+    days = ["policy.yaml", "--from", "2025-01-03", "--to", "2025-01-06"]
+    for arguments, words in {("explain", "A000000000"): "级别：", ("what-if", *days): "试算策略"}.items():
+        assert words in wattier(published, *arguments, "--lang", "zh").out
+        ended = wattier(published, *arguments, "--lang", "xx")
+        assert (ended.code, ended.out, ended.err) == (2, "", "wattier: --lang 'xx': must be en or zh\n")
+    ended = wattier(published, "explain", "\x1b[2J")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "wattier: account '\ufffd[2J' is not known: no tier of it is published\n"
 
 
 @pytest.mark.slow

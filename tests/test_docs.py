@@ -36,7 +36,7 @@ RUNNABLE = [page for page in PAGES if "```bash run\n" in page.read_text(encoding
 
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```bash run\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "gc")
+COMMANDS = ("init", "simulate", "run", "status", "verify", "report", "query", "actions", "explain", "what-if", "gc")
 
 WAREHOUSE = """
 wattier init mine

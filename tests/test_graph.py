@@ -21,7 +21,7 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.portability.api import beam_runner_api_pb2 as api
 
 import transforms
-from pipelines.graph import take_in, tick
+from pipelines.graph import take_in, tick, try_out
 from pipelines.templates import write_templates
 from schemas.kafka import KafkaSettings
 from schemas.mapping import parse_sources
@@ -41,11 +41,13 @@ from transforms.kernels.windows import date_of, day_of
 from transforms.read_files import delivery_to_json
 from transforms.shards import SLOTS_SCHEMA, Place, Slots, state_block
 from transforms.storage import Entry
+from transforms.stored_inputs import Trial
 from transforms.write_kafka import open_producer
 
 POLICY = parse_policy(default_policy_text(), "policy.yaml")
 DAY = day_of(date(2025, 1, 31))
 PLAN = Plan(DAY, DAY, DAY, DAY)
+TRIAL = Trial(DAY, DAY, POLICY)
 PLAIN = {
     "beam:coder:bytes:v1", "beam:coder:string_utf8:v1", "beam:coder:varint:v1", "beam:coder:kv:v1",
     "beam:coder:iterable:v1", "beam:coder:global_window:v1", URN,
@@ -67,9 +69,10 @@ def graphs(mappings: dict) -> dict[str, api.Pipeline]:
     entry = Entry("account_slots", 0, -1, -1, "data/slots.arrow", -1, 5, 100, "00")
     states = [(shard, state_block([entry])) for shard in range(2)]
     delivery = Delivery(1, "accounts", "/landing/a.csv", "00", beam.utils.timestamp.Timestamp(0).to_utc_datetime(True))
-    both = {"take_in": beam.Pipeline(), "tick": beam.Pipeline()}
+    both = {"take_in": beam.Pipeline(), "tick": beam.Pipeline(), "try_out": beam.Pipeline()}
     take_in(both["take_in"], place, mappings, [delivery_to_json(delivery)] * 3, POLICY, states, states)
     tick(both["tick"], place, POLICY, PLAN, states, states[:1])
+    try_out(both["try_out"], place, POLICY, TRIAL, states, states[:1])
     return {name: p.to_runner_api() for name, p in both.items()}
 
 
@@ -91,7 +94,7 @@ def strange_coders(pipeline: api.Pipeline) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", ["take_in", "tick"])
+@pytest.mark.parametrize("name", ["take_in", "tick", "try_out"])
 def test_no_element_is_pickled(name: str, graphs: dict[str, api.Pipeline]) -> None:
     assert len(graphs[name].components.pcollections) > 10
     assert strange_coders(graphs[name]) == []
@@ -116,6 +119,7 @@ def test_a_pickled_element_would_be_found() -> None:
     [
         ("take_in", {"ReadDeliveries", "FoldReference", "FoldMeters", "FoldDays"}),
         ("tick", {"FoldFeatures", "CutOff", "FoldTiers", "PlanActions"}),
+        ("try_out", {"StoredInputs", "CutOff", "FoldTiers", "PlanActions"}),
     ],
 )
 def test_steps_are_called_as_their_classes(name: str, labels: set[str], graphs: dict[str, api.Pipeline]) -> None:
@@ -149,7 +153,16 @@ def every_dofn(mappings: dict) -> dict[str, beam.DoFn]:
     clients = {"consumers": open_consumer, "producers": open_producer}
     stream = {"stage": Stage("days", 1, FoldReferenceShard, ()), "bootstrap": "snapshot"}
     stream["keys"] = (7,)
-    given = {"place": place, "policy": POLICY, "plan": PLAN, "mappings": mappings, **stream, **kafka, **clients}
+    given = {
+        "place": place,
+        "policy": POLICY,
+        "plan": PLAN,
+        "trial": TRIAL,
+        "mappings": mappings,
+        **stream,
+        **kafka,
+        **clients,
+    }
     found = {}
     for module in stages():
         for name, cls in vars(module).items():
@@ -241,11 +254,11 @@ def tier_inputs(place: Place, policy: Policy, ids: pa.Array, values: dict[str, n
             place.path("account_slots", number, "arrow"), "account_slots", number, [(-1, slots)]
         )
         slot, category = np.arange(len(rows)), np.zeros(len(rows), np.int8)
-        block = tier_input(slot, category, None, tuple(some), some)
+        block = tier_input(slot, category, None, tuple(some), some, {})
         entries += store.write_blocks(place.path(TIER_INPUT, number, "arrow"), TIER_INPUT, number, [(DAY, block)])
         states.append((number, state_block(entries)))
         version = policy.on(date_of(DAY))
-        found += ladders(Slots(mine, rank), slot, DAY, version, Scopes(category, None), some)
+        found += ladders(Slots(mine, rank), slot, DAY, version.rankings(), Scopes(category, None), some)
     return found, states
 
 

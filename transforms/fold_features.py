@@ -7,7 +7,7 @@ it has to restate, rolls forward, and leaves a new one behind.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -101,13 +101,13 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
 
 
 def ladders(
-    slots: Slots, rows: Any, day: int, version: PolicyVersion, scopes: Scopes, values: dict[str, Any]
+    slots: Slots, rows: Any, day: int, rankings: Sequence[Ranking], scopes: Scopes, values: dict[str, Any]
 ) -> Iterator[Named]:
     """What the cut-offs of one day need of these accounts. rows: (m,) slots; scopes, values: of them.
 
     Of percentiles, a shard has no ladder where none of its accounts ranks.
     """
-    for ranking in version.rankings():
+    for ranking in rankings:
         metric, known = ranked(ranking, values[ranking.metric])
         metric = ranked_by(metric, ranking.order)
         for scope, mine in scopes.positions(ranking.by).items():
@@ -169,7 +169,7 @@ class FoldFeaturesShard(beam.DoFn):
                 judged.write(day, vee_table(slots, day, counted, version.version))
             region = people.region_on(day, n)[rows] if self.policy.ranks_by_region() else None
             inputs.append((day, tier_input(rows, category[rows], region, names, values, clock)))
-            yield from ladders(slots, rows, day, version, Scopes(category[rows], region), values)
+            yield from ladders(slots, rows, day, version.rankings(), Scopes(category[rows], region), values)
 
         entries = [*features.close(), *consumption.close(), *judged.close(), *days.close(self.place, shard)]
         path = self.place.path

@@ -238,7 +238,7 @@ class _Shard:
         inputs = tier_inputs(self.state, day, patch, first_columns(self.policy, version))
         known = TierInputs(inputs)
         columns = known.columns()
-        yield from ladders(self.slots, known.slots, day, version, Scopes.of(columns), columns)
+        yield from ladders(self.slots, known.slots, day, version.rankings(), Scopes.of(columns), columns)
 
     def _sums(self, day: int, windows: Windows) -> pa.RecordBatch:
         """The sums of the concerned accounts as of a checkpoint, merged with those put right before."""

@@ -276,6 +276,13 @@ class Store:
         """A Parquet file, or some of its columns."""
         return pq.read_table(self.full(entry.path), filesystem=self.fs, columns=columns, partitioning=None)
 
+    def read_day(self, entry: Entry, day: int, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows of one service day of a Parquet file that has several. day: its number."""
+        of_day = [("service_date", "=", pa.scalar(day, pa.int32()).cast(pa.date32()))]
+        return pq.read_table(
+            self.full(entry.path), filesystem=self.fs, columns=list(columns), filters=of_day, partitioning=None
+        )
+
     def digest(self, path: str) -> str:
         """SHA-256 of a file's content, as hex."""
         return digest(self.fs, self.full(path))

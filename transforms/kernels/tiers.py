@@ -67,10 +67,18 @@ def holds(condition: Condition, columns: Columns, has_it: Mask | None = None) ->
         case "below":
             held = values < wanted[0]
         case "not_one_of":
-            held = ~np.isin(values, wanted)
+            held = ~_one_of(values, wanted)
         case _:
-            held = np.isin(values, wanted)
+            held = _one_of(values, wanted)
     return np.where(null, condition.or_null, held)
+
+
+def _one_of(values: npt.NDArray[Any], wanted: Sequence[Any]) -> Mask:
+    """Which values are among few."""
+    out: Mask = values == wanted[0]
+    for other in wanted[1:]:
+        out |= values == other
+    return out
 
 
 def first_match(
