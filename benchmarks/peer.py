@@ -58,9 +58,10 @@ def sql(name: str, **texts: str) -> str:
 def policy_texts(version: PolicyVersion) -> dict[str, str]:
     """What a policy version says, as SQL."""
 
-    def first(rules: Iterable[tuple[str, Sequence[Condition]]]) -> str:
+    def first(rules: Iterable[tuple[str, Sequence[Condition], str]]) -> str:
         cases = (
-            f"WHEN {' AND '.join(map(condition_sql, when)) or 'true'} THEN {literal(name)}" for name, when in rules
+            f"WHEN {' AND '.join(condition_sql(c, has_it) for c in when) or 'true'} THEN {literal(name)}"
+            for name, when, has_it in rules
         )
         return f"CASE {' '.join(cases)} END"
 
@@ -72,8 +73,12 @@ def policy_texts(version: PolicyVersion) -> dict[str, str]:
     return {
         "metric": version.abc.metric, "rule": literal(version.abc.rule), "policy_version": literal(version.version),
         "scope": "'all'" if everyone else "'category=' || f.category", "scopes": f"[{', '.join(map(literal, scopes))}]",
-        "score": score_sql(version.credit_score), "grade": first((grade.grade, grade.when) for grade in version.credit_grades),
-        "candidate_rule": first((rule.rule, rule.when) for rule in version.tiers),
+        "score": score_sql(version.credit_score), "grade": first(
+            (g.grade, g.when, f"coalesce(credit_grade_before = '{g.grade}', false)") for g in version.credit_grades
+        ),
+        "candidate_rule": first(
+            (r.rule, r.when, f"coalesce(tier_before = '{r.tier}', false)") for r in version.tiers
+        ),
         "tier": by_rule(lambda rule: literal(rule.tier)), "immediate": by_rule(lambda rule: str(rule.immediate).lower()),
         "min_stay_days": str(version.min_stay_days),
     }  # fmt: skip
@@ -288,6 +293,12 @@ def run_peer(
             path.unlink(missing_ok=True)
 
 
+def _told(mart: str) -> str:
+    """The columns that are compared: the peers look for no causes."""
+    names = [column.name for column in MARTS[mart].columns if (mart, column.name) != ("tier_migrations", "cause")]
+    return ", ".join(map(ddl.name, names))
+
+
 def compare(world: World, kind: Kind, days: Sequence[int]) -> dict[str, dict[str, int]]:
     """By mart, the rows published and how many rows differ from what a peer wrote, EXCEPT ALL both ways.
 
@@ -296,7 +307,7 @@ def compare(world: World, kind: Kind, days: Sequence[int]) -> dict[str, dict[str
     compared: dict[str, dict[str, int]] = {}
     with duckdb.connect(str(world.warehouse / "marts.duckdb"), read_only=True) as con:
         for mart in MARTS_WRITTEN:
-            columns, total = ddl.column_names(MARTS[mart]), [0, 0]
+            columns, total = _told(mart), [0, 0]
             for day in days if mart in BY_DAY else days[-1:]:
                 today = world.date_of(day)
                 file = literal(str(world.home / f"peer-{kind}" / f"{today}" / f"{mart}.parquet"))

@@ -152,6 +152,7 @@ class Bench:
             shutil.copytree(self.runs / "base" / "warehouse", folder / "warehouse")
         config = yaml.safe_load(self.world.config.read_text(encoding="utf-8"))
         config |= {"landing": str(self.world.home / "stock"), "policy": str(self.world.home / "policy.yaml")}
+        config["capacity"] = str(self.world.home / "capacity.yaml")
         config["kafka"] = {"bootstrap_servers": self.address, "out_of_order_days": 1, "idle_timeout_seconds": 600}
         for source, folder_name in (("meter_readings", "readings"), ("ledger_events", "ledger")):
             mapping = config["sources"][source]

@@ -149,7 +149,8 @@ def _measure(arguments: argparse.Namespace, made: World, flink: dict[str, Any], 
     here, prefix = made.home / "stream", f"state{int(time.time())}-"
     shutil.rmtree(here, ignore_errors=True)
     shutil.copytree(made.warehouse, here / "warehouse")
-    shutil.copy(made.home / "policy.yaml", here)
+    for name in ("policy.yaml", "capacity.yaml"):
+        shutil.copy(made.home / name, here)
     text = streaming_config(made.config.read_text(), address, prefix, idle_timeout_seconds=5)
     (here / "wattier.yaml").write_text(text)
     warehouse = Warehouse(str(here / "warehouse"))

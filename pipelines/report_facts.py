@@ -210,7 +210,8 @@ class _Asked:
         return self.rows(
             """SELECT date_trunc('month', service_date)::DATE AS month, scope, arg_max(top20_share_ppm, service_date),
                    arg_max(gini_ppm, service_date)
-               FROM cutoffs WHERE metric IN (SELECT metric FROM pareto) GROUP BY ALL ORDER BY month, scope"""
+               FROM cutoffs WHERE metric IN (SELECT metric FROM pareto) AND rule <> 'percentile'
+               GROUP BY ALL ORDER BY month, scope"""
         )
 
     def _year(self) -> tuple[Rows, int]:
@@ -244,7 +245,7 @@ class _Asked:
             """WITH taken AS (
                    SELECT tier, count(*) AS actions FROM service_actions s
                    JOIN customer_tiers t ON t.account_id = s.account_id AND $day BETWEEN valid_from AND coalesce(valid_to, $day)
-                   WHERE s.service_date = $day GROUP BY ALL
+                   WHERE s.service_date = $day AND planned GROUP BY ALL
                )
                SELECT tier, accounts_ppm, turnover_ppm, coalesce(actions, 0),
                    coalesce(actions, 0) * 1000000 // nullif(sum(actions) OVER (), 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.report_facts import ACCOUNTS_SHOWN, MONTHS_A_YEAR, ORDER, Facts, Rows, totals
 from pipelines.report_html import Section, Table, as_json, figure, page
+from pipelines.words import MINOR_DIGITS
 from schemas.labels import Lang, label
 
 PALETTE = ("#1b4965", "#3d7ea6", "#7fb2d0", "#c9b79c", "#d9a441", "#b23a48", "#6a994e", "#8d6b94", "#5c5c5c")
@@ -24,12 +25,13 @@ class Page:
         self.facts, self.lang, self.currency = facts, lang, currency
         tiers = {row[0] for row in facts.today} | {row[1] for row in (*facts.by_month, *facts.by_day)}
         tiers |= {tier for row in facts.month_moves for tier in row[1:3]} | {t for row in facts.moves for t in row[:2]}
+        major = 10 ** MINOR_DIGITS.get(currency or "", 2)
         self.tiers = [tier for tier in ORDER if tier in tiers]
         self.shown: dict[str, Callable[[Any], str]] = {
             "text": str, "day": str, "month": lambda day: f"{day:%Y-%m}", "count": lambda n: f"{n:,}",
             "ppm": lambda ppm: f"{ppm / 10_000:.1f} %", "ratio": lambda ppm: f"{ppm / 1e6:.2f}",
             "micro": lambda n: f"{n / 1e6:.3f}",
-            "mwh": lambda wh: f"{wh / 1e6:,.1f}", "money": lambda minor: f"{minor / 100:,.0f}", "id": str,
+            "mwh": lambda wh: f"{wh / 1e6:,.1f}", "money": lambda minor: f"{minor // major:,}", "id": str,
             "tier": lambda code: label("tier", code, lang), "cause": lambda code: label("cause", code, lang),
             "class": lambda code: label("class", code, lang), "scope": self.scope,
             "category": lambda code: label("category", code, lang),

@@ -34,6 +34,9 @@ STAY, NOTCH, CLOSED = "stay", "one_notch", "closed"
 """What the marts give as rule where a minimum stay kept the tier, where promotion goes by one tier at a time, and where the account
 was closed; no rule may be called so."""
 
+MOST_RULES = 100
+"""Rules of one kind in a version, at most."""
+
 RESERVED = (STAY, NOTCH, CLOSED)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)

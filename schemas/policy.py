@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field
 
 from schemas.actions import ABUSE_STEP
 from schemas.capacity import Capacity
-from schemas.conditions import NUMBERS, Codes, Conditional, Fault, Part, rule_name
+from schemas.conditions import MOST_RULES, NUMBERS, Codes, Conditional, Fault, Part, rule_name
 from schemas.decay import CreditDecay, decay_faults
 from schemas.dimensions import Dimension, dimension_faults, percentile_rankings, score_faults, scores_as_columns
 from schemas.document import fault_line, parse_document
@@ -58,7 +58,9 @@ TIER_CODES: Codes = {**SCORE_CODES, "abc": CLASSES, "credit_grade": CLASSES}
 ACTION_CODES: Codes = {**TIER_CODES, "tier": TIERS, ABUSE_STEP: ABUSE_STEPS_TAKEN}
 """Text columns that conditions can name, and their values: of the scorecard, of credit grades, tier rules and service actions."""
 
-EVENT_FIRST = (("conduct", "lockout_ended"), ("payment", "due_date"), ("own_use", "window_decay"))
+EVENT_FIRST = (
+    ("conduct", "lockout_ended"), ("payment", "due_date"), ("payment", "window_decay"), ("own_use", "window_decay"),
+)  # fmt: skip
 """What a day brings, and what its clock does: there is no yesterday's clock with today's events."""
 
 TIER_SCORES = scores_as_columns()
@@ -136,8 +138,8 @@ class PolicyVersion(Part):
     credit_decay: CreditDecay = CreditDecay(half_life_days=180)
     credit_score: CreditScore | None = None
     dimensions: tuple[Dimension, ...] | None = None
-    credit_grades: tuple[CreditGrade, ...]
-    tiers: tuple[TierRule, ...]
+    credit_grades: Annotated[tuple[CreditGrade, ...], Field(max_length=MOST_RULES)]
+    tiers: Annotated[tuple[TierRule, ...], Field(max_length=MOST_RULES)]
     min_stay_days: Annotated[int, Field(ge=0, le=3650)]
     tier_order: tuple[Valued, ...] = TIER_ORDER
     one_notch: tuple[Valued, ...] = ()
@@ -154,6 +156,11 @@ class PolicyVersion(Part):
         """The columns of features, and codes, that tiers are made of: by the rules, and by the parts of the dimensions."""
         scores = {part.column for dimension in self.dimensions or () for part in dimension.parts}
         return (self.reads() - set(SCORE_COLUMNS.values())) | scores
+
+    def ranks_as(self, other: PolicyVersion) -> bool:
+        """Whether both cut alike, so that the cut-offs of one are those that the other would make."""
+        made = self.rankings(), self.credit_score, self.credit_decay
+        return made == (other.rankings(), other.credit_score, other.credit_decay)
 
     def rankings(self) -> tuple[Ranking, ...]:
         """What is ranked every day: the metric of ABC first, then what the dimensions cut by percentiles."""

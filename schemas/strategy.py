@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from schemas.actions import LONGEST_REST, RESOURCES, STANDING, Action, Resource
-from schemas.conditions import Codes, Conditional, Fault, Part, condition_faults, rule_name
+from schemas.conditions import MOST_RULES, Codes, Conditional, Fault, Part, condition_faults, rule_name
 from schemas.fields import Column
 
 
@@ -32,7 +32,7 @@ class Strategy(Part):
     value: str | None = None
     order: Literal["priority_then_value", "value"] = "priority_then_value"
     keep_bonus_ppm: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    actions: tuple[ActionRule, ...]
+    actions: Annotated[tuple[ActionRule, ...], Field(max_length=MOST_RULES)]
 
     def columns(self) -> frozenset[str]:
         """The columns that the conditions name."""

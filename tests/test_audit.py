@@ -121,7 +121,7 @@ FAULTS: list[tuple[str, Callable[[dict[str, list[Row]]], object], str, str]] = [
         "tiers",
         lambda w: w["customer_tiers_current"][0].update(tier="it's <gold>"),
         "customer_tiers_current.tier.values",
-        "customer_tiers_current.tier is one of high, mid_steady, mid_large, low_risk, low_small, abuse: "
+        "customer_tiers_current.tier is one of high, mid_steady, mid_large, low_risk, low_small, abuse, new, closed: "
         "1 of 4 rows breaks it (first: account A17: it's <gold>)",
     ),
     (

@@ -123,7 +123,7 @@ def tier_day(
     if before is not None:
         held = before
         yesterday = Yesterday(
-            earlier, replace(cuts, day=number - 1), today.rankings() == earlier.rankings(),
+            earlier, replace(cuts, day=number - 1), today.ranks_as(earlier),
             lambda places: held.columns(of(places)), lambda places: inputs.columns(of(places), clock=True),
         )  # fmt: skip
     return Day(number, rows, facts, yesterday)

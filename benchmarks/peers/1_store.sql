@@ -45,7 +45,7 @@ JOIN account_key k USING (account_id)
 WHERE date_trunc('month', today())::DATE - 1 BETWEEN valid_from AND coalesce(valid_to, today());
 
 CREATE TABLE tier_state (
-    slot INTEGER, category VARCHAR, abc VARCHAR, credit_grade VARCHAR, candidate VARCHAR, tier VARCHAR, valid_from DATE,
-    tier_since DATE, rule VARCHAR, policy_version VARCHAR
+    slot INTEGER, category VARCHAR, abc VARCHAR, credit_grade VARCHAR, tier VARCHAR, valid_from DATE, tier_since DATE,
+    rule VARCHAR, policy_version VARCHAR, metric BIGINT, score INTEGER
 );
 CREATE TABLE threshold AS FROM ({{threshold}}) WHERE service_date = today();

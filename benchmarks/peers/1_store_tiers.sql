@@ -1,15 +1,9 @@
--- Tiers as of the last published day; the candidate, which no mart holds, follows from that day's features.
+-- Tiers as of the last published day, with the figures that a migration tells.
 INSERT INTO tier_state
-WITH graded AS (
-    SELECT f.*, t.* EXCLUDE (account_id, category), k.slot
-    FROM published.features f
-    JOIN published.customer_tiers_current t USING (account_id)
-    JOIN account_key k USING (account_id)
-    WHERE f.service_date = today()
-),
-ruled AS (SELECT *, {{candidate_rule}} AS candidate_rule FROM graded)
-SELECT slot, category, abc, credit_grade, {{tier}} AS candidate, tier, valid_from, tier_since, rule, policy_version
-FROM ruled;
+SELECT k.slot, t.category, abc, credit_grade, tier, valid_from, tier_since, rule, policy_version, f.{{metric}}, f.credit_score
+FROM published.customer_tiers_current t
+JOIN account_key k USING (account_id)
+LEFT JOIN (FROM published.features WHERE service_date = today()) f USING (account_id);
 
 -- Who is on the abuse ladder, and what was given out before.
 CREATE OR REPLACE TABLE ladder_state AS

@@ -1,11 +1,12 @@
--- Tiers of the day from yesterday's; then what ended, what moved and why.
+-- Tiers of the day from yesterday's; then what ended and what moved. Why it moved is not looked for.
 CREATE OR REPLACE TEMP TABLE threshold_today AS {{threshold}};
 
 CREATE OR REPLACE TEMP TABLE tier_day AS
 WITH classed AS (
-    SELECT f.*, abc_class(y.abc, f.{{metric}}, f.account_id, t.cuts) AS abc,
-        y.tier AS tier_before, y.abc AS abc_before, y.credit_grade AS credit_grade_before, y.candidate AS candidate_before,
-        y.policy_version AS version_before, y.valid_from AS from_before, y.tier_since AS since_before, y.rule AS rule_before
+    SELECT f.*, abc_class(if(y.tier = 'closed', NULL, y.abc), f.{{metric}}, f.account_id, t.cuts) AS abc,
+        y.tier AS tier_before, y.abc AS abc_before, if(y.tier = 'closed', NULL, y.credit_grade) AS credit_grade_before,
+        y.policy_version AS version_before, y.valid_from AS from_before, y.tier_since AS since_before, y.rule AS rule_before,
+        y.metric AS metric_before, y.score AS score_before
     FROM scored f
     JOIN threshold_today t ON t.scope = {{scope}}
     LEFT JOIN tier_state y USING (slot)
@@ -15,56 +16,39 @@ ruled AS (SELECT *, {{candidate_rule}} AS candidate_rule FROM graded),
 chosen AS (SELECT *, {{tier}} AS candidate FROM ruled),
 settled AS (
     SELECT *, CASE
-        WHEN tier_before IS NULL OR {{immediate}} OR today() - since_before >= {{min_stay_days}} THEN candidate
+        WHEN tier_before IS NULL OR tier_before = 'closed' OR {{immediate}} OR today() - since_before >= {{min_stay_days}} THEN candidate
         ELSE tier_before
     END AS tier
     FROM chosen
 )
-SELECT slot, account_id, category, abc, credit_grade, candidate, tier, tier_before, abc_before, credit_grade_before, candidate_before,
+SELECT slot, account_id, category, abc, credit_grade, tier, tier_before, abc_before, credit_grade_before,
+    {{metric}} AS metric, credit_score AS score, metric_before, score_before,
     CASE WHEN tier = tier_before AND abc = abc_before AND credit_grade = credit_grade_before THEN from_before ELSE today() END AS valid_from,
     CASE WHEN tier = tier_before THEN since_before ELSE today() END AS tier_since,
     CASE WHEN tier = candidate THEN candidate_rule ELSE 'stay' END AS rule_today,
     CASE WHEN tier = tier_before AND abc = abc_before AND credit_grade = credit_grade_before THEN rule_before ELSE rule_today END AS rule,
     CASE WHEN tier = tier_before AND abc = abc_before AND credit_grade = credit_grade_before THEN version_before ELSE {{policy_version}} END AS policy_version
-FROM settled;
+FROM settled
+UNION ALL BY NAME
+SELECT slot, account_id, y.abc, y.credit_grade, 'closed' AS tier, y.tier AS tier_before, y.abc AS abc_before,
+    y.credit_grade AS credit_grade_before, y.metric AS metric_before, y.score AS score_before,
+    if(y.tier = 'closed', y.valid_from, today()) AS valid_from, if(y.tier = 'closed', y.tier_since, today()) AS tier_since,
+    'closed' AS rule_today, 'closed' AS rule, if(y.tier = 'closed', y.policy_version, {{policy_version}}) AS policy_version
+FROM tier_state y JOIN account_key USING (slot)
+WHERE slot NOT IN (SELECT slot FROM scored);
 
 CREATE OR REPLACE TEMP TABLE ended AS
-SELECT k.account_id, y.valid_from, today() - 1 AS valid_to, y.tier, y.abc, y.credit_grade, y.tier_since, y.rule, y.policy_version
-FROM tier_state y
-JOIN account_key k USING (slot)
-LEFT JOIN tier_day t USING (slot)
-WHERE t.slot IS NULL OR t.valid_from = today();
+SELECT t.account_id, y.valid_from, today() - 1 AS valid_to, y.tier, y.abc, y.credit_grade, y.tier_since, y.rule, y.policy_version
+FROM tier_state y JOIN tier_day t USING (slot)
+WHERE t.valid_from = today();
 
 CREATE OR REPLACE TEMP TABLE migration AS
-WITH moved AS (
-    SELECT f.*, m.* EXCLUDE (slot, account_id, category)
-    FROM tier_day m JOIN scored f USING (slot)
-    WHERE m.tier <> m.tier_before
-),
-by_grade AS (
-    SELECT slot, {{tier}} AS candidate_by_grade
-    FROM (SELECT *, {{candidate_rule}} AS candidate_rule FROM (SELECT * REPLACE (credit_grade_before AS credit_grade) FROM moved))
-),
-with_class AS (
-    SELECT f.* REPLACE (abc_before AS abc),
-        abc_class(f.abc_before, f.{{metric}}, f.account_id, y.cuts) AS class_by_cutoffs
-    FROM moved f
-    LEFT JOIN threshold y ON y.scope = {{scope}}
-),
-by_class AS (
-    SELECT slot, class_by_cutoffs, {{tier}} AS candidate_by_class
-    FROM (SELECT *, {{candidate_rule}} AS candidate_rule FROM with_class)
-)
-SELECT account_id, today() AS service_date, tier_before AS from_tier, tier AS to_tier, abc_before AS from_abc, abc AS to_abc,
-    CASE
-        WHEN candidate = candidate_before THEN 'stay_ended'
-        WHEN 'abuse' IN (tier, tier_before) THEN 'conduct'
-        WHEN candidate_by_grade = candidate_before THEN 'payment'
-        WHEN class_by_cutoffs = abc_before AND candidate_by_class = candidate_before THEN 'cutoff_moved'
-        ELSE 'own_use'
-    END AS cause,
-    rule_today AS rule, {{policy_version}} AS policy_version
-FROM moved JOIN by_grade USING (slot) JOIN by_class USING (slot);
+SELECT account_id, today() AS service_date, tier_before AS from_tier, t.tier AS to_tier, abc_before AS from_abc, t.abc AS to_abc,
+    'not looked for' AS cause, rule_today AS rule, {{policy_version}} AS policy_version, y.credit_grade AS from_grade,
+    t.credit_grade AS to_grade, {{policy_version}} AS from_policy_version, metric_before, t.metric AS metric_after, score_before,
+    t.score AS score_after
+FROM tier_day t JOIN tier_state y USING (slot)
+WHERE t.tier <> t.tier_before;
 
 -- The month's row of the matrix; on the first of a month yesterday's tiers are those at the end of the month before.
 {{new_month}}
@@ -123,5 +107,5 @@ SELECT today(), e, r, ppm(r, e), CASE WHEN ppm(r, e) < {{floor}} THEN 'provision
 FROM (SELECT sum(expected_1d)::BIGINT AS e FROM expected), (SELECT sum(received)::BIGINT AS r FROM landed_day);
 
 CREATE OR REPLACE TABLE tier_state AS
-SELECT slot, category, abc, credit_grade, candidate, tier, valid_from, tier_since, rule, policy_version FROM tier_day;
+SELECT slot, category, abc, credit_grade, tier, valid_from, tier_since, rule, policy_version, metric, score FROM tier_day;
 CREATE OR REPLACE TABLE threshold AS FROM threshold_today;

@@ -185,7 +185,7 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
     """Find the causes of changes of tier on days of `version` after days of `earlier`: put back one input after another."""
     con.execute(_sql("s7_causes", policy_version=literal(version.version), version_before=literal(earlier.version)))
     ((some,),) = con.execute("SELECT count(*) FROM oracle.put_back").fetchall()
-    alike, rules = version.rankings() == earlier.rankings(), version
+    alike, rules = version.ranks_as(earlier), version
     for cause in version.cause_order if some else ():
         changes = {name: f"{state}.{name}" for name, state in _PUT_BACK.get(cause, {}).items()}
         for name, where in _PUT_BACK_WHERE.get(cause, {}).items():

@@ -161,7 +161,8 @@ def test_a_rule_by_a_score_needs_its_dimension(column, value, allowed):
         parse_policy((TEXT[:START] + SMALL + TEXT[END:]).replace(old, new), "p.yaml")
     with pytest.raises(ConfigError, match="must be one of"):  # no grade goes by a score of a dimension
         parse_policy(
-            TEXT.replace("- {column: credit_score, at_least: 90}", "- {column: scale_score, at_least: 9}"), "p.yaml"
+            TEXT.replace("- {column: credit_score, at_least: 90, exit: 88}", "- {column: scale_score, at_least: 9}"),
+            "p.yaml",
         )
     assert parse_policy(
         TEXT.replace(old, new.replace(f"{column}, at_least: {value}", "scale_score, at_least: 9")), "p.yaml"

@@ -82,12 +82,12 @@ versions:
     cause_order:
       - cutoff_moved
       - own_use
-      - window_decay
       - policy_changed
       - new_ended
       - conduct
       - lockout_ended
       - payment
+      - window_decay
       - due_date
       - reference
       - stay_ended
