@@ -159,9 +159,10 @@ class _Asked:
         rows = self.rows(
             """WITH step AS (
                    SELECT greatest(valid_from, $since) AS day, tier, count(*) AS accounts FROM customer_tiers
-                   WHERE coalesce(valid_to, $through) >= $since GROUP BY ALL
+                   WHERE coalesce(valid_to, $through) >= $since AND tier <> 'closed' GROUP BY ALL
                    UNION ALL
-                   SELECT valid_to + 1, tier, -count(*) FROM customer_tiers WHERE valid_to >= $since GROUP BY ALL
+                   SELECT valid_to + 1, tier, -count(*) FROM customer_tiers
+                   WHERE valid_to >= $since AND tier <> 'closed' GROUP BY ALL
                ),
                grid AS (
                    FROM (SELECT DISTINCT service_date AS day FROM service_days WHERE service_date >= $since)
@@ -178,7 +179,7 @@ class _Asked:
             """SELECT coalesce(a.tier, 'none'), coalesce(b.tier, 'none'), count(*)
                FROM (FROM customer_tiers WHERE $first BETWEEN valid_from AND coalesce(valid_to, $first)) a
                FULL JOIN (FROM customer_tiers WHERE $last BETWEEN valid_from AND coalesce(valid_to, $last)) b USING (account_id)
-               GROUP BY ALL""",
+               WHERE NOT coalesce(a.tier = 'closed' AND b.tier = 'closed', false) GROUP BY ALL""",
             first=first, last=last,
         )  # fmt: skip
         return sorted(rows, key=lambda row: (ORDER.index(row[0]), ORDER.index(row[1])))

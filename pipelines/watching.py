@@ -180,7 +180,9 @@ def _by_month(
     old = kept.get(TIER_TENURE.name, TIER_TENURE.schema.empty_table())
     con.register("tenure", pa.concat_tables([old, new[TIER_TENURE.name].cast(TIER_TENURE.schema)]))
     con.execute(MOVED.format(days=FLAP_DAYS, category=CATEGORY))
-    new[TIER_STABILITY.name] = con.sql(STABILITY, params={"tiers": list(TIERS)}).to_arrow_table()
+    new[TIER_STABILITY.name] = con.sql(
+        STABILITY, params={"tiers": [tier for tier in TIERS if tier != "closed"]}
+    ).to_arrow_table()
     con.unregister("tenure")
     return new
 

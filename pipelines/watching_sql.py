@@ -56,7 +56,8 @@ CATEGORY = (
 MATRIX = """
 WITH summed AS (
     SELECT month, from_tier, to_tier, sum(accounts) AS accounts, sum(energy_wh) AS energy_wh, sum(turnover_minor) AS turnover_minor
-    FROM cells JOIN months USING (month) WHERE before IS NOT NULL GROUP BY ALL
+    FROM cells JOIN months USING (month)
+    WHERE before IS NOT NULL AND NOT (from_tier = 'closed' AND to_tier = 'closed') GROUP BY ALL
 ),
 running AS (
     SELECT *, sum(accounts) OVER (PARTITION BY month, from_tier) AS total,
@@ -100,7 +101,7 @@ FROM exposed e LEFT JOIN rates r USING (month, from_tier) GROUP BY ALL
 TENURE = """
 SELECT month, CASE WHEN category IS NULL THEN 'all' ELSE 'category=' || category END AS scope, to_tier AS tier,
     sum(accounts) AS accounts, sum(tenure_days) AS tenure_days, sum(tenure_days) // sum(accounts) AS mean_tenure_days
-FROM cells WHERE to_tier <> 'none' GROUP BY GROUPING SETS ((month, to_tier), (month, to_tier, category))
+FROM cells WHERE to_tier NOT IN ('none', 'closed') GROUP BY GROUPING SETS ((month, to_tier), (month, to_tier, category))
 """
 
 MOVED = """
@@ -138,7 +139,7 @@ stayed AS (
     FROM (
         FROM (SELECT *, 'all' AS scope FROM cells) UNION ALL BY NAME FROM (SELECT *, 'category=' || category AS scope FROM cells)
     )
-    WHERE from_tier <> 'none' AND to_tier <> 'none' GROUP BY ALL
+    WHERE from_tier NOT IN ('none', 'closed') AND to_tier NOT IN ('none', 'closed') GROUP BY ALL
 ),
 mobility AS (
     SELECT month, scope,

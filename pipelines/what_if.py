@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
-from pipelines.plan import published_policy
+from pipelines.plan import policy_state, published_policy
 from pipelines.publish import generation_of
 from pipelines.warehouse import Generation, Warehouse
 from pipelines.what_if_report import Report, Tried, compare, keep
+from schemas.capacity import Capacity
 from schemas.errors import ConfigError, StateError
 from schemas.marts import CUTOFFS
 from schemas.policy import Policy
@@ -63,6 +64,7 @@ def what_if(
     _check_days(warehouse, standing, *days)
     published = published_policy(standing.header["policy"], config.policy)
     _check_policy(standing, published, tried, name, *days)
+    _check_staff(standing, published, config.policy.capacity)
     both = in_force_from(published, tried.model_copy(update={"capacity": config.policy.capacity}), days[0])
     held = _Held(warehouse.store, standing)
     begin = max(days[0] - 1, standing.header["first"])
@@ -124,6 +126,15 @@ def _check_policy(standing: Generation, published: Policy, tried: Policy, name: 
         for part in ("credit_decay", "vee"):
             if getattr(now, part) != getattr(was, part):
                 raise ConfigError(f"{name}: {at}.{part}: is another than on {date_of(day)} was published under. {real}")
+
+
+def _check_staff(standing: Generation, published: Policy, capacity: Capacity | None) -> None:
+    """Who rests follows from the staff that was published under. Raises ConfigError."""
+    now = policy_state(published.model_copy(update={"capacity": capacity}))
+    if [row for row in now if not row[1]] != [row for row in standing.header["policy"] if not row[1]]:
+        raise ConfigError(
+            "the capacity file is another than was published under: run `wattier run` first, then try the policy"
+        )
 
 
 class _Held:

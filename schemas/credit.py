@@ -40,6 +40,7 @@ CREDIT = (
     _count("late_bills_365d", "Bills that fell due in the 365 days before the service day, not settled by then", "bills"),
     Column("mean_late_365d_milli", PPM, "Average days delinquent: days beyond terms over late bills; null where none was late",
            "thousandths of a day", nullable=True, minimum=0),
+    _count("bills_due_1d", "Bills that were due on the day before the service day", "bills"),
     _count("bills_due_90d", "Bills that fell due in the 90 days before the service day", "bills"),
     _count("bills_on_time_90d", "Those settled on or before their due date", "bills"),
     _ppm("on_time_90d_ppm", "On-time ratio of the 90 days"),

@@ -295,7 +295,10 @@ def _policy_faults(policy: Policy) -> Iterator[Fault]:
         yield from _without_score(version, path)
         yield from dimension_faults(version.dimensions, version.credit_score is not None, (*path, "dimensions"))
         yield from rules_faults(version.credit_grades, GRADE_CODES, (*path, "credit_grades"))
-        yield from rules_faults(version.tiers, TIER_CODES, (*path, "tiers"), NUMBERS | TIER_SCORES)
+        graded = tuple(grade for grade in CLASSES if any(rule.grade == grade for rule in version.credit_grades))
+        yield from rules_faults(
+            version.tiers, TIER_CODES, (*path, "tiers"), NUMBERS | TIER_SCORES, {"credit_grade": graded}
+        )
         for j, rule in enumerate(version.tiers):
             yield from score_faults(rule.when, version.dimensions or (), (*path, "tiers", j, "when"))
         yield from _order_faults(version, path)

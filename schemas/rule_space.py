@@ -6,8 +6,8 @@ what is left are the accounts that it decides on. With the rules all cut out of 
     everything   - rule 0 - rule 1 - ... - rule n   = the hole, if any
     rule 2       - rule 0 - rule 1                  = whom rule 2 decides on
 
-An account that has the tier already meets conditions with `exit` more easily. A rule takes what it may ever take, and those before
-it take from it only what they always do.
+An account that has the tier already meets conditions with `exit` more easily. A rule takes what it may ever take, by its exits
+where another rule gives the same, and those before it take from it only what they always do.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ Box = dict[str, Values]
 
 
 def rules_faults(
-    rules: Sequence[Conditional], codes: Codes, path: tuple[str | int, ...], numbers: Mapping[str, Column] = NUMBERS
-) -> Iterator[Fault]:
+    rules: Sequence[Conditional], codes: Codes, path: tuple[str | int, ...], numbers: Mapping[str, Column] = NUMBERS,
+    had: Codes | None = None,
+) -> Iterator[Fault]:  # fmt: skip
     """Every account must meet some rule, and every rule must be the first that some account meets.
 
-    codes, numbers: text columns, with their values, and numbers that conditions may name.
+    codes, numbers: text columns, with their values, and numbers that conditions may name; had: of text columns the values that
+    accounts can have, where these are fewer.
     """
     if not rules:
         yield path, [], "at least one rule is needed, the last without `when`"
@@ -50,7 +52,7 @@ def rules_faults(
             for fault in condition_faults(condition, codes, (*path, i, "when", j), numbers, buffered=True):
                 wrong = True
                 yield fault
-    domains = _domains(rules, codes, numbers) if not wrong else {}
+    domains = _domains(rules, codes, numbers, had or {}) if not wrong else {}
     last = rules[-1]
     if last.when:
         named = [c.column for c in last.when]
@@ -65,6 +67,11 @@ def rules_faults(
         yield from _unreached(rules, codes, domains, path)
 
 
+def _gives(rule: Conditional) -> str | None:
+    """What a rule gives: a tier or a grade."""
+    return getattr(rule, "tier", None) or getattr(rule, "grade", None)
+
+
 def _hole(rules: Sequence[Conditional], domains: Domains) -> Box | None:
     """A piece of what no rule takes."""
     left = _left({}, [_box(rule, domains, stay=False) for rule in rules], domains)
@@ -76,7 +83,8 @@ def _unreached(
 ) -> Iterator[Fault]:
     boxes = [_box(rule, domains, stay=False) for rule in rules]
     for i, rule in enumerate(rules):
-        widest = _box(rule, domains, stay=True)
+        others = [j for j in range(len(rules)) if j != i and _gives(rules[j]) == _gives(rule)]
+        widest = _box(rule, domains, stay=bool(others))  # nobody stays in what no rule lets him into
         if any(not spans and not null for spans, null in widest.values()):
             columns = [c.column for c in rule.when]
             yield (
@@ -99,30 +107,26 @@ def _unreached(
 
 @dataclass(frozen=True)
 class _Domain:
-    """All that a column can be. codes: of text, its values."""
+    """All that a column can be. codes: of text, its values, by number."""
 
-    low: int
-    high: int
-    nullable: bool
+    values: Values
     codes: tuple[str, ...] = ()
-
-    @property
-    def values(self) -> Values:
-        return ((self.low, self.high),), self.nullable
 
 
 Domains = Mapping[str, _Domain]
 
 
-def _domains(rules: Sequence[Conditional], codes: Codes, numbers: Mapping[str, Column]) -> Domains:
+def _domains(rules: Sequence[Conditional], codes: Codes, numbers: Mapping[str, Column], had: Codes) -> Domains:
     """Of every column that the rules name."""
     found: dict[str, _Domain] = {}
     for name in (condition.column for rule in rules for condition in rule.when):
         if name in codes:
-            found[name] = _Domain(0, len(codes[name]) - 1, name in NULLABLE, codes[name])
+            some = [codes[name].index(code) for code in had.get(name, codes[name])]
+            found[name] = _Domain((tuple((n, n) for n in some), name in NULLABLE), codes[name])
         else:
             low, high = numbers[name].minimum, numbers[name].maximum
-            found[name] = _Domain(LOW if low is None else low, HIGH if high is None else high, numbers[name].nullable)
+            span = (LOW if low is None else low, HIGH if high is None else high)
+            found[name] = _Domain(((span,), numbers[name].nullable))
     return found
 
 
@@ -139,7 +143,7 @@ def _box(rule: Conditional, domains: Domains, *, stay: bool) -> Box:
 
 def _taken(condition: Condition, domain: _Domain) -> Values:
     """The values that a condition takes."""
-    low, high, null = domain.low, domain.high, domain.nullable
+    low, high, null = LOW, HIGH, domain.values[1]
     wanted: Sequence[Any] = condition.values
     if domain.codes:
         wanted = [domain.codes.index(str(value)) for value in wanted]

@@ -83,6 +83,29 @@ def test_the_codes_of_the_policy_are_those_of_the_marts():
     assert get_args(DimensionName) == DIMENSIONS
 
 
+def test_nobody_stays_in_a_tier_that_no_rule_lets_him_into():
+    document = copy.deepcopy(DOCUMENT)
+    small = {"column": "cv_90d_ppm", "at_most": 100}
+    dead = [
+        {"rule": "even", "tier": "high", "when": [small]},
+        {"rule": "evener", "tier": "mid_large", "when": [{**small, "exit": 120}]},
+        {"rule": "rest", "tier": "low_small"},
+    ]
+    document["versions"][0] |= {"tiers": dead, "abuse_ladder": None}
+    path = "versions\\[0\\].tiers\\[1\\].when: \\[.cv_90d_ppm.\\]: is never reached"
+    with pytest.raises(ConfigError, match=path):
+        parse_policy(yaml.safe_dump(document), "policy.yaml")
+    dead.insert(0, {"rule": "first", "tier": "mid_large", "when": [{"column": "wh_7d", "at_least": 7}]})
+    parse_policy(yaml.safe_dump(document), "policy.yaml")  # who is mid_large by another rule may stay by its exit
+
+
+def test_a_rule_by_a_grade_that_nobody_gets_is_refused():
+    document = copy.deepcopy(DOCUMENT)
+    document["versions"][0] |= {"credit_grades": [{"grade": "B"}]}
+    with pytest.raises(ConfigError, match=r"tiers\[3\].when: .*: no account meets all of these conditions"):
+        parse_policy(yaml.safe_dump(document), "policy.yaml")
+
+
 def test_what_a_day_brings_is_put_back_before_its_clock():
     for event, clock in EVENT_FIRST:
         order = list(CAUSE_ORDER)

@@ -166,7 +166,8 @@ def test_stability_by_hand(marts):
 def test_the_stability_index_by_hand(marts):
     """February ends with one account each in high, low_small and mid_steady, March's days so far with abuse for the last."""
     (march,) = rows(marts, "tier_stability", month=MARCH, scope="all")
-    some, none = 3 / (6 + len(TIERS)), 1 / (6 + len(TIERS))
+    bins = len(TIERS) - 1  # closed is none
+    some, none = 3 / (6 + bins), 1 / (6 + bins)
     assert march["psi_month_micro"] == round(1e6 * 2 * (some - none) * math.log(some / none))
 
 

@@ -67,7 +67,7 @@ SELECT
     coalesce(today() - oldest_due, 0)::INTEGER AS oldest_overdue_days,
     coalesce(l.bills_due_365d - l.bills_on_time_365d, 0) AS late_bills_365d,
     beyond_terms_365d_days * 1000 // nullif(late_bills_365d, 0) AS mean_late_365d_milli,
-    coalesce(l.bills_due_90d, 0) AS bills_due_90d, coalesce(l.bills_on_time_90d, 0) AS bills_on_time_90d,
+    coalesce(d.bills_due_1d, 0)::INTEGER AS bills_due_1d, coalesce(l.bills_due_90d, 0) AS bills_due_90d, coalesce(l.bills_on_time_90d, 0) AS bills_on_time_90d,
     ppm(l.bills_on_time_90d, l.bills_due_90d) AS on_time_90d_ppm,
     capped_ppm(on_time_90d_minor, due_90d_minor, 1000000) AS on_time_amount_90d_ppm,
     capped_ppm(on_time_365d_minor, due_365d_minor, 1000000) AS on_time_amount_365d_ppm,
@@ -92,5 +92,6 @@ JOIN account_key k USING (slot)
 LEFT JOIN sums USING (slot)
 LEFT JOIN variation USING (slot)
 LEFT JOIN expected USING (slot)
-LEFT JOIN ledger_row l USING (slot);
+LEFT JOIN ledger_row l USING (slot)
+LEFT JOIN (SELECT slot, count(*) AS bills_due_1d FROM bill WHERE due_date = today() - 1 GROUP BY slot) d USING (slot);
 UPDATE feature SET credit_score = {{score}};

@@ -304,7 +304,10 @@ def _scores_view(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
 
 def _tier_places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     """The tiers, and of each version which is above which."""
-    con.execute("CREATE OR REPLACE TABLE oracle.tier_code AS SELECT unnest(?) AS tier", [list(TIERS)])
+    con.execute(
+        "CREATE OR REPLACE TABLE oracle.tier_code AS SELECT unnest(?) AS tier",
+        [[tier for tier in TIERS if tier != "closed"]],
+    )
     con.execute("CREATE OR REPLACE TABLE oracle.tier_place (policy_version VARCHAR, tier VARCHAR, place INTEGER)")
     for version in policy.versions:
         for place, tier in enumerate(version.tier_order):

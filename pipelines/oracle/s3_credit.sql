@@ -82,6 +82,7 @@ WITH summed AS (
         coalesce(sum(greatest(0, coalesce(settled_on, d) - due_date)) FILTER (due_365d), 0) AS beyond_terms_365d_days,
         coalesce(max(overdue_days) FILTER (open_minor > 0 AND overdue_days >= 1), 0) AS oldest_overdue_days,
         count(*) FILTER (due_365d AND NOT on_time) AS late_bills_365d,
+        count(*) FILTER (is_bill AND due_date = d - 1) AS bills_due_1d,
         count(*) FILTER (due_90d) AS bills_due_90d,
         count(*) FILTER (due_90d AND on_time) AS bills_on_time_90d,
         oracle.ppm(coalesce(sum(amount_minor) FILTER (due_90d AND on_time), 0), sum(amount_minor) FILTER (due_90d))

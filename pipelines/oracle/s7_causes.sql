@@ -9,7 +9,7 @@ SELECT
     m.from_grade AS credit_grade_before,
     m.grade_before_yesterday,
     m.dwell,
-    greatest(c.overdue_minor, y.overdue_minor) > 0 OR c.bills_due_90d > y.bills_due_90d AS is_due,
+    greatest(c.overdue_minor, y.overdue_minor) > 0 OR c.bills_due_1d > 0 AS is_due,
     q.region,
     r.region AS region_before
 FROM oracle.moved m

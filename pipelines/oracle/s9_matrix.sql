@@ -48,6 +48,7 @@ WITH counted AS (
         sum(wh_365d) AS energy_wh,
         sum(billed_365d_minor) AS turnover_minor
     FROM oracle.month_move
+    WHERE NOT (from_tier = 'closed' AND to_tier = 'closed')
     GROUP BY ALL
 )
 SELECT
@@ -75,7 +76,7 @@ SELECT
     count(*) AS accounts,
     sum(tenure) AS tenure_days,
     sum(tenure) // count(*) AS mean_tenure_days
-FROM (SELECT month, category, tier, tenure FROM oracle.at_month_end)
+FROM (SELECT month, category, tier, tenure FROM oracle.at_month_end WHERE tier <> 'closed')
 GROUP BY month, scope, tier;
 
 CREATE OR REPLACE TABLE oracle.mobility AS
@@ -86,7 +87,7 @@ WITH leavable AS (
         from_tier,
         oracle.ppm(count(*) FILTER (to_tier = from_tier), count(*)) AS stayed_ppm
     FROM (SELECT *, unnest(['all', 'category=' || category]) AS scope FROM oracle.month_move)
-    WHERE from_tier <> 'none' AND to_tier <> 'none'
+    WHERE from_tier NOT IN ('none', 'closed') AND to_tier NOT IN ('none', 'closed')
     GROUP BY month, scope, from_tier
 )
 SELECT month, scope, oracle.floor_div(count(*) * 1000000 - sum(stayed_ppm), nullif(count(*) - 1, 0)) AS mobility_ppm

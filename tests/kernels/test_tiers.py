@@ -101,7 +101,7 @@ COMPARE = {
     "equals": operator.eq,
 }
 SIDES = tuple(Inside.__dataclass_fields__)
-CREDIT_COLUMNS, CONDUCT_COLUMNS = ("overdue_minor", "on_time_365d_ppm", "bills_due_90d"), ("days_since_violation",)
+CREDIT_COLUMNS, CONDUCT_COLUMNS = ("overdue_minor", "on_time_365d_ppm", "bills_due_1d"), ("days_since_violation",)
 USE_COLUMNS = ("wh_7d", "growth_90d_ppm")
 Row = dict[str, int | str | None]
 Levels = dict[str, int]
@@ -235,7 +235,7 @@ def cause_of(was: Standing, held: Held, today: Today) -> str:
     version, row, levels = today.version, dict(today.row), today.levels
     alike = today.version.abc == today.version_before.abc
     due = max(today.before["overdue_minor"], today.clock["overdue_minor"]) > 0
-    due |= today.clock["bills_due_90d"] > today.before["bills_due_90d"]
+    due |= today.clock["bills_due_1d"] > 0
     for cause in today.version.cause_order:
         if cause == "policy_changed":
             version = today.version_before
@@ -300,7 +300,7 @@ def random_row(chance: Random, number: int = 0) -> Row:
     return {
         "wh_7d": chance.randint(0, 9),
         "overdue_minor": chance.choice([0, 5, 6, 20, 21]),
-        "bills_due_90d": chance.randint(0, 2),
+        "bills_due_1d": chance.randint(0, 2),
         "on_time_365d_ppm": chance.choice([None, 0, 299_999, 300_000, 500_000, 1_000_000]),
         "growth_90d_ppm": chance.choice([None, -1, 0, 3, 5, 6, 7, 8]),
         "category": chance.choice(CATEGORIES),

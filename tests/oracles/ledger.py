@@ -186,6 +186,7 @@ def features(events, day, allocation="fifo", weights=None):
         "oldest_overdue_days": max(((day - debit.due).days for debit in overdue), default=0),
         "late_bills_365d": len(late),
         "mean_late_365d_milli": beyond * 1000 // len(late) if late else None,
+        "bills_due_1d": sum((day - bill.due).days == 1 for bill in bills),
         "bills_due_90d": len(due_90),
         "bills_on_time_90d": sum(bill not in late for bill in due_90),
         "on_time_90d_ppm": ppm(sum(bill not in late for bill in due_90), len(due_90)),

@@ -310,7 +310,7 @@ class World:
         conduct_columns = conduct.features([], day).keys()
         credit_columns = ledger.features([], day).keys() - {"billed_365d_minor"}
         made = {"category", "capacity_va", "tenure_days", "credit_score", *conduct_columns, *credit_columns}
-        due = max(clock["overdue_minor"], was["overdue_minor"]) > 0 or clock["bills_due_90d"] > was["bills_due_90d"]
+        due = max(clock["overdue_minor"], was["overdue_minor"]) > 0 or clock["bills_due_1d"] > 0
         use = row.keys() - made
         back = {
             "reference": [(was, {"category", "capacity_va"} & row.keys())], "conduct": [(clock, conduct_columns)],

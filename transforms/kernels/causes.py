@@ -29,7 +29,7 @@ from transforms.kernels.tiers import Columns, Facts, Memory, Yesterday, decide
 
 Mask = npt.NDArray[np.bool_]
 
-OVERDUE, FELL_DUE = "overdue_minor", "bills_due_90d"
+OVERDUE, FELL_DUE = "overdue_minor", "bills_due_1d"
 TURNOVER = "billed_365d_minor"
 """Comes from the ledger, and is use: a bill is no payment."""
 
@@ -110,6 +110,6 @@ def _due(clock: Columns, before: Columns, k: int) -> Mask:
         return np.ma.filled(columns[name], 0) if name in columns else np.zeros(k, np.int64)
 
     owing = (told(before, OVERDUE) > 0) | (told(clock, OVERDUE) > 0)
-    fell_due = told(clock, FELL_DUE) > told(before, FELL_DUE)
+    fell_due = told(clock, FELL_DUE) > 0
     due: Mask = owing | fell_due
     return due

@@ -295,6 +295,7 @@ class Credit:
             "oldest_overdue_days": lambda: np.where(late_days, day - sums["oldest_due"], 0).astype(np.int32),
             "late_bills_365d": late.copy,
             "mean_late_365d_milli": lambda: _ratio(beyond, 1000, late),
+            "bills_due_1d": self._due_before,
             "bills_due_90d": sums["bills_due_90d"].copy,
             "bills_on_time_90d": sums["bills_on_time_90d"].copy,
             "on_time_90d_ppm": lambda: _ratio(sums["bills_on_time_90d"], 1_000_000, sums["bills_due_90d"]),
@@ -313,6 +314,11 @@ class Credit:
             "months_in_arrears": lambda: np.where(late_days, sums["months_before"] + 1, 0).astype(np.int32),
         }
         return {name: make() for name, make in made.items() if wanted is None or name in wanted}
+
+    def _due_before(self) -> Int32:
+        """How many bills were due on the day before. (n_slots,)."""
+        rows = _Rows.of(self.ledger, self.ledger.by_due.on((self.day - 1,)))
+        return np.bincount(rows.slot[rows.is_bill], minlength=self.ledger.n_slots).astype(np.int32)
 
 
 _EDGES: Final = sorted(
