@@ -97,6 +97,7 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
         used |= set(version.credit_score.columns()) if version.credit_score else set()
         if version.strategy is not None:
             used |= {*version.strategy.columns(), value_column(version)}
+    used |= {"capacity_va"} if "unused_capacity_ppm" in used else set()
     return (*metrics, *sorted(used.difference(metrics, CODES, SCORE_COLUMNS.values())))
 
 

@@ -193,7 +193,9 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
         if cause == "stay_ended":
             changes |= {"credit_grade_before": "grade_before_yesterday", "dwell": "p.dwell - 1"}
         if cause == "reference":
-            changes["region"] = "region_before"
+            unused = "unused_capacity_ppm"
+            moved = "y.capacity_va IS DISTINCT FROM p.capacity_va"
+            changes |= {"region": "region_before", unused: f"CASE WHEN {moved} THEN y.{unused} ELSE p.{unused} END"}
         if cause == "policy_changed":
             rules = earlier
         if (cause == "policy_changed" and not alike) or (cause == "cutoff_moved" and (alike or rules is earlier)):

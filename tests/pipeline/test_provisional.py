@@ -115,7 +115,10 @@ def test_whatever_a_rule_may_read_is_at_hand(bureau, monkeypatch):
     state = State(session.place.store(), read_entries(session.place.store(), session.snapshot, 0))
     monkeypatch.setattr(PolicyVersion, "reads", lambda _: frozenset(FEATURES.schema.names))
     made = {*(column.name for column in CREDIT), *CONDUCT_FEATURES, SCORE, "account_id", "service_date"}
-    assert load_base(state, bureau.config.policy, 4).columns.keys() == set(FEATURES.schema.names) - made
+    assert (
+        load_base(state, bureau.config.policy, pa.array(["a", "b", "c", "d"])).columns.keys()
+        == set(FEATURES.schema.names) - made
+    )
 
 
 class Forgetful(dict):
@@ -278,7 +281,7 @@ def test_provisional_changes_stand_until_their_day_is_published(bureau, told):
         ("big", "high", day(5), day(3))
     ]
     assert bureau.query("SELECT count(*) FROM provisional_tiers") == [(0,)]
-    assert [brief(rows) for rows in told] == [[("big", "final", day(5), "low_risk", "high", "payment")]]
+    assert [brief(rows) for rows in told] == [[("big", "final", day(5), "low_risk", "high", "stay_ended")]]
     assert not list((bureau.folder / "warehouse" / epochs.session.place.folder).glob("provisional/*/*"))
 
 
@@ -342,7 +345,7 @@ def test_restated_days_tell_what_differs_and_nothing_else(bureau, told):
     epochs.run()
     epochs.publish()
     assert brief(told[0]) == [
-        ("big", "final", day(3), "high", "low_risk", "payment"),
+        ("big", "final", day(3), "high", "low_risk", "due_date"),
         ("big", "restated", day(3), "high", "low_risk", "correction"),
     ]
     assert told[0][1]["valid_to"] == day(3)

@@ -29,6 +29,7 @@ from transforms.kernels.tiers import Columns, Facts, Memory, Yesterday, decide
 
 Mask = npt.NDArray[np.bool_]
 
+CAPACITY = "capacity_va"
 OVERDUE, FELL_DUE = "overdue_minor", "bills_due_1d"
 TURNOVER = "billed_365d_minor"
 """Comes from the ledger, and is use: a bill is no payment."""
@@ -36,6 +37,7 @@ TURNOVER = "billed_365d_minor"
 _CREDIT = frozenset(column.name for column in CREDIT) - {TURNOVER}
 _CONDUCT = frozenset(CONDUCT_FEATURES)
 _REFERENCE = frozenset(("category", "region", "capacity_va"))
+_OF_CAPACITY = frozenset(("unused_capacity_ppm",))
 _TENURE = frozenset((TENURE.name,))
 _MADE = frozenset((SCORE, *SCORE_COLUMNS.values()))
 """Columns that follow from others."""
@@ -54,7 +56,7 @@ def find_causes(
     due = _due(clock, before, len(slots))
     use = frozenset(columns) - _CREDIT - _CONDUCT - _REFERENCE - _TENURE - _MADE
     puts: dict[str, list[_Put]] = {
-        "reference": [_Put(before, _REFERENCE)],
+        "reference": [_Put(before, _OF_CAPACITY, _differs(columns, before, CAPACITY)), _Put(before, _REFERENCE)],
         "conduct": [_Put(clock, _CONDUCT)],
         "lockout_ended": [_Put(before, _CONDUCT)],
         "new_ended": [_Put(before, _TENURE)],
@@ -101,6 +103,16 @@ class _Put:
 def _either(where: Mask, one: Any, other: Any) -> Any:
     values = np.where(where, np.ma.getdata(one), np.ma.getdata(other))
     return np.ma.masked_array(values, np.where(where, np.ma.getmaskarray(one), np.ma.getmaskarray(other)))
+
+
+def _differs(columns: Columns, before: Columns, name: str) -> Mask | None:
+    """Where a column is another than the day before; None where it is not known. (k,)."""
+    if name not in columns or name not in before:
+        return None
+    now, was = columns[name], before[name]
+    differs: Mask = np.ma.getmaskarray(now) != np.ma.getmaskarray(was)
+    differs |= np.ma.getdata(now) != np.ma.getdata(was)
+    return differs
 
 
 def _due(clock: Columns, before: Columns, k: int) -> Mask:

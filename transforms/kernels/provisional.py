@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from schemas.conditions import NOTCH, STAY
 from schemas.inbound import LEDGER_EVENTS
+from schemas.marts import SCORE_COLUMNS
 from schemas.policy import Policy
 from schemas.scorecard import SCORE
 from transforms.kernels.conduct import Conduct
@@ -25,7 +26,7 @@ from transforms.kernels.dimensions import Found, dimension_scores
 from transforms.kernels.ledger import Ledger
 from transforms.kernels.ledger_events import COLUMNS
 from transforms.kernels.score import credit_score
-from transforms.kernels.tiers import grades_of, rule_candidates, settle
+from transforms.kernels.tiers import grades_of, masked, rule_candidates, settle
 from transforms.kernels.windows import date_of
 
 Int8 = npt.NDArray[np.int8]
@@ -152,7 +153,10 @@ def _decide(
     columns = {name: column[slots] for name, column in base.columns.items()}
     columns |= credit_features(ledger, version.credit_decay.table()) | conduct.features(day, slots)
     columns |= {SCORE: credit_score(version.credit_score, columns, n)}
-    columns |= dimension_scores(version, columns, base.ids.take(pa.array(slots)), base.found)
+    of_base = policy.on(date_of(base.day))
+    ranking = version if version.ranks_as(of_base) else of_base  # there are no percentiles of another yet
+    columns |= dict.fromkeys(SCORE_COLUMNS.values(), masked(n))
+    columns |= dimension_scores(ranking, columns, base.ids.take(pa.array(slots)), base.found)
     grade = grades_of(version, columns, base.grade[slots])
     before = base.tier[slots]
     number, candidate = rule_candidates(version, columns, base.abc[slots], grade, before)
