@@ -164,7 +164,7 @@ versions:
 class Bureau:
     """A folder that `wattier init` set up, with the test's policy, and settings changed by pairs of texts."""
 
-    def __init__(self, folder: Path, *changes: tuple[str, str], policy: str = POLICY, shards: int = 4) -> None:
+    def __init__(self, folder: Path, *changes: tuple[str, str], policy: str = POLICY, shards: int = 2) -> None:
         self.folder = folder
         write_templates(folder)
         self.set_policy(policy)

@@ -45,7 +45,7 @@ class Size:
 
 
 SMALL = Size(make.ENTERPRISES, make.DAYS, 2 * make.CUSTOMERS * make.INVOICES, (82, 105))
-SIZE = Size(1454, 547, 4932, (517, 547)) if REAL else SMALL
+SIZE = Size(1454, 547, 4932, (537, 547)) if REAL else SMALL
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +150,12 @@ def test_a_backfill_and_single_days_publish_the_same(published):
         assert {"cutoff_moved", "due_date", "stay_ended", "own_use"} <= {cause for (cause,) in causes.fetchall()}
 
 
-def test_two_worker_processes_and_sixteen_shards_publish_the_same(published):
-    example, _ = published
-    config = example.config("two_processes", shards=16)
+def test_two_worker_processes_and_sixteen_shards_publish_the_same(small):
+    config = small.config("two_processes", shards=16)
     beam = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
-    done = example.wattier("run", "--no-audit", "--config", str(config), "--", *beam)
+    done = small.wattier("run", "--no-audit", "--config", str(config), "--", *beam)
     assert done.returncode == 0, done.stderr
-    assert_equal_marts(example, "two_processes")
+    assert_equal_marts(small, "two_processes")
 
 
 def test_one_shard_publishes_the_same(small):
