@@ -16,12 +16,12 @@ import numpy as np
 
 from pipelines.config import Config
 from pipelines.plan import published_policy
-from pipelines.publish import generation_of
+from pipelines.publish import published_generation
 from pipelines.warehouse import Warehouse
 from pipelines.words import inert
 from schemas.conditions import Condition, Conditional
 from schemas.credit import TENURE
-from schemas.errors import ConfigError, StateError
+from schemas.errors import ConfigError
 from schemas.marts import CLASSES, CREDIT_SCORE_PARTS, SCORE_COLUMNS, TIERS
 from schemas.policy import PolicyVersion
 from schemas.scorecard import SCORE
@@ -41,12 +41,8 @@ def explain(config: Config, account: str, as_of: date | None) -> Row:
     Raises ConfigError where the account, or its tier on the day, is not known; StateError where nothing is published.
     """
     warehouse = Warehouse(config.warehouse)
-    standing = warehouse.load()
-    if not standing.number or standing.through is None:
-        raise StateError(f"{warehouse.root}: no service day has been published. Start with `wattier run`.")
-    if generation_of(warehouse.marts) != standing.number:
-        raise StateError(f"{warehouse.marts} is not of generation {standing.number}. `wattier run` derives it anew.")
-    through = date_of(standing.through)
+    standing, end = published_generation(warehouse)
+    through = date_of(end)
     day = as_of or through
     with _Marts(warehouse.marts, account) as marts:
         history = marts.rows("customer_tiers", "valid_from")

@@ -84,24 +84,16 @@ def tick(
     p: beam.Pipeline, place: Place, policy: Policy, plan: Plan, account_states: States, given: States
 ) -> PCollection[int]:
     """Service days on: features roll, exact cut-offs are made, tiers follow, and actions. given: what was planned before."""
-    states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
-    features = states | "FoldFeatures" >> FoldFeatures(place, policy, plan)
-    cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
-    tiers = group([features.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
-    before = p | "PlannedBefore" >> _create(given)
-    return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
+    features = _of_accounts(p, account_states) | "FoldFeatures" >> FoldFeatures(place, policy, plan)
+    return _from_features(p, place, policy, plan, given, features, "FoldTiers" >> FoldTiers(place, policy, plan))
 
 
 def restate(
     p: beam.Pipeline, place: Place, policy: Policy, plan: Correction, account_states: States, given: States
 ) -> PCollection[int]:
     """Past service days put right for the accounts concerned; cut-offs and plans are made anew, and tiers follow."""
-    states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
-    features = states | "RestateFeatures" >> RestateFeatures(place, policy, plan)
-    cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
-    tiers = group([features.state, cutoffs], "ByAccountAgain") | "RestateTiers" >> RestateTiers(place, policy, plan)
-    before = p | "PlannedBefore" >> _create(given)
-    return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
+    features = _of_accounts(p, account_states) | "RestateFeatures" >> RestateFeatures(place, policy, plan)
+    return _from_features(p, place, policy, plan, given, features, "RestateTiers" >> RestateTiers(place, policy, plan))
 
 
 def try_out(
@@ -109,10 +101,21 @@ def try_out(
 ) -> PCollection[int]:
     """Past service days under another policy, from what the warehouse holds; it is written to another place."""
     plan = Plan(trial.first, trial.last, trial.first if trial.scores else trial.last + 1, trial.last + 1)
-    states = group([p | "AccountStates" >> _create(account_states)], "ByAccount")
-    inputs = states | "StoredInputs" >> StoredInputs(place, policy, trial)
-    cutoffs = {"ladders": inputs.ladders, "state": inputs.state} | "CutOff" >> CutOff(place, policy)
-    tiers = group([inputs.state, cutoffs], "ByAccountAgain") | "FoldTiers" >> FoldTiers(place, policy, plan)
+    inputs = _of_accounts(p, account_states) | "StoredInputs" >> StoredInputs(place, policy, trial)
+    return _from_features(p, place, policy, plan, given, inputs, "FoldTiers" >> FoldTiers(place, policy, plan))
+
+
+def _of_accounts(p: beam.Pipeline, account_states: States) -> PCollection[Any]:
+    return group([p | "AccountStates" >> _create(account_states)], "ByAccount")
+
+
+def _from_features(
+    p: beam.Pipeline, place: Place, policy: Policy, plan: Plan | Correction, given: States, features: Any,
+    fold_tiers: beam.PTransform,
+) -> PCollection[int]:  # fmt: skip
+    """What the three have in common: ladders and state become cut-offs, tiers and the plan of actions."""
+    cutoffs = {"ladders": features.ladders, "state": features.state} | "CutOff" >> CutOff(place, policy)
+    tiers = group([features.state, cutoffs], "ByAccountAgain") | fold_tiers
     before = p | "PlannedBefore" >> _create(given)
     return group([before, tiers.candidates], "Candidates") | "PlanActions" >> PlanActions(place, policy, plan)
 

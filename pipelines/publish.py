@@ -22,7 +22,7 @@ from pipelines.tier_changes import NONE_YET, TABLE, Early, published_changes
 from pipelines.warehouse import TAKEN_IN, Generation, Warehouse, commit_point, stack
 from pipelines.watching import FLAP_DAYS, WATCHED, Window, days_to_make, months_without_energy, watch
 from schemas.dimension_sql import score_parts_sql
-from schemas.errors import AuditFailed
+from schemas.errors import AuditFailed, StateError
 from schemas.marts import (
     ACCOUNTS,
     CREDIT_SCORE_PARTS,
@@ -212,6 +212,16 @@ def generation_of(marts: Path) -> int | None:
     except duckdb.Error:
         return None
     return int(row[0]) if row else None
+
+
+def published_generation(warehouse: Warehouse) -> tuple[Generation, int]:
+    """The publication that stands, and its last service day. Raises StateError where there is none, or marts are of another."""
+    standing = warehouse.load()
+    if not standing.number or standing.through is None:
+        raise StateError(f"{warehouse.root}: no service day has been published. Start with `wattier run`.")
+    if generation_of(warehouse.marts) != standing.number:
+        raise StateError(f"{warehouse.marts} is not of generation {standing.number}. `wattier run` derives it anew.")
+    return standing, standing.through
 
 
 def reject_summary(files: list[str]) -> str:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config import Config
 from pipelines.plan import policy_state, published_policy
-from pipelines.publish import generation_of
+from pipelines.publish import published_generation
 from pipelines.warehouse import Generation, Warehouse
 from pipelines.what_if_report import Report, Tried, compare, keep
 from schemas.capacity import Capacity
@@ -59,9 +59,9 @@ def what_if(
     name: of the policy's file; out: a new folder for the marts made; accounts: also a list of those that would move.
     """
     warehouse = Warehouse(config.warehouse)
-    standing = warehouse.load()
+    standing, end = published_generation(warehouse)
     days = day_of(first), day_of(last)
-    _check_days(warehouse, standing, *days)
+    _check_days(standing.header["first"], end, *days)
     published = published_policy(standing.header["policy"], config.policy)
     _check_policy(standing, published, tried, name, *days)
     _check_staff(standing, published, config.policy.capacity)
@@ -99,14 +99,9 @@ def in_force_from(published: Policy, tried: Policy, first: int) -> Policy:
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
-def _check_days(warehouse: Warehouse, standing: Generation, first: int, last: int) -> None:
-    if not standing.number or standing.through is None:
-        raise StateError(f"{warehouse.root}: no service day has been published. Start with `wattier run`.")
-    if generation_of(warehouse.marts) != standing.number:
-        raise StateError(f"{warehouse.marts} is not of generation {standing.number}. `wattier run` derives it anew.")
+def _check_days(begin: int, end: int, first: int, last: int) -> None:
     if last < first:
         raise ConfigError(f"--from {date_of(first)} --to {date_of(last)}: the first day is after the last")
-    begin, end = standing.header["first"], standing.through
     if first < begin or end < last:
         raise ConfigError(
             f"--from {date_of(first)} --to {date_of(last)}: service days {date_of(begin)} to {date_of(end)} are published"
@@ -168,7 +163,7 @@ class _Held:
             missing -= made_again(missing)
             for column in missing - self._of_features(day):
                 lacking.setdefault(column, []).append(day)
-            clockless |= without_clock(missing) if day >= first else set()
+            clockless |= without_clock(missing)
         if lacking:
             said = "; ".join(f"{column} of {_span(days)}" for column, days in sorted(lacking.items()))
             raise ConfigError(

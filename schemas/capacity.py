@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.conditions import Fault, Part
-from schemas.document import fault_line, parse_document
+from schemas.document import fault_line, parse_document, read_text
 from schemas.errors import ConfigError
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -81,13 +81,7 @@ def default_capacity_text() -> str:
 
 def load_capacity(path: Path) -> Capacity:
     """Read and check a capacity file. Raises ConfigError naming file, path in it, value and what is allowed."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}. `wattier init` writes a capacity file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text. Save it as UTF-8") from None
-    return parse_capacity(text, str(path))
+    return parse_capacity(read_text(path, "capacity"), str(path))
 
 
 def parse_capacity(text: str, name: str) -> Capacity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -67,6 +68,16 @@ def read_yaml(text: str, name: str) -> object:
         raise ConfigError(f"{name}: {place}{error.problem or error.context}. Mend the YAML there") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not readable as YAML: {error}") from None
+
+
+def read_text(path: FilePath, kind: str) -> str:
+    """The text of a file that `wattier init` writes; kind: what it is, such as a policy. Raises ConfigError."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}. `wattier init` writes a {kind} file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text. Save it as UTF-8") from None
 
 
 def parse_document(text: str, name: str, model: type[Model]) -> Model:

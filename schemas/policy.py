@@ -23,7 +23,7 @@ from schemas.capacity import Capacity
 from schemas.conditions import MOST_RULES, NUMBERS, Codes, Conditional, Fault, Part, rule_name
 from schemas.decay import CreditDecay, decay_faults
 from schemas.dimensions import Dimension, dimension_faults, percentile_rankings, score_faults, scores_as_columns
-from schemas.document import fault_line, parse_document
+from schemas.document import fault_line, parse_document, read_text
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
@@ -253,13 +253,7 @@ def default_policy_text() -> str:
 
 def load_policy(path: str | Path) -> Policy:
     """Read and check a policy file. Raises ConfigError naming file, path in it, value and what is allowed."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}. `wattier init` writes a policy file") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text. Save it as UTF-8") from None
-    return parse_policy(text, str(path))
+    return parse_policy(read_text(Path(path), "policy"), str(path))
 
 
 def parse_policy(text: str, name: str) -> Policy:
