@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import duckdb
 
+from pipelines.words import no_formula, table
 from schemas.errors import ConfigError, StateError
 from schemas.labels import Lang, label
 
@@ -36,9 +37,6 @@ HEADINGS: dict[Lang, tuple[str, ...]] = {
 YES: dict[Lang, tuple[str, str]] = {"en": ("no", "yes"), "zh": ("否", "是")}
 LABELLED = ("action", "action_reason", "resource", "not_planned_reason")
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a cell that a spreadsheet takes for a formula begins with, wide forms included."""
-
 Row = tuple[Any, ...]
 
 
@@ -55,11 +53,11 @@ def rows(marts: Path, as_of: date | None, resource: str | None) -> list[Row]:
             raise StateError(f"{marts}: no service day is published yet")
         if as_of is not None and not first <= as_of <= last:
             raise ConfigError(f"--as-of {as_of}: published are service days from {first} to {last}")
-        table = "service_actions"
+        source = "service_actions"
         if as_of not in (None, last):
-            table = "(SELECT *, true AS planned, NULL::VARCHAR AS not_planned_reason FROM planned_actions)"
+            source = "(SELECT *, true AS planned, NULL::VARCHAR AS not_planned_reason FROM planned_actions)"
         return con.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM {table}"
+            f"SELECT {', '.join(COLUMNS)} FROM {source}"
             " WHERE service_date = $day AND ($resource IS NULL OR resource = $resource)"
             " ORDER BY planned DESC, priority, resource, rank, value DESC, account_id, action",
             {"day": as_of or last, "resource": resource},
@@ -79,40 +77,23 @@ def labelled(found: Iterable[Row], lang: Lang) -> list[list[str]]:
     return [[told(name, value) for name, value in zip(COLUMNS, row, strict=True)] for row in found]
 
 
-def inert(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: an apostrophe before what would begin one. Markup stays text.
-
-    >>> inert("=cmd()"), inert(" -1+2"), inert("A-17"), inert("<script>")
-    ("'=cmd()", "' -1+2", 'A-17', '<script>')
-    """
-    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
-
-
 def write_csv(out: TextIO, found: Iterable[Row], lang: Lang) -> int:
     """Write the list as CSV, with headings; the number of rows. Numbers and days are ours, so ids alone are made inert."""
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
     writer.writerow(HEADINGS[lang])
     told = labelled(found, lang)
     for account, *others in told:
-        writer.writerow([inert(account), *others])
+        writer.writerow([no_formula(account), *others])
     return len(told)
 
 
 def shown(found: Sequence[Row], lang: Lang, most: int = 40) -> str:
     """The first rows as a table of text; how many there are, in the last line."""
-    table = [list(HEADINGS[lang]), *labelled(found[:most], lang)]
-    table = [[_plain(cell) for cell in row] for row in table]
-    widths = [max(_width(row[at]) for row in table) for at in range(len(COLUMNS))]
-    lines = ["  ".join(cell + " " * (w - _width(cell)) for cell, w in zip(row, widths, strict=True)) for row in table]
+    cells = [[_plain(cell) for cell in row] for row in (HEADINGS[lang], *labelled(found[:most], lang))]
     more = f"{len(found):,} actions" + (f"; the first {most} are shown: --csv writes all" if len(found) > most else "")
-    return "\n".join([*(line.rstrip() for line in lines), more])
+    return "\n".join([*table(cells, indent=""), more])
 
 
 def _plain(text: str) -> str:
     """Without what would move a terminal's cursor."""
     return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal that a text takes: Chinese characters take two."""
-    return sum(1 + (ord(c) >= 0x2E80) for c in text)

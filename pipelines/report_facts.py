@@ -218,14 +218,14 @@ class _Asked:
     def _year(self) -> tuple[Rows, int]:
         """A year's transitions by the rates of the last months, at most twelve; how many they are."""
         found = self.rows(
-            f"""SELECT from_tier, to_tier, sum(migrations), sum(account_days), count(DISTINCT month)
+            f"""SELECT from_tier, to_tier, sum(migrations), sum(account_days)
                 FROM tier_transition_rates
                 WHERE month > (SELECT max(month) - INTERVAL {MONTHS_A_YEAR} MONTH FROM tier_transition_rates) GROUP BY ALL"""
         )
         ((months,),) = self.rows(f"SELECT least(count(DISTINCT month), {MONTHS_A_YEAR}) FROM tier_transition_rates")
         seen = [tier for tier in ORDER if any(tier in row[:2] for row in found)]
         moves, spent = np.zeros((len(seen), len(seen)), np.int64), np.zeros(len(seen), np.int64)
-        for a, b, migrations, account_days, _ in found:
+        for a, b, migrations, account_days in found:
             if a == b:
                 spent[seen.index(a)] = account_days
             else:
@@ -238,10 +238,7 @@ class _Asked:
         ], months
 
     def _resources(self, through: date) -> Rows:
-        """Service actions of the day by tier, beside what the tier brings in; empty as long as there is no such mart."""
-        names = self.rows("SELECT column_name FROM duckdb_columns() WHERE table_name = 'service_actions'")
-        if not {("account_id",), ("service_date",)} <= set(names):
-            return []
+        """Service actions of the day by tier, beside what the tier brings in."""
         rows = self.rows(
             """WITH taken AS (
                    SELECT tier, count(*) AS actions FROM service_actions s

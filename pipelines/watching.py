@@ -235,20 +235,27 @@ def _joined(relation: Relation, kept: pa.Table | None, new: pa.Table) -> pa.Tabl
     return new.sort_by([(key, "ascending") for key in relation.keys])
 
 
-def flap_counts(con: duckdb.DuckDBPyConnection, relation: str = "tier_migrations") -> tuple[int, int, int]:
+def flap_counts(
+    con: duckdb.DuckDBPyConnection, relation: str = "tier_migrations", since: date = date.min
+) -> tuple[int, int, int]:
     """Migrations of a relation like `tier_migrations`, those of them that are flaps, and the accounts that made these.
 
-    For comparing policies over any days; by month and scope it stands in `tier_stability`.
+    For comparing policies over any days; by month and scope it stands in `tier_stability`. since: first day that counts; a flap
+    on it is back from what the relation tells of the `FLAP_DAYS` before.
     """
-    found = con.execute(f"""
+    found = con.execute(
+        f"""
         WITH recent AS (
-            SELECT account_id, to_tier, service_date - lag(service_date) OVER of_account AS after_days,
+            SELECT account_id, service_date, to_tier, service_date - lag(service_date) OVER of_account AS after_days,
                 lag(from_tier) OVER of_account AS before_from
             FROM {relation} WINDOW of_account AS (PARTITION BY account_id ORDER BY service_date)
         )
         SELECT count(*), count(*) FILTER (back), count(DISTINCT account_id) FILTER (back)
-        FROM (SELECT account_id, coalesce(before_from = to_tier AND after_days <= {FLAP_DAYS}, false) AS back FROM recent)
-    """).fetchall()[0]
+        FROM (SELECT account_id, coalesce(before_from = to_tier AND after_days <= {FLAP_DAYS}, false) AS back FROM recent
+              WHERE service_date >= $since)
+    """,
+        {"since": since},
+    ).fetchall()[0]
     return int(found[0]), int(found[1]), int(found[2])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from pipelines.watching import FLAP_DAYS, flap_counts
 from pipelines.words import decimal, for_spreadsheet, inert, listed, money, table
 from schemas import ddl
 from schemas.actions import PLAN_CAPACITY, PLANNED_ACTIONS
@@ -29,9 +30,6 @@ from schemas.marts import (
 )
 from transforms.storage import Entry
 from transforms.stored_inputs import FIGURES, FIGURES_OF
-
-FLAP_DAYS = 30
-"""A tier that is left and come back to within so many days is a flap."""
 
 
 @dataclass(frozen=True)
@@ -158,20 +156,13 @@ def compare(marts: Path, tried: Tried, currency: str | None) -> Report:
                 params,
             ).fetchall()
             report.migrations[side] = dict(sorted(causes, key=lambda row: CAUSES.index(row[0])))
-            (flaps,) = con.execute(
-                f"""SELECT count(*) FROM (
-                        SELECT service_date, to_tier, lag(from_tier) OVER w AS left_tier, lag(service_date) OVER w AS left_on
-                        FROM {side}_migrations WINDOW w AS (PARTITION BY account_id ORDER BY service_date))
-                    WHERE service_date >= $first AND to_tier = left_tier AND service_date - left_on <= {FLAP_DAYS}""",
-                {"first": tried.first},
-            ).fetchall()[0]
+            moves, flaps, _ = flap_counts(con, f"{side}_migrations", tried.first)
             sums = ", ".join(f"sum({name})::BIGINT AS {name}" for name in STAFF)
             rows = _rows(
                 con.execute(f"SELECT resource, {sums} FROM {side}_plan_capacity GROUP BY resource ORDER BY resource")
             )
             for row in rows:
                 report.staff.setdefault(row.pop("resource"), {})[side] = row
-            moves = sum(report.migrations[side].values())
             report.flaps[side] = {"flaps": flaps, "flap_rate_ppm": flaps * 1_000_000 // moves if moves else None}
     report.accounts = sum(row["accounts"] for row in report.moves)
     report.moved = sum(row["accounts"] for row in report.moves if row["published"] != row["tried"])

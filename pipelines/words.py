@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from pipelines.actions import inert as no_formula
 from schemas.labels import Lang, label
 
 MINOR_DIGITS = {"JPY": 0, "KRW": 0, "VND": 0, "CLP": 0, "ISK": 0, "UGX": 0, "XAF": 0, "XOF": 0, "BHD": 3, "KWD": 3, "OMR": 3,
@@ -20,6 +19,19 @@ def inert(text: str) -> str:
     ("'A1\\ufffd[2J\\ufffd'", '<script>')
     """
     return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs") else c for c in text)
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a cell that a spreadsheet takes for a formula begins with, wide forms included."""
+
+
+def no_formula(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: an apostrophe before what would begin one. Markup stays text.
+
+    >>> no_formula("=cmd()"), no_formula(" -1+2"), no_formula("A-17"), no_formula("<script>")
+    ("'=cmd()", "' -1+2", 'A-17', '<script>')
+    """
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
 def for_spreadsheet(text: str) -> str:
