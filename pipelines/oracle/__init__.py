@@ -17,7 +17,7 @@ from schemas.conditions import Condition
 from schemas.credit import CREDIT
 from schemas.dimension_sql import Source, scores_sql
 from schemas.inbound import CATEGORIES
-from schemas.marts import FEATURES, SCORES, TIERS
+from schemas.marts import FEATURES, SCORE_COLUMNS, SCORES, TIERS
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.scorecard import SCORE
@@ -64,6 +64,9 @@ _PUT_BACK_WHERE = {
     "due_date": dict.fromkeys(_CREDIT_COLUMNS, "p.is_due"),
     "window_decay": dict.fromkeys(_CREDIT_COLUMNS, "NOT p.is_due"),
 }
+
+_SCORED = ", ".join(f"{name} = s.{name}" for name in SCORE_COLUMNS.values())
+"""Takes the scores of dimensions from a query named s."""
 
 EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
@@ -147,7 +150,7 @@ def recompute(
     con.execute(_sql("s5_cutoffs"))
     con.execute(_sql("s5_percentiles"))
     for policy_version in policy.versions:
-        con.execute(_sql("s6_scores", scores=_scores(policy_version)))
+        con.execute(_sql("s6_scores", scores=_scores(policy_version), scored=_SCORED))
     _scores_view(con, policy)
     con.execute(_sql("s8_calendar"))
     con.execute(_sql("s6_thresholds"))
@@ -204,7 +207,7 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
         texts = _texts(rules)
         texts |= {"scope_before": texts["scope"].replace("f.category", "p.category"), "cause": literal(cause)}
         texts["scores"] = scores_sql(rules, Source("oracle.as_cut", "oracle.cutoffs", "oracle.as_cut"), "true")
-        con.execute(_sql("s7_put_back", decide=_sql("s6_decide"), changes=told, **texts))
+        con.execute(_sql("s7_put_back", decide=_sql("s6_decide"), changes=told, scored=_SCORED, **texts))
 
 
 def _sections(con: duckdb.DuckDBPyConnection, names: Sequence[str], **texts: str) -> None:

@@ -45,24 +45,11 @@ FROM days
 LEFT JOIN estimated USING (account_id, service_date)
 GROUP BY account_id, service_date;
 
-CREATE OR REPLACE TABLE oracle.apart_sums_clock AS
-SELECT
-    account_id,
-    m.service_date,
-    coalesce(sum(sharp_wh) FILTER (m.service_date - a.service_date < 30), 0) AS sharp_30d,
-    coalesce(sum(peak_wh) FILTER (m.service_date - a.service_date < 30), 0) AS peak_30d,
-    coalesce(sum(flat_wh) FILTER (m.service_date - a.service_date < 30), 0) AS flat_30d,
-    coalesce(sum(valley_wh) FILTER (m.service_date - a.service_date < 30), 0) AS valley_30d,
-    coalesce(sum(reverse_wh) FILTER (m.service_date - a.service_date < 30), 0) AS reverse_30d,
-    coalesce(sum(sharp_wh), 0) AS sharp_90d,
-    coalesce(sum(peak_wh), 0) AS peak_90d,
-    coalesce(sum(flat_wh), 0) AS flat_90d,
-    coalesce(sum(valley_wh), 0) AS valley_90d,
-    coalesce(sum(reverse_wh), 0) AS reverse_90d
+CREATE OR REPLACE VIEW oracle.apart_counted_clock AS
+SELECT m.service_date, m.service_date - a.service_date AS ago, a.* EXCLUDE (service_date)
 FROM oracle.moved_pair m
 JOIN oracle.apart a USING (account_id)
-WHERE a.service_date BETWEEN m.service_date - 89 AND m.service_date - 1
-GROUP BY account_id, m.service_date;
+WHERE a.service_date BETWEEN m.service_date - 89 AND m.service_date - 1;
 
 CREATE OR REPLACE TABLE oracle.valued_sums_clock AS
 SELECT
@@ -79,21 +66,8 @@ JOIN oracle.worth w USING (account_id)
 WHERE w.service_date BETWEEN m.service_date - 364 AND m.service_date - 1
 GROUP BY account_id, m.service_date;
 
-CREATE OR REPLACE TABLE oracle.demand_sums_clock AS
-WITH counted AS (
-    SELECT m.service_date, d.* EXCLUDE (service_date), d.month = date_trunc('month', m.service_date) AS is_mtd
-    FROM oracle.moved_pair m
-    JOIN oracle.demand_day d USING (account_id)
-    WHERE d.service_date < m.service_date AND d.month >= date_trunc('month', m.service_date) - INTERVAL 1 MONTH
-)
-SELECT
-    account_id,
-    service_date,
-    max(watts) FILTER (is_mtd) AS max_demand_w_mtd,
-    count(*) FILTER (is_mtd) AS demand_days_mtd,
-    sum(energy_wh) FILTER (is_mtd) AS wh_mtd,
-    max(watts) FILTER (NOT is_mtd) AS max_demand_w_last_month,
-    count(*) FILTER (NOT is_mtd) AS demand_days_last_month,
-    sum(energy_wh) FILTER (NOT is_mtd) AS wh_last_month
-FROM counted
-GROUP BY account_id, service_date;
+CREATE OR REPLACE VIEW oracle.demand_counted_clock AS
+SELECT m.service_date, d.* EXCLUDE (service_date), d.month = date_trunc('month', m.service_date) AS is_mtd
+FROM oracle.moved_pair m
+JOIN oracle.demand_day d USING (account_id)
+WHERE d.service_date < m.service_date AND d.month >= date_trunc('month', m.service_date) - INTERVAL 1 MONTH;

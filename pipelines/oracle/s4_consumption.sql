@@ -30,24 +30,11 @@ FULL JOIN oracle.provisional p USING (account_id, service_date)
 LEFT JOIN oracle.expected e USING (account_id, service_date)
 WHERE service_date BETWEEN getvariable('first_day') AND getvariable('through');
 
--- Sums over 30 and 90 days, without a window: each counted day is added to the days whose windows it lies in.
-CREATE OR REPLACE TABLE oracle.apart_sums AS
-SELECT
-    a.account_id,
-    d.service_date,
-    coalesce(sum(sharp_wh) FILTER (a.service_date > d.service_date - 30), 0) AS sharp_30d,
-    coalesce(sum(peak_wh) FILTER (a.service_date > d.service_date - 30), 0) AS peak_30d,
-    coalesce(sum(flat_wh) FILTER (a.service_date > d.service_date - 30), 0) AS flat_30d,
-    coalesce(sum(valley_wh) FILTER (a.service_date > d.service_date - 30), 0) AS valley_30d,
-    coalesce(sum(reverse_wh) FILTER (a.service_date > d.service_date - 30), 0) AS reverse_30d,
-    coalesce(sum(sharp_wh), 0) AS sharp_90d,
-    coalesce(sum(peak_wh), 0) AS peak_90d,
-    coalesce(sum(flat_wh), 0) AS flat_90d,
-    coalesce(sum(valley_wh), 0) AS valley_90d,
-    coalesce(sum(reverse_wh), 0) AS reverse_90d
+-- For sums over 30 and 90 days, without a window: each counted day is added to the days whose windows it lies in.
+CREATE OR REPLACE VIEW oracle.apart_counted AS
+SELECT d.service_date, d.service_date - a.service_date AS ago, a.* EXCLUDE (service_date)
 FROM oracle.service_day d
-JOIN oracle.apart a ON a.service_date BETWEEN d.service_date - 89 AND d.service_date
-GROUP BY a.account_id, d.service_date;
+JOIN oracle.apart a ON a.service_date BETWEEN d.service_date - 89 AND d.service_date;
 
 -- One row per account and day without a gap, so that a window of w days is a window of w rows.
 CREATE OR REPLACE VIEW oracle.window_sums AS

@@ -11,22 +11,9 @@ JOIN oracle.counted_day r USING (account_id, service_date)
 WHERE d.register = 'max_demand' AND r.meters_received > 0 AND d.meters >= r.meters_received;
 
 -- The month of a service day up to it, and the whole month before; each day is added to the service days that it counts for.
-CREATE OR REPLACE VIEW oracle.demand_sums AS
-WITH counted AS (
-    SELECT s.service_date, d.* EXCLUDE (service_date), d.month = date_trunc('month', s.service_date) AS is_mtd
-    FROM oracle.service_day s
-    JOIN oracle.demand_day d
-        ON d.service_date <= s.service_date
-        AND d.month >= date_trunc('month', s.service_date) - INTERVAL 1 MONTH
-)
-SELECT
-    account_id,
-    service_date,
-    max(watts) FILTER (is_mtd) AS max_demand_w_mtd,
-    count(*) FILTER (is_mtd) AS demand_days_mtd,
-    sum(energy_wh) FILTER (is_mtd) AS wh_mtd,
-    max(watts) FILTER (NOT is_mtd) AS max_demand_w_last_month,
-    count(*) FILTER (NOT is_mtd) AS demand_days_last_month,
-    sum(energy_wh) FILTER (NOT is_mtd) AS wh_last_month
-FROM counted
-GROUP BY account_id, service_date;
+CREATE OR REPLACE VIEW oracle.demand_counted AS
+SELECT s.service_date, d.* EXCLUDE (service_date), d.month = date_trunc('month', s.service_date) AS is_mtd
+FROM oracle.service_day s
+JOIN oracle.demand_day d
+    ON d.service_date <= s.service_date
+    AND d.month >= date_trunc('month', s.service_date) - INTERVAL 1 MONTH;

@@ -1,7 +1,24 @@
 -- definitions.md, "Rolling consumption", "Maximum demand" and "What energy is worth": what follows from sums over days.
 -- {{clock}}: of the sums up to a service day; or, `_clock`, of those as of its clock.
 
-CREATE OR REPLACE VIEW oracle.apart_features{{clock}} AS
+CREATE OR REPLACE TABLE oracle.apart_features{{clock}} AS
+WITH summed AS (
+    SELECT
+        account_id,
+        service_date,
+        coalesce(sum(sharp_wh) FILTER (ago < 30), 0) AS sharp_30d,
+        coalesce(sum(peak_wh) FILTER (ago < 30), 0) AS peak_30d,
+        coalesce(sum(flat_wh) FILTER (ago < 30), 0) AS flat_30d,
+        coalesce(sum(valley_wh) FILTER (ago < 30), 0) AS valley_30d,
+        coalesce(sum(reverse_wh) FILTER (ago < 30), 0) AS reverse_30d,
+        coalesce(sum(sharp_wh), 0) AS sharp_90d,
+        coalesce(sum(peak_wh), 0) AS peak_90d,
+        coalesce(sum(flat_wh), 0) AS flat_90d,
+        coalesce(sum(valley_wh), 0) AS valley_90d,
+        coalesce(sum(reverse_wh), 0) AS reverse_90d
+    FROM oracle.apart_counted{{clock}}
+    GROUP BY account_id, service_date
+)
 SELECT
     account_id,
     service_date,
@@ -17,7 +34,7 @@ SELECT
     oracle.ppm(flat_90d, nullif(period_wh_90d, 0)) AS flat_share_90d_ppm,
     oracle.ppm(valley_90d, nullif(period_wh_90d, 0)) AS valley_share_90d_ppm,
     reverse_90d AS reverse_wh_90d
-FROM oracle.apart_sums{{clock}};
+FROM summed;
 
 -- cv_90d_ppm = isqrt(excess * 10^12 // square): a long division, three decimal digits a step, so that nothing
 -- passes 2^127 as long as wh_90d < 2^58 (the product excess * 10^12 would, from days of 50 GWh on).
@@ -97,6 +114,19 @@ SELECT
 FROM oracle.valued_sums{{clock}};
 
 CREATE OR REPLACE TABLE oracle.demand{{clock}} AS
+WITH summed AS (
+    SELECT
+        account_id,
+        service_date,
+        max(watts) FILTER (is_mtd) AS max_demand_w_mtd,
+        count(*) FILTER (is_mtd) AS demand_days_mtd,
+        sum(energy_wh) FILTER (is_mtd) AS wh_mtd,
+        max(watts) FILTER (NOT is_mtd) AS max_demand_w_last_month,
+        count(*) FILTER (NOT is_mtd) AS demand_days_last_month,
+        sum(energy_wh) FILTER (NOT is_mtd) AS wh_last_month
+    FROM oracle.demand_counted{{clock}}
+    GROUP BY account_id, service_date
+)
 SELECT
     account_id,
     service_date,
@@ -107,4 +137,4 @@ SELECT
     demand_days_last_month,
     oracle.ppm(wh_last_month, nullif(max_demand_w_last_month::HUGEINT * 24 * demand_days_last_month, 0))
         AS load_factor_last_month_ppm
-FROM oracle.demand_sums{{clock}};
+FROM summed;

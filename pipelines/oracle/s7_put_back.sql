@@ -10,13 +10,7 @@ UPDATE oracle.put_back SET credit_score = {{score}};
 
 CREATE OR REPLACE VIEW oracle.as_cut AS SELECT * REPLACE (cut_day AS service_date) FROM oracle.put_back;
 
-UPDATE oracle.put_back p SET
-    current_value_score = s.current_value_score,
-    potential_score = s.potential_score,
-    credit_dimension_score = s.credit_dimension_score,
-    stability_score = s.stability_score,
-    loyalty_score = s.loyalty_score,
-    scale_score = s.scale_score
+UPDATE oracle.put_back p SET {{scored}}
 FROM ({{scores}}) s
 WHERE s.account_id = p.account_id AND s.service_date = p.cut_day;
 
