@@ -90,7 +90,9 @@ def write_csv(out: TextIO, found: Iterable[Row], lang: Lang) -> int:
 def shown(found: Sequence[Row], lang: Lang, most: int = 40) -> str:
     """The first rows as a table of text; how many there are, in the last line."""
     cells = [[_plain(cell) for cell in row] for row in (HEADINGS[lang], *labelled(found[:most], lang))]
-    more = f"{len(found):,} actions" + (f"; the first {most} are shown: --csv writes all" if len(found) > most else "")
+    more = f"{len(found):,} action{'' if len(found) == 1 else 's'}" + (
+        f"; the first {most} are shown: --csv writes all" if len(found) > most else ""
+    )
     return "\n".join([*table(cells, indent=""), more])
 
 
