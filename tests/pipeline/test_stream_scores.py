@@ -28,7 +28,7 @@ PARTITIONS = {
 def test_a_month_with_bad_payers(tmp_path, monkeypatch):
     utility = BadPayers(tmp_path / "bounded")
     (tmp_path / "stream").mkdir()
-    for name in ("wattier.yaml", "policy.yaml"):
+    for name in ("wattier.yaml", "policy.yaml", "capacity.yaml"):
         shutil.copy(utility.folder / name, tmp_path / "stream")
     config = tmp_path / "stream" / "wattier.yaml"
     # One shard: the runner is slow, and results do not depend on it.

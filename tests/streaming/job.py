@@ -75,7 +75,7 @@ class Stream:
         self.sent = 0
 
     def configure(self, *, writes: bool = True, **settings: object) -> None:
-        """The utility's configuration, of topics, and its policy as it is now. writes: whether the stream writes topics."""
+        """The utility's configuration, of topics, with policy and staff as they are now. writes: whether topics are written."""
         topics = {"tier_changes_topic": "tier-changes", "dead_letter_topic": "dead-letters"} if writes else {}
         written = {name: self.prefix + topic for name, topic in topics.items()}
         text, given = (
@@ -83,7 +83,9 @@ class Stream:
             {"idle_timeout_seconds": 4, **written, **settings},
         )
         (self.folder / "wattier.yaml").write_text(streaming_config(text, self.kafka.address, self.prefix, **given))
-        shutil.copy(self.utility.folder / "policy.yaml", self.folder)
+        for name in ("policy.yaml", "capacity.yaml"):
+            if (self.utility.folder / name).exists():
+                shutil.copy(self.utility.folder / name, self.folder)
 
     def start(self, *options: str, parallelism: int = 2, beam: tuple[str, ...] = ()) -> None:
         """Start the process, with another log for each time. beam: more of Beam's options."""

@@ -22,6 +22,37 @@ from tests.streaming.job import Landed
 
 pytestmark = pytest.mark.slow
 
+MORE = """
+    dimensions:
+      - dimension: current_value
+        parts:
+          - {part: energy, column: wh_30d, weight: 100, top: [{share: 5 %, points: 100}, {share: 20 %, points: 60}, {points: 20}]}
+      - dimension: stability
+        parts:
+          - part: evenness
+            column: cv_90d_ppm
+            weight: 100
+            order: smallest_first
+            top: [{share: 1/3, points: 100}, {points: 20}]
+            if_null: 0
+
+    strategy:
+      keep_bonus_ppm: 200000
+      actions:
+        - {action: account_manager, reason: large, resource: managers, priority: 1, due_days: 5,
+           when: [{column: tier, one_of: [high, mid_large]}]}
+        - {action: follow_up_call, reason: steady, resource: calls, again_days: 10, priority: 2, due_days: 10,
+           when: [{column: current_value_score, at_least: 60}, {column: stability_score, at_least: 20}]}
+        - {action: credit_supervision, reason: risk, priority: 1, due_days: 3, when: [{column: tier, equals: low_risk}]}
+"""
+STAFF = """
+versions:
+  - effective_from: 2000-01-01
+    managers: {staff: 2, accounts_each: 15}
+    calls: 9
+"""
+"""What the example's policy has not: dimensions, and actions with scarce places. Without the stay, more migrates in a month."""
+
 FIRST, DAYS = date(2015, 1, 1), 60
 LAST = FIRST + timedelta(DAYS - 1)
 COMPARED = sorted(MARTS.keys() - set(RUN_METADATA))
@@ -38,7 +69,11 @@ class SixtyDays(Landed):
         for source in ("readings", "ledger", "accounts", "meters"):
             text = text.replace(f'files: "{source}.csv"', f'files: "{source}/{source}-*"')
             (folder / "landing" / source).mkdir(parents=True)
+        text = text.replace("policy: policy.yaml", "policy: policy.yaml\ncapacity: capacity.yaml")
         (folder / "wattier.yaml").write_text(text, "utf-8")
+        policy = (folder / "policy.yaml").read_text("utf-8").replace("min_stay_days: 30", "min_stay_days: 3")
+        (folder / "policy.yaml").write_text(policy + MORE, "utf-8")
+        (folder / "capacity.yaml").write_text(STAFF, "utf-8")
         for source in ("accounts", "meters"):
             shutil.copy(folder / "whole" / f"{source}.csv", self.file(source, FIRST))
         with duckdb.connect() as con:
@@ -123,7 +158,9 @@ def equal(once, record_property) -> Callable[[str, Path], None]:
         assert_equal_marts(marts, once, same_deliveries=False)
         with duckdb.connect(str(marts), read_only=True) as con:
             rows = {mart: con.sql(f"SELECT count(*) FROM {mart}").fetchall()[0][0] for mart in COMPARED}
-        assert rows["features"] > 0
+        assert all(
+            rows[mart] for mart in ("features", "scores", "tier_migrations", "service_actions", "planned_actions")
+        )
         record_property("equalities", (runner, rows))
 
     return compare
@@ -132,7 +169,13 @@ def equal(once, record_property) -> Callable[[str, Path], None]:
 def test_in_process(once, equal):
     with duckdb.connect(str(once), read_only=True) as con:
         found = con.sql("SELECT count(DISTINCT service_date), max(service_date) FROM features").fetchall()
+        causes = con.sql("SELECT count(DISTINCT cause), count(*) FROM tier_migrations").fetchall()
+        calls = con.sql("SELECT max(planned), max(candidates) FROM plan_capacity WHERE resource = 'calls'").fetchall()
     assert found == [(DAYS, LAST)]
+    assert causes[0][0] >= 3
+    assert causes[0][1] > 50
+    assert calls[0][0] == 9
+    assert calls[0][1] > 9
     equal("in process", once)
 
 
