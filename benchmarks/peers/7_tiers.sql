@@ -58,7 +58,7 @@ WITH move AS (
     SELECT coalesce(e.tier, 'none') AS from_tier, coalesce(t.tier, 'none') AS to_tier, count(*) AS accounts,
         sum(f.wh_365d) AS energy_wh, sum(f.billed_365d_minor) AS turnover_minor
     FROM month_end_tier e FULL JOIN tier_day t USING (slot) LEFT JOIN feature f USING (slot)
-    WHERE EXISTS (FROM month_end_tier)
+    WHERE EXISTS (FROM month_end_tier) AND NOT (coalesce(e.tier, '') = 'closed' AND coalesce(t.tier, '') = 'closed')
     GROUP BY ALL
 ),
 running AS (
