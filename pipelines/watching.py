@@ -24,7 +24,7 @@ from pipelines.watching_sql import (
     HISTORY,
     MATRIX,
     MOVED,
-    OF_DAY,
+    OF_DAYS,
     PAIRS,
     RATES,
     SHARES,
@@ -193,8 +193,8 @@ def _shares(con: duckdb.DuckDBPyConnection, days: Sequence[date], last: date) ->
         "CREATE OR REPLACE TEMP TABLE of_days (service_date DATE, category VARCHAR, tier VARCHAR, accounts BIGINT,"
         " energy_wh HUGEINT, turnover_minor HUGEINT)"
     )
-    for day in days:
-        con.execute("INSERT INTO of_days " + OF_DAY, {"day": day})
+    if days:
+        con.execute("INSERT INTO of_days " + OF_DAYS, {"first": min(days), "last": max(days), "days": list(days)})
     return con.sql(SHARES).to_arrow_table()
 
 

@@ -168,11 +168,13 @@ LEFT JOIN psi m ON m.month = s.month AND m.scope = s.scope AND m.by_month
 LEFT JOIN psi y ON y.month = s.month AND y.scope = s.scope AND NOT y.by_month
 """
 
-OF_DAY = """
-SELECT $day AS service_date, f.category, h.tier, count(*) AS accounts, sum(f.wh_365d) AS energy_wh,
+OF_DAYS = """
+SELECT f.service_date, f.category, h.tier, count(*) AS accounts, sum(f.wh_365d) AS energy_wh,
     sum(f.billed_365d_minor) AS turnover_minor
 FROM history h JOIN features f USING (account_id)
-WHERE f.service_date = $day AND h.valid_from <= $day AND h.valid_to >= $day AND h.tier <> 'closed' GROUP BY ALL
+WHERE f.service_date BETWEEN $first AND $last AND f.service_date IN (SELECT unnest($days))
+    AND f.service_date BETWEEN h.valid_from AND h.valid_to AND h.tier <> 'closed'
+GROUP BY ALL
 """
 SHARES = """
 WITH summed AS (

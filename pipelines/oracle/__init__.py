@@ -403,6 +403,7 @@ def _actions(policy: Policy) -> dict[str, str]:
 def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     """The places of each day's plan, which is for the day after: what the capacity file says, as a table."""
     staff = policy.capacity
+    rows: list[tuple[date, str, int, int]] = []
     for (day,) in con.execute("SELECT service_date FROM oracle.service_day").fetchall() if staff else ():
         assert staff is not None
         after = day + timedelta(days=1)
@@ -410,15 +411,17 @@ def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
         works = WEEKDAYS[after.weekday()] in said.working_days and after not in staff.holidays
         people = said.managers
         usual = {
-            "managers": people and people.staff * people.accounts_each,
-            "visits": people and people.visits_each is not None and people.staff * people.visits_each,
-            "inspectors": said.inspectors and said.inspectors.staff * said.inspectors.inspections_each,
+            "managers": people.staff * people.accounts_each if people else None,
+            "visits": people.staff * people.visits_each if people and people.visits_each is not None else None,
+            "inspectors": said.inspectors.staff * said.inspectors.inspections_each if said.inspectors else None,
             "calls": said.calls,
         }
         for resource, places in usual.items():
-            if places is not None and places is not False:
-                free = places if works or resource == "managers" else 0
-                con.execute("INSERT INTO oracle.places VALUES (?, ?, ?, ?)", [day, resource, free, places])
+            if places is not None:
+                rows.append((day, resource, places if works or resource == "managers" else 0, places))
+    if rows:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        con.execute("INSERT INTO oracle.places SELECT unnest($1), unnest($2), unnest($3), unnest($4)", columns)
 
 
 def _first_that_holds(rules: Iterable[tuple[str, Sequence[Condition], str]]) -> str:
