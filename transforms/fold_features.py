@@ -88,13 +88,14 @@ def problem(day: int, ranking: Ranking, scope: str) -> str:
 def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
     """The feature columns that fold 2 needs of a day, what is ranked on it first.
 
-    By them grades, scores and tiers can be made again under that policy, and under those of the day before and the day after.
+    By them grades, scores and tiers can be made again under that policy, and under those of the day before and the day after;
+    and migrations tell the score, whether or not a grade goes by it.
     """
     metrics, used = ranked_columns(policy.on(day)), {"tenure_days", OVERDUE, FELL_DUE}
     for other in (-1, 0, 1):
         version = policy.on(day + timedelta(days=other))
         used |= {version.abc.metric, *version.columns()} | set(LADDER_COLUMNS if version.abuse_ladder else ())
-        used |= set(version.credit_score.columns()) if version.credit_score else set()
+        used |= {SCORE, *version.credit_score.columns()} if version.credit_score else set()
         if version.strategy is not None:
             used |= {*version.strategy.columns(), value_column(version)}
     used |= {"capacity_va"} if "unused_capacity_ppm" in used else set()
