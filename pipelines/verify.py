@@ -163,7 +163,7 @@ def verify(
         first_day, through = _days(con, policy)
         accounts = None if all_days else _sample(con, DEFAULT_SAMPLE if sample is None else sample)
         (held,) = con.execute("SELECT min(service_date) FROM published.features").fetchall()[0]
-        oracle.recompute(con, policy, first_day, through, accounts, features_from=held)
+        oracle.recompute(con, policy, first_day, through, accounts, features_from=held, counted=True)
         con.execute(
             'CREATE TABLE mismatch (mart VARCHAR, key VARCHAR, "column" VARCHAR, published VARCHAR, expected VARCHAR,'
             " problem VARCHAR)"

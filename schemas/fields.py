@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import pyarrow as pa
@@ -61,7 +62,7 @@ class Relation:
     columns: tuple[Column, ...]
     version: str = "1.0"
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """The Arrow schema; name and version are its metadata."""
         return pa.schema(

@@ -94,6 +94,8 @@ def recompute(
     accounts: Sequence[str] | None = None,
     as_known: int | None = None,
     features_from: date | None = None,
+    *,
+    counted: bool = False,
 ) -> None:
     """Create every mart in the schema `oracle` of `con`, for the service days `first_day` to `through`.
 
@@ -102,8 +104,10 @@ def recompute(
     `first_day` is the first day of the calendar, since tiers follow from the day before. With `accounts`, features
     and tiers are those of these accounts; cut-offs and the calendar always come from all. With `as_known`, only
     events of deliveries up to that number count. `features_from` is the first day that features are published of.
+    `counted`: `calendar` has been asked on this connection, of the same events, and has counted them.
     """
-    _known_events(con, as_known)
+    if not counted:
+        _known_events(con, as_known)
     _set(con, first_day=first_day, through=through, coverage_floor_ppm=policy.day_close.coverage_floor_ppm)
     _set(con, allocation=policy.ledger.allocation, features_from=features_from or date.min)
     con.execute("CREATE OR REPLACE TABLE oracle.compared_account AS FROM oracle.known_account")
