@@ -29,7 +29,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not found:
         return
     marts = list(found[0][1])
-    terminalreporter.section("sixty real days: rows of each mart, equal row for row to those of the first line")
+    terminalreporter.section("a month of real days: rows of each mart, equal row for row to those of the first line")
     width = max(len(runner) for runner, _ in found)
     terminalreporter.write_line(" " * width + "  " + "  ".join(marts))
     for runner, rows in found:

@@ -117,6 +117,23 @@ versions:
       - {rule: small, tier: low_small}
     min_stay_days: 2
     abuse_ladder: {warn_days: 2, restrict_days: 1, release: inspection_passed}
+    vee:
+      unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
+      spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
+      low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}
+      capacity: {factor_ppm: 1200000}
+      frozen: {days: 3}
+      zero_use: {days: 2}
+      prolonged_estimation: {days: 2}
+      inactive_use: {}
+      sum_check: {tolerance_ppm: 5000, tolerance_wh: 10}
+"""
+)
+"""A policy under which tiers move within days."""
+
+WITH_ACTIONS = POLICY.replace(
+    "    vee:\n",
+    """\
     strategy:
       keep_bonus_ppm: 300000
       actions:
@@ -137,19 +154,9 @@ versions:
         - {action: release, reason: released, priority: 1, due_days: 1, when: [{column: abuse_step, equals: release}]}
         - {action: hotline, reason: small, priority: 9, due_days: 9, when: [{column: tier, not_one_of: [high]}]}
     vee:
-      unit_mismatch: {tolerance_ppm: 300000, at_least_wh: 1000, like_days: 1}
-      spike: {factor_ppm: 1200000, at_least_wh: 1000, like_days: 1}
-      low: {factor_ppm: 800000, at_least_wh: 1000, like_days: 2}
-      capacity: {factor_ppm: 1200000}
-      frozen: {days: 3}
-      zero_use: {days: 2}
-      prolonged_estimation: {days: 2}
-      inactive_use: {}
-      sum_check: {tolerance_ppm: 5000, tolerance_wh: 10}
-"""
+""",
 )
-"""A policy under which tiers move within days."""
-
+"""The same with service actions for everybody, some of them scarce. They cost a test a third of its time."""
 
 CAPACITY = """
 versions:

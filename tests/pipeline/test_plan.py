@@ -12,7 +12,7 @@ from pipelines.verify import verify
 from pipelines.warehouse import Warehouse
 from schemas.errors import ConfigError
 from schemas.marts import PLANNED_ACTIONS
-from tests.pipeline.bureau import CAPACITY, Bureau, assert_equal_marts
+from tests.pipeline.bureau import CAPACITY, WITH_ACTIONS, Bureau, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import LONG_AGO, day, opened, reference, used
 from tests.pipeline.worlds import account, conduct, ledger, meter, reading, second_version
@@ -26,7 +26,7 @@ MANAGED = "SELECT account_id, since FROM planned_actions WHERE resource = 'manag
 
 @pytest.fixture
 def bureau(tmp_path):
-    return Bureau(tmp_path / "bureau")
+    return Bureau(tmp_path / "bureau", policy=WITH_ACTIONS)
 
 
 def test_a_first_plan_can_be_checked_by_hand(bureau):
@@ -95,7 +95,7 @@ def events():
 def test_runs_day_by_day_late_and_a_stream_give_the_plans_of_one_run(tmp_path, monkeypatch):
     monkeypatch.setattr(pipelines.restate, "MOST_PPM", 1_000_000)
     by_account = []
-    at_once, chunks, streamed = (Bureau(tmp_path / name, shards=2) for name in ("once", "chunks", "stream"))
+    at_once, chunks, streamed = (Bureau(tmp_path / name, policy=WITH_ACTIONS) for name in ("once", "chunks", "stream"))
     epochs = Epochs(streamed)
     for portion in events():
         for bureau in (at_once, chunks, streamed):
@@ -141,20 +141,20 @@ def test_another_strategy_from_a_day_on(bureau):
         ("called, resource: calls, again_days: 3", "called, resource: calls, again_days: 5"),
         ("offered, resource: calls", "offered, resource: visits"),
     ]
-    bureau.set_policy(second_version(day(4), *changes))
+    bureau.set_policy(second_version(day(4), *changes, policy=WITH_ACTIONS))
     bureau.land_all([*reference(), *used(0, 6), ledger("tiny", "c1", "charge", day(1), 500, day(2))])
     bureau.run()
     wanted = "SELECT candidates FROM plan_capacity WHERE resource = 'visits' ORDER BY service_date"
     assert bureau.query(wanted) == [(2,)] * 4 + [(4,)] * 3
     bureau.check()
-    none = second_version(day(5))
+    none = second_version(day(5), policy=WITH_ACTIONS)
     begin = none.rindex("    strategy:")
     bureau.set_policy(none[:begin] + none[none.index("    vee:", begin) :])
     assert bureau.run().restated_from == day(4)
     assert bureau.query("SELECT max(service_date) FROM plan_capacity") == [(day(4),)]
     assert bureau.query("SELECT count(*) FROM service_actions") == [(0,)]
     bureau.check()
-    bureau.set_policy(second_version(day(6), *changes))
+    bureau.set_policy(second_version(day(6), *changes, policy=WITH_ACTIONS))
     bureau.run()
     bureau.check()
 

@@ -15,7 +15,7 @@ from pipelines.warehouse import Warehouse
 from pipelines.what_if import _Held, in_force_from, what_if
 from schemas.errors import ConfigError
 from schemas.policy import parse_policy
-from tests.pipeline.bureau import POLICY, Bureau
+from tests.pipeline.bureau import WITH_ACTIONS, Bureau
 from tests.pipeline.test_dimensions import BY_SCORE, DIMENSIONS
 from tests.pipeline.worlds import INGREDIENTS, a_world, second_version
 from transforms.checkpoints import TIER_INPUT_PATCH
@@ -51,7 +51,7 @@ BY_DAY = "service_date BETWEEN $first AND $last"
 
 def as_read(changes):
     """A policy of one version: the test's, with texts replaced."""
-    text = POLICY.replace('version: "1"', 'version: "2"')
+    text = WITH_ACTIONS.replace('version: "1"', 'version: "2"')
     for old, new in changes:
         assert old in text
         text = text.replace(old, new)
@@ -78,7 +78,7 @@ def differing(marts, folder, mart, *, without=""):
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A utility to which everything happens, published in three runs, the last of which puts days right by account."""
-    bureau = Bureau(tmp_path_factory.mktemp("what-if") / "bureau")
+    bureau = Bureau(tmp_path_factory.mktemp("what-if") / "bureau", policy=WITH_ACTIONS)
     world = a_world(random.Random(7), 14, DAYS, frozenset(INGREDIENTS) - {"units", "bad_rows"}, FIRST)
     events = list(world.events)
     random.Random(1).shuffle(events)
@@ -103,7 +103,7 @@ def test_what_if_equals_a_run(changes, published, tmp_path, monkeypatch):
     report = try_out(published, changes, tmp_path / "out", accounts=True)
     assert published.marts.read_bytes() == before
     real = published.copy(tmp_path / "real")
-    real.set_policy(second_version(FROM, *changes))
+    real.set_policy(second_version(FROM, *changes, policy=WITH_ACTIONS))
     assert real.run(through=FIRST + timedelta(days=DAYS - 1)).restated_from == FROM
     for mart in COLUMNS:
         # where the day's clock is not held, a cause may be told more coarsely
@@ -160,9 +160,11 @@ def test_columns_that_are_not_held_are_named_with_their_days(published):
 
 
 def test_the_policy_is_that_of_the_publication_up_to_the_first_day():
-    both = in_force_from(parse_policy(second_version(FROM), "a.yaml"), as_read(MORE), day_of(TO))
+    both = in_force_from(parse_policy(second_version(FROM, policy=WITH_ACTIONS), "a.yaml"), as_read(MORE), day_of(TO))
     assert [(v.version, v.effective_from, v.abc.metric) for v in both.versions] == [
         ("1", date(2000, 1, 1), "wh_7d"), ("2", FROM, "wh_7d"), ("2", TO, "wh_30d"),
     ]  # fmt: skip
-    late = in_force_from(parse_policy(second_version(FROM), "a.yaml"), as_read(MORE), day_of(date(1999, 1, 1)))
+    late = in_force_from(
+        parse_policy(second_version(FROM, policy=WITH_ACTIONS), "a.yaml"), as_read(MORE), day_of(date(1999, 1, 1))
+    )
     assert [v.effective_from for v in late.versions] == [date(1998, 12, 31), date(1999, 1, 1)]

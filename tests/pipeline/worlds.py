@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from hypothesis import strategies as st
 
 from schemas.inbound import CONDUCT_TYPES
-from tests.pipeline.bureau import POLICY, Row
+from tests.pipeline.bureau import POLICY, WITH_ACTIONS, Row
 
 Event = tuple[str, Row]
 
@@ -412,7 +412,8 @@ class _Maker:
 
 
 def a_world(
-    rng: random.Random, accounts: int, days: int, has: frozenset[str], first: date = date(2023, 3, 13), policy: str = POLICY
+    rng: random.Random, accounts: int, days: int, has: frozenset[str], first: date = date(2023, 3, 13),
+    policy: str = WITH_ACTIONS,
 ) -> World:  # fmt: skip
     """A world of a given size from a seeded generator."""
     events = _Maker(rng, accounts, days, first, has).make()
@@ -446,13 +447,13 @@ EDITS = (
 """Changes of the policy by which VEE edits."""
 
 
-def second_version(effective_from: date, *changes: tuple[str, str]) -> str:
-    """The test's policy with a second version, the first one with texts replaced."""
-    text = POLICY[POLICY.index('  - version: "1"') :]
+def second_version(effective_from: date, *changes: tuple[str, str], policy: str = POLICY) -> str:
+    """A policy with a second version, the first one with texts replaced."""
+    text = policy[policy.index('  - version: "1"') :]
     for old, new in (('version: "1"', 'version: "2"'), ("2000-01-01", f"{effective_from}"), *changes):
         assert old in text
         text = text.replace(old, new)
-    return POLICY + text.lstrip("\n")
+    return policy + text.lstrip("\n")
 
 
 @st.composite
@@ -463,12 +464,12 @@ def worlds(draw: st.DrawFn, max_accounts: int = 10, max_days: int = 40) -> World
     has = frozenset(INGREDIENTS) - left_out
     days = draw(st.integers(10, max_days))
     first = draw(st.sampled_from((date(2023, 3, 3), date(2019, 12, 20), date(2020, 2, 18))))
-    policy = POLICY
+    policy = WITH_ACTIONS
     changes = draw(st.lists(st.sampled_from(POLICY_CHANGES), max_size=3, unique_by=lambda change: change[0]))
     changes += draw(st.lists(st.sampled_from(EDITS), unique=True))
     if draw(st.booleans()):
         in_version = [c for c in changes if "floor" not in c[0]]
-        policy = second_version(first + timedelta(days=draw(st.integers(1, days - 1))), *in_version)
+        policy = second_version(first + timedelta(days=draw(st.integers(1, days - 1))), *in_version, policy=policy)
         changes = [c for c in changes if "floor" in c[0]]
     for old, new in changes:
         policy = policy.replace(old, new)

@@ -1,4 +1,4 @@
-"""One table of equalities: sixty real days, run in process, on Prism and on Flink, bounded and as streams."""
+"""One table of equalities: a month of real days, run in process, on Prism and on Flink, bounded and as streams."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ versions:
 """
 """What the example's policy has not: dimensions, and actions with scarce places. Without the stay, more migrates in a month."""
 
-FIRST, DAYS = date(2015, 1, 1), 60
+FIRST, DAYS = date(2015, 1, 1), 31
 LAST = FIRST + timedelta(DAYS - 1)
 COMPARED = sorted(MARTS.keys() - set(RUN_METADATA))
 
 
-class SixtyDays(Landed):
-    """The Tianchi example over its first sixty days, with a file a day: what is of a day lands on the next."""
+class RealMonth(Landed):
+    """The Tianchi example over its first month, with a file a day: what is of a day lands on the next."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -131,8 +131,8 @@ class SixtyDays(Landed):
 
 
 @pytest.fixture(scope="module")
-def days(tmp_path_factory) -> SixtyDays:
-    return SixtyDays(tmp_path_factory.mktemp("real") / "tianchi")
+def days(tmp_path_factory) -> RealMonth:
+    return RealMonth(tmp_path_factory.mktemp("real") / "tianchi")
 
 
 @pytest.fixture(scope="module")

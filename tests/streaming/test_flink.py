@@ -12,7 +12,7 @@ import pytest
 from schemas.metrics import NAMESPACE
 from tests.clusters import Flink, Kafka, eventually
 from tests.payers import LAST, BadPayers, assert_badly_paid
-from tests.pipeline.bureau import POLICY, assert_equal_marts
+from tests.pipeline.bureau import WITH_ACTIONS, assert_equal_marts
 from tests.streaming.job import Stream, Utility
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def assert_told(stream: Stream) -> None:
 
 
 def test_whatever_dies_the_marts_are_the_same(tmp_path, streams, flink_cluster: Flink):
-    utility = Utility(tmp_path / "bounded", 2_000, 8, POLICY)
+    utility = Utility(tmp_path / "bounded", 2_000, 8, WITH_ACTIONS)
     stream = streams(utility)
     stream.start()
     landed = list(utility.days.values())

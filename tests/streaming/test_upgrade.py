@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from tests.clusters import eventually
-from tests.pipeline.bureau import POLICY, assert_equal_marts
+from tests.pipeline.bureau import WITH_ACTIONS, assert_equal_marts
 from tests.pipeline.worlds import second_version
 from tests.streaming.job import Utility
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_changed_job_goes_on_from_the_snapshot(tmp_path, streams):
-    utility = Utility(tmp_path / "bounded", 2_000, 8, POLICY)
+    utility = Utility(tmp_path / "bounded", 2_000, 8, WITH_ACTIONS)
     stream = streams(utility, writes=False)
     stream.start(parallelism=1, beam=("--job_name=before",))
     landed = list(utility.days.values())
@@ -27,7 +27,9 @@ def test_a_changed_job_goes_on_from_the_snapshot(tmp_path, streams):
     before = stream.standing.number
 
     # More workers, steps that were not there, and a policy with a version that is valid from a later day.
-    (utility.folder / "policy.yaml").write_text(second_version(date(2025, 1, 7), ("A: 50 %", "A: 45 %")))
+    (utility.folder / "policy.yaml").write_text(
+        second_version(date(2025, 1, 7), ("A: 50 %", "A: 45 %"), policy=WITH_ACTIONS)
+    )
     stream.configure()
     stream.start(parallelism=2)
     for paths in landed[5:]:
