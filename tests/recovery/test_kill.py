@@ -16,7 +16,7 @@ from tests.recovery.utility import Rows, Utility
 
 pytestmark = pytest.mark.slow
 
-MOMENTS = 10 if os.environ.get("CI") else 50
+MOMENTS = 5 if os.environ.get("CI") else 50
 BETWEEN = MOMENTS // 5
 """Of these so many between staging and pointer: while the audit runs and the generation is written."""
 SEED = 20250301
