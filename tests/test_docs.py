@@ -231,7 +231,7 @@ def test_the_demo_runs_and_says_where_the_marts_are(tmp_path: Path) -> None:
     assert f"{folder}/warehouse/marts.duckdb" in said
     assert re.search(r"│ low_small +│ +[1-9]", said)
     assert re.search(r"cutoffs +21 +[1-9][0-9]* +0\n", said), "all cut-offs of 21 days, none differs"
-    again = shell(demo.replace(" 150 20", " 20 3"), tmp_path)
+    again = shell(demo.replace(" 150 20", " 150 3"), tmp_path)
     assert "Published generation 1, 3 service days made" in again, "an earlier demo is removed first"
 
 
