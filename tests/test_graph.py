@@ -38,6 +38,7 @@ from transforms.kernels.keys import shard_of
 from transforms.kernels.order_statistics import inside
 from transforms.kernels.scopes import Scopes
 from transforms.kernels.windows import date_of, day_of
+from transforms.patches import ranked_columns
 from transforms.read_files import delivery_to_json
 from transforms.shards import SLOTS_SCHEMA, Place, Slots, state_block
 from transforms.storage import Entry
@@ -282,7 +283,8 @@ def test_no_step_of_the_cut_offs_handles_more_than_a_twentieth_of_the_accounts(
 ) -> None:
     ids, amounts = population
     place = Place(str(tmp_path), "data/000001-0/0001", shards)
-    values = {"wh_365d": amounts, "cv_90d_ppm": amounts - 180_000}  # the second is none that can be, but of either sign
+    ranked = ranked_columns(POLICY.on(date_of(DAY)))
+    values = {name: amounts if name == "wh_365d" else amounts - 180_000 for name in ranked}  # others are of either sign
     found, states = tier_inputs(place, POLICY, ids, values)
     p = beam.Pipeline(runner="FnApiRunner")
     inputs = {

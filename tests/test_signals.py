@@ -72,7 +72,7 @@ def test_from_then_on_it_only_asks_for_a_stop() -> None:
 def test_a_stream_that_waits_for_its_broker_ends_at_once_and_leaves_the_warehouse_free(
     number: int, tmp_path: Path
 ) -> None:
-    config, _ = write_templates(tmp_path)
+    config, *_ = write_templates(tmp_path)
     with socket.create_server(("localhost", 0)) as silent:
         config.write_text(streaming_config(config.read_text(), f"localhost:{silent.getsockname()[1]}"))
         command = [sys.executable, "-P", "-m", "pipelines", "stream", "--config", str(config)]
