@@ -12,7 +12,7 @@ from tests.pipeline.bureau import Bureau, assert_balanced, assert_equal_marts
 from tests.pipeline.worlds import World, worlds
 
 WHOLE_RUNS = settings(
-    max_examples=3,
+    max_examples=2,
     derandomize=True,
     database=None,
     phases=(Phase.explicit, Phase.generate),
