@@ -44,7 +44,7 @@ hello-demo:
 	@test -f $(DEPENDENCIES) || echo 'make demo: about 2 minutes to install (once), then about 1 minute.'
 
 hello-test:
-	@echo 'make test: lint and types 1 minute, unit tests 3 minutes, slow tests 40 minutes; installing, once, 2 minutes.'
+	@echo 'make test: lint and types 1 minute, unit tests 5 minutes, slow tests 40 minutes; installing, once, 2 minutes.'
 
 lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated pages
 	$(BIN)/ruff check --no-cache .
@@ -53,7 +53,7 @@ lint: $(INSTALLED) ## lint, format, types, import rules, freshness of generated 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m schemas.reference --check
 
-unit: $(INSTALLED) ## the fast tests (about 3 minutes)
+unit: $(INSTALLED) ## the fast tests (about 5 minutes)
 	$(BIN)/pytest -q -n 2 -m 'not slow' $(TESTS)
 
 slow: $(INSTALLED) ## the slow tests (about 40 minutes)
@@ -87,8 +87,8 @@ $(INSTALLED): $(DEPENDENCIES) pyproject.toml $(SOURCES)
 
 # ---- lock -------------------------------------------------------------------------------------------------------------
 UV ?= uv
-COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--no-annotate --custom-compile-command 'make lock'
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock'
 
 lock: ## resolve again and write both lock files; needs uv
 	$(UV) pip compile $(COMPILE) pyproject.toml -o requirements.txt

@@ -407,9 +407,10 @@ def _actions(policy: Policy) -> dict[str, str]:
 def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:
     """The places of each day's plan, which is for the day after: what the capacity file says, as a table."""
     staff = policy.capacity
+    if staff is None:
+        return
     rows: list[tuple[date, str, int, int]] = []
-    for (day,) in con.execute("SELECT service_date FROM oracle.service_day").fetchall() if staff else ():
-        assert staff is not None
+    for (day,) in con.execute("SELECT service_date FROM oracle.service_day").fetchall():
         after = day + timedelta(days=1)
         said = staff.on(after)
         works = WEEKDAYS[after.weekday()] in said.working_days and after not in staff.holidays

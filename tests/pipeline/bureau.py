@@ -156,7 +156,7 @@ WITH_ACTIONS = POLICY.replace(
     vee:
 """,
 )
-"""The same with service actions for everybody, some of them scarce. They cost a test a third of its time."""
+"""The same with service actions for everybody, some of them scarce: for tests that are about them, as each day then has a plan."""
 
 CAPACITY = """
 versions:
