@@ -57,7 +57,7 @@ unit: $(INSTALLED) ## the fast tests (about 5 minutes)
 	$(BIN)/pytest -q -n 2 -m 'not slow' $(TESTS)
 
 slow: $(INSTALLED) ## the slow tests (about 40 minutes)
-	$(BIN)/pytest -v -n 4 --dist loadfile -m slow --durations=40 $(TESTS)
+	$(BIN)/pytest -v -n 4 --dist loadfile --no-loadscope-reorder -m slow --durations=40 $(TESTS)
 
 format: $(DEPENDENCIES) ## format and mend what can be mended
 	$(BIN)/ruff check --fix .

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,8 +12,11 @@ from typing import Any, TextIO
 import duckdb
 
 from pipelines.words import no_formula, table
+from schemas.conditions import NUMBERS
 from schemas.errors import ConfigError, StateError
 from schemas.labels import Lang, label
+from schemas.policy import Policy
+from transforms.service_actions import value_column
 
 COLUMNS = (
     "account_id", "action", "action_reason", "due_date", "priority", "resource", "value", "planned", "not_planned_reason", "since",
@@ -40,8 +44,17 @@ LABELLED = ("action", "action_reason", "resource", "not_planned_reason")
 Row = tuple[Any, ...]
 
 
-def rows(marts: Path, as_of: date | None, resource: str | None) -> list[Row]:
-    """Rows of the list, in order: planned ones first, by priority and rank. as_of: None: of the last published service day.
+@dataclass(frozen=True)
+class Listed:
+    """What there is to do by the plan of a day. rows: in order; whole: also what takes no limited place."""
+
+    rows: list[Row]
+    day: date
+    whole: bool
+
+
+def listed_actions(marts: Path, as_of: date | None, resource: str | None) -> Listed:
+    """The list, planned ones first, by priority and rank. as_of: None: of the last published service day.
 
     Of earlier days what took a limited place is kept, and nothing else. Raises StateError, ConfigError.
     """
@@ -53,15 +66,28 @@ def rows(marts: Path, as_of: date | None, resource: str | None) -> list[Row]:
             raise StateError(f"{marts}: no service day is published yet")
         if as_of is not None and not first <= as_of <= last:
             raise ConfigError(f"--as-of {as_of}: published are service days from {first} to {last}")
-        source = "service_actions"
-        if as_of not in (None, last):
+        day, source = as_of or last, "service_actions"
+        if day != last:
             source = "(SELECT *, true AS planned, NULL::VARCHAR AS not_planned_reason FROM planned_actions)"
-        return con.execute(
+        found = con.execute(
             f"SELECT {', '.join(COLUMNS)} FROM {source}"
             " WHERE service_date = $day AND ($resource IS NULL OR resource = $resource)"
             " ORDER BY planned DESC, priority, resource, rank, value DESC, account_id, action",
-            {"day": as_of or last, "resource": resource},
+            {"day": day, "resource": resource},
         ).fetchall()
+        return Listed(found, day, day == last)
+
+
+def headings(lang: Lang, unit: str) -> list[str]:
+    """Of the columns. unit: what values are counted in."""
+    told = dict(zip(COLUMNS, HEADINGS[lang], strict=True))
+    told["value"] = label("actions", "value", lang).format(unit=label("unit", unit, lang))
+    return [told[name] for name in COLUMNS]
+
+
+def value_unit(policy: Policy, day: date) -> str:
+    """What the values of a day are counted in."""
+    return NUMBERS[value_column(policy.on(day))].unit
 
 
 def labelled(found: Iterable[Row], lang: Lang) -> list[list[str]]:
@@ -77,23 +103,29 @@ def labelled(found: Iterable[Row], lang: Lang) -> list[list[str]]:
     return [[told(name, value) for name, value in zip(COLUMNS, row, strict=True)] for row in found]
 
 
-def write_csv(out: TextIO, found: Iterable[Row], lang: Lang) -> int:
+def write_csv(out: TextIO, found: Iterable[Row], lang: Lang, unit: str) -> int:
     """Write the list as CSV, with headings; the number of rows. Numbers and days are ours, so ids alone are made inert."""
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n")
-    writer.writerow(HEADINGS[lang])
+    writer.writerow(headings(lang, unit))
     told = labelled(found, lang)
     for account, *others in told:
         writer.writerow([no_formula(account), *others])
     return len(told)
 
 
-def shown(found: Sequence[Row], lang: Lang, most: int = 40) -> str:
-    """The first rows as a table of text; how many there are, in the last line."""
-    cells = [[_plain(cell) for cell in row] for row in (HEADINGS[lang], *labelled(found[:most], lang))]
-    more = f"{len(found):,} action{'' if len(found) == 1 else 's'}" + (
-        f"; the first {most} are shown: --csv writes all" if len(found) > most else ""
-    )
-    return "\n".join([*table(cells, indent=""), more])
+def shown(found: Listed, lang: Lang, unit: str, most: int = 40) -> str:
+    """The first rows as a table of text, then how many there are, and what of the day is not kept."""
+
+    def say(code: str, **values: object) -> str:
+        return label("actions", code, lang).format(**values)
+
+    cells = [[_plain(cell) for cell in row] for row in (headings(lang, unit), *labelled(found.rows[:most], lang))]
+    lines = [*table(cells, indent=""), say("number", number=f"{len(found.rows):,}")]
+    if len(found.rows) > most:
+        lines.append(say("first", most=most))
+    if not found.whole:
+        lines.append(say("places_alone", day=found.day))
+    return "\n".join(lines)
 
 
 def _plain(text: str) -> str:

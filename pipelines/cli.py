@@ -67,7 +67,7 @@ def init(
         bool, typer.Option("--registers", help="For cumulative registers in place of interval energy.")
     ] = False,
 ) -> None:
-    """Write a commented configuration, policy and source mapping into a folder."""
+    """Write a commented configuration with source mappings, policy and capacity file into a folder."""
     from pipelines.templates import write_templates
 
     for path in write_templates(directory, registers=registers):
@@ -80,7 +80,9 @@ def simulate(
     accounts: Annotated[int, typer.Option(help="Premises; about as many accounts.")],
     days: Annotated[int, typer.Option(help="Service days.")],
     out: Annotated[Path, typer.Option(help="Folder to land files in.")],
-    start: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First service day.")] = datetime(2025, 1, 1),  # noqa: DTZ001
+    start: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="First service day.", show_default="2025-01-01")
+    ] = datetime(2025, 1, 1),  # noqa: DTZ001
     seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 1,
     file_format: Annotated[str, typer.Option("--format", help="csv or parquet.")] = "csv",
     plain: Annotated[
@@ -288,16 +290,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write what is published about tiers as one HTML file, to be read without a server or a network."""
-    from schemas.errors import ConfigError
-    from schemas.labels import LANGS
-
-    loaded = _load(config)
-    if lang not in LANGS:
-        raise ConfigError(f"--lang {lang}: there are {', '.join(LANGS)}")
+    loaded, said = _load(config), _lang(lang)
     from pipelines.report import write_report
 
     path = write_report(
-        Path(loaded.warehouse) / "marts.duckdb", out, lang=lang, accounts=accounts,
+        Path(loaded.warehouse) / "marts.duckdb", out, lang=said, accounts=accounts,
         first=from_day.date() if from_day else None, last=to_day.date() if to_day else None, currency=loaded.currency,
     )  # fmt: skip
     print(json.dumps({"file": str(path)}) if as_json else f"wrote {path}")
@@ -425,30 +422,34 @@ def actions(
     as_json: Json = False,
 ) -> None:
     """List what to do for which customer on the day after."""
-    from pipelines.actions import COLUMNS, rows, shown, write_csv
+    from pipelines.actions import COLUMNS, listed_actions, shown, value_unit, write_csv
     from schemas.actions import RESOURCES
     from schemas.errors import ConfigError
-    from schemas.labels import LANGS
+    from schemas.labels import label
 
-    if lang not in LANGS:
-        raise ConfigError(f"--lang {lang!r}: must be one of {', '.join(LANGS)}")
+    said = _lang(lang)
     if resource is not None and resource not in RESOURCES:
         raise ConfigError(f"--resource {resource!r}: must be one of {', '.join(RESOURCES)}")
     loaded = _load(config)
-    found = rows(Path(loaded.warehouse) / "marts.duckdb", as_of.date() if as_of else None, resource)
+    found = listed_actions(Path(loaded.warehouse) / "marts.duckdb", as_of.date() if as_of else None, resource)
+    unit = value_unit(loaded.policy, found.day)
     if csv_file is not None:
         try:
             with csv_file.open("w", encoding="utf-8-sig", newline="") as out:  # spreadsheets know UTF-8 by its mark
-                number = write_csv(out, found, lang)
+                number = write_csv(out, found.rows, said, unit)
         except OSError as error:
             raise ConfigError(f"--csv {csv_file}: cannot be written: {error.strerror}") from None
         print(json.dumps({"file": str(csv_file), "rows": number}) if as_json else f"{number:,} actions in {csv_file}")
     elif as_json:
-        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in found], default=str))
+        print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in found.rows], default=str))
     else:
-        print(shown(found, lang))
+        print(shown(found, said, unit))
         if loaded.policy.capacity is None:
-            print("They are not limited: `capacity` in wattier.yaml names no file.")
+            print(label("actions", "unlimited", said))
+        from pipelines.status import policy_waits_from
+
+        if (waits := policy_waits_from(loaded)) is not None:
+            print(label("explain", "policy_waits", said).format(day=waits))
 
 
 @app.command()

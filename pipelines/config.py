@@ -83,13 +83,27 @@ def load_config(path: Path) -> Config:
             f"{path}: warehouse: {settings.warehouse!r}: must be a local folder; only `landing` may be a URL"
         )
     folder = path.absolute().parent
-    policy = load_policy(Path(_place(folder, settings.policy)))
-    if settings.capacity is not None:
-        policy = policy.model_copy(update={"capacity": load_capacity(Path(_place(folder, settings.capacity)))})
     return Config(
         path, _place(folder, settings.landing), _place(folder, settings.warehouse), settings,
-        policy, sources,
+        _rules(folder, settings), sources,
     )  # fmt: skip
+
+
+def _rules(folder: Path, settings: Settings) -> Policy:
+    """The policy with the staff. Raises ConfigError with the faults of both files."""
+    capacity, faults = None, list[str]()
+    if settings.capacity is not None:
+        try:
+            capacity = load_capacity(Path(_place(folder, settings.capacity)))
+        except ConfigError as error:
+            faults = [str(error)]
+    try:
+        policy = load_policy(Path(_place(folder, settings.policy)))
+    except ConfigError as error:
+        raise ConfigError("\n".join((str(error), *faults))) from None
+    if faults:
+        raise ConfigError(*faults)
+    return policy if capacity is None else policy.model_copy(update={"capacity": capacity})
 
 
 def _check_topics(sources: Mapping[str, SourceMapping], kafka: KafkaSettings | None, where: str) -> None:

@@ -15,7 +15,7 @@ import duckdb
 import numpy as np
 
 from pipelines.config import Config
-from pipelines.plan import published_policy
+from pipelines.plan import policy_waits, published_policy
 from pipelines.publish import published_generation
 from pipelines.warehouse import Warehouse
 from pipelines.words import inert
@@ -60,6 +60,7 @@ def explain(config: Config, account: str, as_of: date | None) -> Row:
             "account_id": account, "service_date": day, "generation": standing.number, "currency": standing.header.get("currency"),
             **{name: now[name] for name in ("tier", "tier_since", "abc", "credit_grade")},
             "policy_version": version.version, "category": None, "figures_kept": False,
+            "policy_waits_from": policy_waits(standing.header, config.policy),
         }  # fmt: skip
         features = marts.on("features", day)
         if features is not None and now["tier"] != "closed":

@@ -35,6 +35,8 @@ class _Teller:
         else:
             yield self._say("no_figures")
         yield from ["", *self._history(), "", *self._migrations()]
+        if told["policy_waits_from"] is not None:
+            yield from ["", self._say("policy_waits", day=told["policy_waits_from"])]
 
     # --- words -------------------------------------------------------------------------------------------------------
     def _say(self, code: str, **values: object) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import calendar as months
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 from pipelines.calendar import Calendar
@@ -127,6 +127,12 @@ def published_policy(held: list[list[Any]], policy: Policy) -> Policy:
     """The versions that service days were published under, with all else as a policy says. held: see `policy_state`."""
     versions = tuple(PolicyVersion.model_validate_json(text) for _, text, _ in held if text)
     return policy.model_copy(update={"versions": versions})
+
+
+def policy_waits(header: Mapping[str, Any], policy: Policy) -> date | None:
+    """First service day that `wattier run` makes by other rules, or other staff, than a publication's. header: its own."""
+    first = policy_change(header["policy"], policy)
+    return None if first is None else date_of(max(first, header.get("first") or first))
 
 
 def made_under(policy: Policy) -> dict[str, Any]:

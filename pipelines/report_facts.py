@@ -50,7 +50,7 @@ class Facts:
     year: Rows  # from, to, ppm
     year_months: int
     resources: Rows  # tier, accounts ppm, turnover ppm, actions, ppm
-    accounts: Rows  # account, category, from, to, Wh, minor
+    accounts: Rows | None  # account, category, from, to, Wh, minor; None where they were not asked for
 
 
 _STABILITY = (
@@ -120,7 +120,7 @@ class _Asked:
             ),
             year=year, year_months=months,
             resources=self._resources(through),
-            accounts=self._accounts(*days) if accounts and days else [],
+            accounts=(self._accounts(*days) if days else []) if accounts else None,
         )  # fmt: skip
 
     def _days(self, first: date | None, last: date | None) -> tuple[date, date] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipelines.report_facts import ACCOUNTS_SHOWN, MONTHS_A_YEAR, ORDER, Facts, Rows, totals
 from pipelines.report_html import Section, Table, as_json, figure, page
-from pipelines.words import MINOR_DIGITS
+from pipelines.words import MINOR_DIGITS, amount
 from schemas.labels import Lang, label
 
 PALETTE = ("#1b4965", "#3d7ea6", "#7fb2d0", "#c9b79c", "#d9a441", "#b23a48", "#6a994e", "#8d6b94", "#5c5c5c")
@@ -16,6 +16,8 @@ PALETTE = ("#1b4965", "#3d7ea6", "#7fb2d0", "#c9b79c", "#d9a441", "#b23a48", "#6
 OUTSIDE = "#d8d8d8"
 QUIET = "#8a8a8a"
 EMPTY = "–"
+ENOUGH_MONTHS = 6
+"""Of fewer it is said that they tell little about a year."""
 
 
 class Page:
@@ -25,7 +27,7 @@ class Page:
         self.facts, self.lang, self.currency = facts, lang, currency
         tiers = {row[0] for row in facts.today} | {row[1] for row in (*facts.by_month, *facts.by_day)}
         tiers |= {tier for row in facts.month_moves for tier in row[1:3]} | {t for row in facts.moves for t in row[:2]}
-        major = 10 ** MINOR_DIGITS.get(currency or "", 2)
+        major = 10 ** MINOR_DIGITS.get(currency, 2) if currency else 1
         self.tiers = [tier for tier in ORDER if tier in tiers]
         self.shown: dict[str, Callable[[Any], str]] = {
             "text": str, "day": str, "month": lambda day: f"{day:%Y-%m}", "count": lambda n: f"{n:,}",
@@ -52,7 +54,7 @@ class Page:
     def columns(self, *named: tuple[str, str]) -> list[tuple[str, str]]:
         """Headings by key, with their kinds."""
         return [
-            (self.say(f"col_{key}", currency=f", {self.currency}" if self.currency else ""), kind)
+            (self.say(f"col_{key}", currency=self.currency or label("unit", "minor units", self.lang)), kind)
             for key, kind in named
         ]
 
@@ -74,7 +76,7 @@ class Page:
         ]
         if self.facts.resources:
             made.insert(5, self.resources())
-        if self.facts.accounts:
+        if self.facts.accounts is not None:
             made.append(self.accounts())
         return made
 
@@ -363,7 +365,10 @@ class Page:
     def year(self) -> Section:
         """A year's transitions."""
         rows = self.facts.year
-        says = self.say("year_ahead_says", months=self.facts.year_months)
+        months = self.facts.year_months
+        says = self.say("year_ahead_says", months=amount(months, "months", self.lang))
+        if months < ENOUGH_MONTHS:
+            says = f"{says} {self.say('year_short')}"
         return Section(self.say("year_ahead"), says, [], [self._matrix("year", rows, "ppm")] if rows else [])
 
     def accounts(self) -> Section:
@@ -376,6 +381,8 @@ class Page:
             ("energy", "mwh"),
             ("turnover", "money"),
         )
+        if not self.facts.accounts:
+            return Section(self.say("accounts"), self.say("accounts_none"), [], [])
         says = self.say("accounts_says", limit=ACCOUNTS_SHOWN)
         return Section(self.say("accounts"), says, [], [Table("accounts", columns, self.facts.accounts)])
 

@@ -318,7 +318,9 @@ def simulate(settings: Settings, on_day: Callable[[date], None] | None = None) -
         days = range(settings.skip_days, settings.days)
         taken = [path for day in days if (path := landing_path(settings, source, day)) in there]
         if taken:
-            raise ConfigError(f"{taken[0]} is there already; give an empty folder, or skip the days that it holds")
+            raise ConfigError(
+                f"{taken[0]} is there already; give an empty folder, or go on after the days that it holds: --skip-days N"
+            )
         (settings.out / source).mkdir(parents=True, exist_ok=True)
 
     summary = Summary(days=settings.days - settings.skip_days, meters=len(world.meter_slot))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.landing import discover
-from pipelines.plan import policy_state
+from pipelines.plan import policy_state, policy_waits
 from pipelines.publish import generation_of
-from pipelines.warehouse import Warehouse
+from pipelines.warehouse import Generation, Warehouse
 from schemas.errors import ConfigError, StateError
 from schemas.policy import Policy
 from transforms.kernels.windows import date_of
@@ -38,11 +39,22 @@ def status(config: Config) -> dict[str, Any]:
         "rows_pending": standing.tables["pending"].num_rows,
         "rows_rejected": sum(entry.rows for entry in standing.of("mart:rejects")),
         **files,
+        "policy": _policy(standing, config.policy),
         "days_held": standing.header.get("held") or "none",
         "shards": standing.header["shards"],
         "marts": str(warehouse.marts),
         "marts_of_generation": generation_of(warehouse.marts),
     }
+
+
+def policy_waits_from(config: Config) -> date | None:
+    """First service day that the next run makes by another policy, or other staff, than the publication's."""
+    return policy_waits(Warehouse(config.warehouse).load().header, config.policy)
+
+
+def _policy(standing: Generation, policy: Policy) -> str:
+    waits = policy_waits(standing.header, policy)
+    return "as published" if waits is None else f"has changed: from {waits} on, `wattier run` goes by the new one"
 
 
 def check_files(warehouse: Warehouse) -> list[str]:

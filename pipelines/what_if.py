@@ -76,8 +76,10 @@ def what_if(
     with _scratch(out) as scratch:
         trial = Trial(*days, published, held.figures(days[1]), scores=out is not None)
         made = _Work(warehouse, standing, scratch, both, beam_options, progress).go(trial)
-        names = tuple(dict.fromkeys(both.on(date_of(day)).version for day in range(days[0], days[1] + 1)))
-        result = Tried(scratch, made, first, last, trial.figures, name, names, tuple(sorted(clockless)))
+        versions = [both.on(date_of(day)) for day in range(days[0], days[1] + 1)]
+        names = tuple(dict.fromkeys(version.version for version in versions))
+        stay = max(version.min_stay_days for version in versions)
+        result = Tried(scratch, made, first, last, trial.figures, name, names, tuple(sorted(clockless)), stay)
         report = compare(warehouse.marts, result, standing.header.get("currency"))
         if out is not None:
             keep(warehouse.marts, result, report, out, accounts=accounts)

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from pipelines.watching import FLAP_DAYS, flap_counts
-from pipelines.words import decimal, for_spreadsheet, inert, listed, money, table
+from pipelines.words import amount, decimal, for_spreadsheet, inert, listed, table
 from schemas import ddl
 from schemas.actions import PLAN_CAPACITY, PLANNED_ACTIONS
 from schemas.labels import Lang, label
@@ -35,7 +35,7 @@ from transforms.stored_inputs import FIGURES, FIGURES_OF
 @dataclass(frozen=True)
 class Tried:
     """Days made under another policy. made: files below `scratch`; figures: which of `FIGURES` are told; name, versions: of the
-    policy; clockless: columns of which the day's clock is not known.
+    policy; clockless: columns of which the day's clock is not known; stay_days: the longest minimum stay of them.
     """
 
     scratch: str
@@ -46,6 +46,7 @@ class Tried:
     name: str
     versions: tuple[str, ...]
     clockless: tuple[str, ...]
+    stay_days: int
 
 
 @dataclass
@@ -54,7 +55,8 @@ class Report:
 
     moves: by tier on the last day under both, accounts and figures; account_days: the same over all days; migrations: by cause, on
     both sides; flaps: tiers come back to within `FLAP_DAYS`, and their part of the migrations; staff: by limited resource, on both
-    sides, over all days: places, how many want one, how many get one.
+    sides, over all days: places, candidates for one, how many of them rest, how many get one; stay_days: the minimum
+    stay under the policy tried, where it is longer than the days.
     """
 
     policy: str
@@ -64,6 +66,7 @@ class Report:
     currency: str | None
     accounts: int = 0
     moved: int = 0
+    stay_days: int | None = None
     moves: list[dict[str, Any]] = field(default_factory=list)
     account_days: list[dict[str, Any]] = field(default_factory=list)
     migrations: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -77,7 +80,7 @@ class Report:
 
 
 SIDES = ("published", "tried")
-STAFF = ("capacity", "candidates", "planned")
+STAFF = ("capacity", "candidates", "resting", "planned")
 """What is told of a limited resource."""
 
 
@@ -134,6 +137,8 @@ def _both(marts: Path, tried: Tried) -> Iterator[duckdb.DuckDBPyConnection]:
 def compare(marts: Path, tried: Tried, currency: str | None) -> Report:
     """Compare days made under another policy with those published. marts: marts.duckdb."""
     report = Report(tried.name, tried.versions, tried.first, tried.last, currency, clockless=tried.clockless)
+    if tried.stay_days > (tried.last - tried.first).days + 1:
+        report.stay_days = tried.stay_days
     params = {"first": tried.first, "last": tried.last}
     with _both(marts, tried) as con:
         report.moves = _rows(con.execute(
@@ -223,12 +228,19 @@ def as_text(report: Report, lang: Lang) -> str:
     versions = listed([inert(version) for version in report.versions], lang)
     out = [say("title", policy=inert(report.policy), versions=versions, first=report.first, last=report.last), ""]
     out += [say("moved", last=report.last, moved=f"{report.moved:,}", accounts=f"{report.accounts:,}")]
+    if report.stay_days is not None:
+        out.append(say("stay", stay=report.stay_days))
     moves = [row for row in report.moves if row["published"] != row["tried"]]
     if moves:
         told = [name for name in FIGURES if any(row[name] is not None for row in moves)]
         head = [say("published"), say("tried"), say("accounts"), *(say(name) for name in told)]
         lines = [
-            [tier(row["published"]), tier(row["tried"]), f"{row['accounts']:,}", *_figures(row, told, report.currency)]
+            [
+                tier(row["published"]),
+                tier(row["tried"]),
+                f"{row['accounts']:,}",
+                *_figures(row, told, report.currency, lang),
+            ]
             for row in moves
         ]
         out += table([head, *lines], frozenset(range(2, len(head))))
@@ -254,7 +266,7 @@ def as_text(report: Report, lang: Lang) -> str:
     out += table([["", say("published"), say("tried")], *lines], frozenset((1, 2)))
     if report.staff:
         out += ["", say("staff")]
-        head = ["", *(f"{say(name)}: {say(side)}" for name in STAFF for side in SIDES)]
+        head = ["", *(say("of_side", what=say(name), side=say(side)) for name in STAFF for side in SIDES)]
         rows = [
             [
                 label("resource", resource, lang),
@@ -268,12 +280,16 @@ def as_text(report: Report, lang: Lang) -> str:
     return "\n".join(out)
 
 
-def _figures(row: dict[str, Any], names: Sequence[str], currency: str | None) -> list[str]:
+def _figures(row: dict[str, Any], names: Sequence[str], currency: str | None, lang: Lang) -> list[str]:
     out = []
     for name in names:
         value = row[name]
         if value is None:
             out.append("")
         else:
-            out.append(decimal(value // 100_000, 1, "MWh") if name == FIGURES[0] else money(value, currency))
+            out.append(
+                decimal(value // 100_000, 1, "MWh")
+                if name == FIGURES[0]
+                else amount(value, "minor units", lang, currency)
+            )
     return out

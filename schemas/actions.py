@@ -77,12 +77,12 @@ PLANNED_ACTIONS = Relation(
 
 PLAN_CAPACITY = Relation(
     "plan_capacity",
-    "The places of each limited resource by service day: how many there are, who wanted one, who got one.",
+    "The places of each limited resource by service day: how many there are, who is a candidate for one, who rests, who gets one.",
     (
         DATE,
         replace(_RESOURCE, key=True),
         Column("capacity", WH, "Places on the day after, that the plan is for", "places", minimum=0),
-        Column("candidates", WH, "Accounts that meet the conditions of an action that takes one", "accounts", minimum=0),
+        Column("candidates", WH, "Accounts that an action which takes one applies to, resting or not", "accounts", minimum=0),
         Column("resting", WH, "Accounts for whom such an action was planned lately, and is not to be yet", "accounts", minimum=0),
         Column("planned", WH, "Accounts that get one", "accounts", minimum=0),
         Column("value_candidates", WH, "Value of the candidates", "unit of the column"),

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, PlainValidator
 
+from schemas.document import one_of
 from schemas.fields import Column
 from schemas.marts import FEATURES
 
@@ -116,7 +117,7 @@ def condition_faults(
     if len(ops) != 1:
         yield path, ops, f"write exactly one of {', '.join(OPERATORS)}"
     elif number is None and name not in codes:
-        yield (*path, "column"), name, f"must be one of {', '.join((*codes, *numbers))}"
+        yield (*path, "column"), name, one_of(name, (*codes, *numbers))
     elif number is None and condition.op in ORDERED:
         yield (*path, condition.op), condition.values[0], f"{name} is text; use equals, one_of or not_one_of"
     else:

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer, PlainValidator
 
 from schemas.conditions import NUMBERS, Condition, Fault, Part
+from schemas.document import one_of
 from schemas.fields import COUNT, Column
 from schemas.marts import SCORE_COLUMNS
 from schemas.rankings import By, Order, Ranking, parse_share, percentile
@@ -112,7 +113,7 @@ def dimension_faults(
 def _part_faults(part: DimensionPart, scored: bool, path: tuple[str | int, ...]) -> Iterator[Fault]:
     """A column that exists, one way to points, and nothing that does not belong to it."""
     if part.column not in NUMBERS:
-        yield (*path, "column"), part.column, f"must be one of {', '.join(NUMBERS)}"
+        yield (*path, "column"), part.column, one_of(part.column, tuple(NUMBERS))
     elif part.column == SCORE and not scored:
         yield (*path, "column"), SCORE, "needs a scorecard: add `credit_score:`"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path as FilePath
 from typing import Any, TypeVar, get_args
 
@@ -105,6 +106,16 @@ def fault_line(name: str, path: Path, value: object, allowed: str) -> str:
         return f"{name}: {where}: {allowed}"
     shown = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
     return f"{name}: {where}: {shown if len(shown) <= 80 else shown[:77] + '...'}: {allowed}"
+
+
+def one_of(name: str, names: Sequence[str]) -> str:
+    """What is allowed where a name is not one of many; the most like it first.
+
+    >>> one_of("tenur", ["abc", "tenure"]), one_of("x", ["abc", "tenure"])
+    ("did you mean 'tenure'? It must be one of abc, tenure", 'must be one of abc, tenure')
+    """
+    like, allowed = get_close_matches(name, names, 1, cutoff=0.75), f"must be one of {', '.join(names)}"
+    return f"did you mean {like[0]!r}? It {allowed}" if like else allowed
 
 
 def _plain(value: object) -> object:

@@ -23,7 +23,7 @@ from schemas.capacity import Capacity
 from schemas.conditions import MOST_RULES, NUMBERS, Codes, Conditional, Fault, Part, rule_name
 from schemas.decay import CreditDecay, decay_faults
 from schemas.dimensions import Dimension, dimension_faults, percentile_rankings, score_faults, scores_as_columns
-from schemas.document import fault_line, parse_document, read_text
+from schemas.document import fault_line, one_of, parse_document, read_text
 from schemas.errors import ConfigError
 from schemas.fields import PPM_LIMIT
 from schemas.inbound import CATEGORIES
@@ -38,7 +38,7 @@ from schemas.marts import (
     Cause,
     Valued,
 )
-from schemas.rankings import Cut, CutClass, Kind, Ranking, Share, Side
+from schemas.rankings import Cut, CutClass, Kind, Ranking, Share, Side, share_text
 from schemas.rule_space import rules_faults
 from schemas.scorecard import SCORE, CreditScore, scorecard_faults
 from schemas.strategy import Strategy, strategy_faults
@@ -362,15 +362,23 @@ def _ladder_faults(version: PolicyVersion, path: tuple[str | int, ...]) -> Itera
 def _abc_faults(abc: Abc, path: tuple[str | int, ...]) -> Iterator[Fault]:
     """A tighter entry, a wider exit, and class A inside class B at every threshold."""
     if abc.metric not in METRICS:
-        yield (*path, "metric"), abc.metric, f"must be one of {', '.join(METRICS)}"
+        yield (*path, "metric"), abc.metric, one_of(abc.metric, METRICS)
     thresholds = [("cuts", abc.cuts.A, abc.cuts.B)]
     thresholds += [(side, getattr(abc.buffers.A, side), getattr(abc.buffers.B, side)) for side in ("entry", "exit")]
     for side, a, b in thresholds:
         if a > b:
             at = ("cuts", "A") if side == "cuts" else ("buffers", "A", side)
-            yield (*path, *at), str(a), f"must be at most B's, {b}"
+            yield (*path, *at), share_text(a), f"must be at most B's, {share_text(b)}"
     for cls, cut, buffer in (("A", abc.cuts.A, abc.buffers.A), ("B", abc.cuts.B, abc.buffers.B)):
         if buffer.entry > cut:
-            yield (*path, "buffers", cls, "entry"), str(buffer.entry), f"must be at most cuts.{cls}, {cut}"
+            yield (
+                (*path, "buffers", cls, "entry"),
+                share_text(buffer.entry),
+                f"must be at most cuts.{cls}, {share_text(cut)}",
+            )
         if buffer.exit < cut:
-            yield (*path, "buffers", cls, "exit"), str(buffer.exit), f"must be at least cuts.{cls}, {cut}"
+            yield (
+                (*path, "buffers", cls, "exit"),
+                share_text(buffer.exit),
+                f"must be at least cuts.{cls}, {share_text(cut)}",
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -41,6 +42,16 @@ def parse_share(value: object) -> Fraction:
     if share.denominator > DENOMINATOR_LIMIT:
         raise ValueError(f"in lowest terms it is {share}; the denominator may be at most {DENOMINATOR_LIMIT}")
     return share
+
+
+def share_text(share: Fraction) -> str:
+    """A share as a policy says it.
+
+    >>> share_text(Fraction(41, 50)), share_text(Fraction(39, 40)), share_text(Fraction(1, 3))
+    ('82 %', '97.5 %', '1/3')
+    """
+    percent = Decimal(share.numerator * 100) / share.denominator
+    return f"{percent.normalize():f} %" if Fraction(percent) == share * 100 else str(share)
 
 
 Share = Annotated[Fraction, PlainValidator(parse_share), PlainSerializer(str)]

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from schemas.conditions import NUMBERS, Codes, Conditional, Fault, Part, condition_faults, rule_name
+from schemas.document import one_of
 
 SCORE = "credit_score"
 """The column of `features` that the scorecard fills."""
@@ -96,7 +97,7 @@ def repeated(name: str, before: list[str], path: tuple[str | int, ...]) -> Itera
 
 def _column_fault(name: str, path: tuple[str | int, ...]) -> Iterator[Fault]:
     if name not in NUMBERS or name == SCORE:
-        yield path, name, f"must be one of {', '.join(number for number in NUMBERS if number != SCORE)}"
+        yield path, name, one_of(name, [number for number in NUMBERS if number != SCORE])
 
 
 def _part_faults(part: ScorePart, path: tuple[str | int, ...]) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from schemas.actions import LONGEST_REST, RESOURCES, STANDING, Action, Resource
 from schemas.conditions import MOST_RULES, Codes, Conditional, Fault, Part, condition_faults, rule_name
+from schemas.document import one_of
 from schemas.fields import Column
 
 
@@ -51,7 +52,7 @@ def strategy_faults(
     metrics: features that accounts can count by; codes, numbers: text columns and numbers that conditions may name.
     """
     if strategy.value is not None and strategy.value not in metrics:
-        yield (*path, "value"), strategy.value, f"must be one of {', '.join(metrics)}"
+        yield (*path, "value"), strategy.value, one_of(strategy.value, metrics)
     if not strategy.actions:
         yield (*path, "actions"), [], "at least one action is needed; or leave `strategy:` out"
     takes: dict[str, str | None] = {}

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.actions import HEADINGS, YES, labelled, rows, shown, write_csv
+from pipelines.actions import YES, headings, labelled, listed_actions, shown, write_csv
 from pipelines.marts import Publication, derive
 from pipelines.words import FORMULA, no_formula
 from schemas.errors import ConfigError, StateError
@@ -53,9 +53,9 @@ def marts(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("lang", LANGS)
 def test_csv_has_labels_and_no_cell_is_a_formula(marts, lang):
     out = io.StringIO()
-    assert write_csv(out, rows(marts, None, None), lang) == 1 + len(ODD)
+    assert write_csv(out, listed_actions(marts, None, None).rows, lang, "Wh") == 1 + len(ODD)
     heading, *body = csv.reader(io.StringIO(out.getvalue(), newline=""))
-    assert tuple(heading) == HEADINGS[lang]
+    assert heading == headings(lang, "Wh")
     assert {row[1] for row in body} == {label("action", "follow_up_call", lang), label("action", "hotline", lang)}
     assert {row[7] for row in body} == {YES[lang][True]}
     assert not [cell for row in body for cell in row if cell.lstrip(" ").startswith(FORMULA)]
@@ -67,25 +67,33 @@ def test_every_id_that_would_be_a_formula_gets_an_apostrophe_and_no_other():
 
 
 def test_the_list_of_an_earlier_day_has_what_took_a_place(marts):
-    assert [row[0] for row in rows(marts, FIRST, None)] == ["plain-1"]
-    assert [row[:2] for row in rows(marts, LAST, "calls")] == [("plain-1", "follow_up_call")]
-    assert rows(marts, LAST, "visits") == []
-    assert labelled(rows(marts, FIRST, None), "zh")[0][1:3] == ["电话回访", "our_own"]
+    assert [row[0] for row in listed_actions(marts, FIRST, None).rows] == ["plain-1"]
+    assert [row[:2] for row in listed_actions(marts, LAST, "calls").rows] == [("plain-1", "follow_up_call")]
+    assert listed_actions(marts, LAST, "visits").rows == []
+    assert labelled(listed_actions(marts, FIRST, None).rows, "zh")[0][1:3] == ["电话回访", "our_own"]
     with pytest.raises(
         ConfigError, match="--as-of 2025-02-01: published are service days from 2025-01-30 to 2025-01-31"
     ):
-        rows(marts, date(2025, 2, 1), None)
+        listed_actions(marts, date(2025, 2, 1), None)
 
 
 def test_on_a_terminal_nothing_moves_the_cursor(marts):
-    text = shown(rows(marts, None, None), "zh")
-    assert text.splitlines()[-1] == "11 actions"
+    found = listed_actions(marts, None, None)
+    text = shown(found, "zh", "minor units")
+    assert text.splitlines()[-1] == "共 11 项措施。"
     assert "\t" not in text
-    short = shown(rows(marts, None, None), "en", most=2)
-    assert short.splitlines()[-1] == "11 actions; the first 2 are shown: --csv writes all"
-    assert len(short.splitlines()) == 4
+    short = shown(found, "en", "minor units", most=2).splitlines()
+    assert short[-2:] == ["Actions: 11.", "The first 2 are shown: --csv writes all."]
+    assert len(short) == 5
+    assert "Value, minor units" in short[0]
+
+
+def test_it_is_said_what_of_an_earlier_day_is_not_kept(marts):
+    assert shown(listed_actions(marts, FIRST, "visits"), "en", "Wh").splitlines()[-2:] == [
+        "Actions: 0.", "Of 2025-01-30 only what took a limited place is kept.",
+    ]  # fmt: skip
 
 
 def test_nothing_published_is_said(tmp_path):
     with pytest.raises(StateError, match="nothing has been published"):
-        rows(tmp_path / "marts.duckdb", None, None)
+        listed_actions(tmp_path / "marts.duckdb", None, None)

@@ -244,6 +244,6 @@ def test_a_second_run_is_refused_while_one_is_at_work(published: Path) -> None:
 def test_a_report_in_a_language_that_is_not_there_is_refused(tmp_path: Path) -> None:
     write_templates(tmp_path)
     done = wattier(tmp_path, "report", "--lang", "fr")
-    assert (done.code, "--lang fr: there are en, zh" in done.err) == (2, True)
+    assert (done.code, "--lang 'fr': must be en or zh" in done.err) == (2, True)
     done = wattier(tmp_path, "report")
     assert (done.code, "nothing has been published" in done.err) == (8, True)

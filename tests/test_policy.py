@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import pickle
 from datetime import date, timedelta
 from fractions import Fraction
@@ -12,6 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import schemas.document
+import schemas.rankings
 from pipelines.plan import policy_change, policy_state
 from schemas.dimensions import DimensionName
 from schemas.errors import ConfigError
@@ -291,11 +294,15 @@ FAULTS = [
     ("{A: 80 %, B: 95 %}", "{A: 0.8, B: 95 %}", "versions[0].abc.cuts.A: 0.8: write a share"),
     ("{A: 80 %, B: 95 %}", "{A: 80 %, B: 195 %}", "versions[0].abc.cuts.B: '195 %': write a share"),
     ("{A: 80 %, B: 95 %}", "{A: 80 %}", "versions[0].abc.cuts.B: is missing"),
-    ("entry: 78 %", "entry: 81 %", "versions[0].abc.buffers.A.entry: '81/100': must be at most cuts.A, 4/5"),
-    ("exit: 97 %", "exit: 94 %", "versions[0].abc.buffers.B.exit: '47/50': must be at least cuts.B, 19/20"),
-    ("exit: 82 %", "exit: 98 %", "versions[0].abc.buffers.A.exit: '49/50': must be at most B's, 97/100"),
-    ("{A: 80 %, B: 95 %}", "{A: 96 %, B: 95 %}", "versions[0].abc.cuts.A: '24/25': must be at most B's, 19/20"),
-    ("metric: wh_365d", "metric: wh_366d", "versions[0].abc.metric: 'wh_366d': must be one of wh_7d, "),
+    ("entry: 78 %", "entry: 81 %", "versions[0].abc.buffers.A.entry: '81 %': must be at most cuts.A, 80 %"),
+    ("exit: 97 %", "exit: 94 %", "versions[0].abc.buffers.B.exit: '94 %': must be at least cuts.B, 95 %"),
+    ("exit: 82 %", "exit: 98 %", "versions[0].abc.buffers.A.exit: '98 %': must be at most B's, 97 %"),
+    ("{A: 80 %, B: 95 %}", "{A: 96 %, B: 95 %}", "versions[0].abc.cuts.A: '96 %': must be at most B's, 95 %"),
+    (
+        "metric: wh_365d",
+        "metric: wh_366d",
+        "versions[0].abc.metric: 'wh_366d': did you mean 'wh_365d'? It must be one of wh_7d, ",
+    ),
     ("metric: wh_365d", "metric: growth_90d_ppm", "versions[0].abc.metric: 'growth_90d_ppm': must be one of wh_7d, "),
     ("horizon_days: 800", "horizon_days: 399", "ledger.horizon_days: 399: must be greater than or equal to 400"),
     ("scope: all", "scope: al", "versions[0].abc.scope: 'al': must be 'all' or 'category'"),
@@ -619,3 +626,8 @@ def test_too_little_is_less_than_the_smallest_like_day():
         parse_policy(
             mutated("low: {severity: flag, factor_ppm: 100000", "low: {severity: flag, factor_ppm: 1000001"), "p"
         )
+
+
+@pytest.mark.parametrize("module", [schemas.document, schemas.rankings])
+def test_doctests(module):
+    assert doctest.testmod(module).failed == 0

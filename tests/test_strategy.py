@@ -56,7 +56,11 @@ POLICY_FAULTS = [
         "abuse_step, equals: hang",
         f"{AT}.actions[11].when[0].equals: 'hang': must be one",
     ),
-    ("tier, equals: high", "teir, equals: high", f"{AT}.actions[0].when[0].column: 'teir': must be one of category, "),
+    (
+        "tier, equals: high",
+        "teir, equals: high",
+        f"{AT}.actions[0].when[0].column: 'teir': did you mean 'tier'? It must be one of category, ",
+    ),
     ("day_close:", "capacity: {versions: []}\nday_close:", "capacity: '...': has a file of its own"),
 ]
 
@@ -124,7 +128,7 @@ def test_a_change_of_all_days_and_of_none():
     long_ago = day_of(date(1900, 1, 1))
     for was, now in ((STAFF, STAFF.replace("calls: 60", "calls: 61")), (STAFF, None), (None, STAFF)):
         assert policy_change(policy_state(under(was)), under(now)) < long_ago
-    without = parse_policy(TEXT[: TEXT.index("    # 6. Service")] + TEXT[TEXT.index("    # 7. VEE") :], "policy.yaml")
+    without = parse_policy(TEXT[: TEXT.index("    # 7. Service")] + TEXT[TEXT.index("    # 8. VEE") :], "policy.yaml")
     staffed = without.model_copy(update={"capacity": parse_capacity(STAFF, "capacity.yaml")})
     assert policy_change(policy_state(without), staffed) is None, "nobody asks for the staff"
 

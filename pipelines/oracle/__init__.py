@@ -7,6 +7,7 @@ Python only passes the days and the policy, and steps from one service day's tie
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from importlib import resources
@@ -72,6 +73,9 @@ EDITING = ("estimate", "reject")
 """Severities that change what counts: cut-offs then follow from the VEE of all accounts."""
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+DAYS_AT_ONCE = 10
+"""Days whose candidates for actions are found at once."""
 
 _ALL_DELIVERIES = (1 << 31) - 1
 
@@ -163,14 +167,11 @@ def recompute(
         + _sql("s6_abuse_day", **_texts(version))
         for version in policy.versions
     }
-    actions = {} if accounts is not None else _actions(policy)
-    _places(con, policy)
-    for day, version in con.execute(
-        "SELECT service_date, policy_version FROM oracle.policy_day ORDER BY ALL"
-    ).fetchall():
+    days = con.execute("SELECT service_date, policy_version FROM oracle.policy_day ORDER BY ALL").fetchall()
+    for day, version in days:
         con.execute(tier_day[version].replace("{{day}}", literal(day)))
-        if version in actions:
-            con.execute(actions[version].replace("{{day}}", literal(day)))
+    if accounts is None:  # a plan is made of all accounts, so a sample has none
+        _plans(con, policy, days)
     con.execute(_sql("s7_tiers"))
     _migrations(con, policy)
     _tier_places(con, policy)
@@ -370,38 +371,50 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
     }
 
 
-def _actions(policy: Policy) -> dict[str, str]:
-    """SQL of a day's service actions by policy version. A plan is made of all accounts, so a sample has none."""
-    out = {}
-    for version in policy.versions:
-        strategy = version.strategy
-        if strategy is None:
-            out[version.version] = "DELETE FROM oracle.service_actions"
-            continue
-        value = strategy.value or version.abc.metric
-        candidates = (
-            f"SELECT account_id, {number} AS rule_number, {literal(rule.action)} AS action, {literal(rule.reason)} AS reason,"
-            f" {rule.due_days} AS due_days, {rule.priority} AS priority,"
-            f" {literal(rule.resource) if rule.resource else 'NULL'}::VARCHAR AS resource, {rule.again_days or 0} AS again_days,"
-            f" {value}::BIGINT AS value FROM facts WHERE {' AND '.join(map(condition_sql, rule.when)) or 'true'}"
-            for number, rule in enumerate(strategy.actions)
-        )
-        again: dict[tuple[str, str], int] = {}
-        for rule in strategy.actions:
-            key = rule.action, rule.resource or ""
-            again[key] = max(again.get(key, 0), rule.again_days or 0)
-        out[version.version] = _sql(
-            "s6_actions_day",
-            candidates=" UNION ALL ".join(candidates),
-            bonus=str(strategy.keep_bonus_ppm),
-            order="counted DESC, priority" if strategy.order == "value" else "priority, counted DESC",
-            rests=", ".join(
-                f"({literal(action)}, {literal(takes)}, {days})" for (action, takes), days in again.items()
-            ),
-            resources=", ".join(sorted({literal(rule.resource or "") for rule in strategy.actions})),
-            policy_version=literal(version.version),
-        )
-    return out
+def _plans(con: duckdb.DuckDBPyConnection, policy: Policy, days: Sequence[tuple[date, str]]) -> None:
+    """Service actions, and their plan day after day. days: in order, each with its policy version."""
+    _places(con, policy)
+    texts = {version.version: _strategy(version) for version in policy.versions}
+    for begin in range(0, len(days), DAYS_AT_ONCE):
+        for name, some in itertools.groupby(days[begin : begin + DAYS_AT_ONCE], key=lambda day: day[1]):
+            if not texts[name]:
+                continue
+            span = [day for day, _ in some]
+            said = texts[name] | {"first": literal(span[0]), "last": literal(span[-1])}
+            con.execute(_sql("s6_candidates", **said))
+            plan_day = _sql("s6_plan_day", in_order=_sql("s6_in_order"), **said)
+            for day in span:
+                con.execute(plan_day.replace("{{day}}", literal(day)))
+            con.execute(_sql("s6_plan_capacity", **said))
+            if span[-1] == days[-1][0]:
+                con.execute(_sql("s6_service_actions", in_order=_sql("s6_in_order"), day=literal(span[-1]), **said))
+
+
+def _strategy(version: PolicyVersion) -> dict[str, str]:
+    """What a strategy says, as SQL, for the gaps in the statements about actions; nothing where a version has none."""
+    strategy = version.strategy
+    if strategy is None:
+        return {}
+    value = strategy.value or version.abc.metric
+    candidates = (
+        f"SELECT service_date, account_id, {number} AS rule_number, {literal(rule.action)} AS action,"
+        f" {literal(rule.reason)} AS reason, {rule.due_days} AS due_days, {rule.priority} AS priority,"
+        f" {literal(rule.resource) if rule.resource else 'NULL'}::VARCHAR AS resource, {rule.again_days or 0} AS again_days,"
+        f" {value}::BIGINT AS value FROM facts WHERE {' AND '.join(map(condition_sql, rule.when)) or 'true'}"
+        for number, rule in enumerate(strategy.actions)
+    )
+    again: dict[tuple[str, str], int] = {}
+    for rule in strategy.actions:
+        key = rule.action, rule.resource or ""
+        again[key] = max(again.get(key, 0), rule.again_days or 0)
+    return {
+        "candidates": " UNION ALL ".join(candidates),
+        "bonus": str(strategy.keep_bonus_ppm),
+        "order": "counted DESC, priority" if strategy.order == "value" else "priority, counted DESC",
+        "rests": ", ".join(f"({literal(action)}, {literal(takes)}, {days})" for (action, takes), days in again.items()),
+        "resources": ", ".join(sorted({literal(rule.resource or "") for rule in strategy.actions})),
+        "policy_version": literal(version.version),
+    }
 
 
 def _places(con: duckdb.DuckDBPyConnection, policy: Policy) -> None:

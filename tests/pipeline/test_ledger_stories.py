@@ -146,10 +146,7 @@ def test_another_allocation_makes_every_day_again(tmp_path):
 
 
 def test_a_warehouse_holds_one_currency(tmp_path):
-    bureau = Bureau(
-        tmp_path / "bureau", ('    files: "ledger/ledger-*"', '    currency: CNY\n    files: "ledger/ledger-*"')
-    )
-    opened(bureau)
+    bureau = opened(Bureau(tmp_path / "bureau"))
     bureau.configure(("currency: CNY", "currency: EUR"))
     with pytest.raises(Exception, match=r"holds amounts in CNY, sources.ledger_events.currency says EUR"):
         bureau.run()

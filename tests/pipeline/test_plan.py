@@ -12,7 +12,7 @@ from pipelines.verify import verify
 from pipelines.warehouse import Warehouse
 from schemas.errors import ConfigError
 from schemas.marts import PLANNED_ACTIONS
-from tests.pipeline.bureau import CAPACITY, WITH_ACTIONS, Bureau, assert_equal_marts
+from tests.pipeline.bureau import CAPACITY, POLICY, WITH_ACTIONS, Bureau, assert_equal_marts
 from tests.pipeline.streams import Epochs
 from tests.pipeline.test_stories import LONG_AGO, day, opened, reference, used
 from tests.pipeline.worlds import account, conduct, ledger, meter, reading, second_version
@@ -165,6 +165,12 @@ def test_a_faulty_capacity_file_stops_every_command_before_anything_runs(bureau)
         ConfigError, match=r"capacity.yaml: versions\[0\].managers.staff: -1: must be greater than or equal to 0"
     ):
         bureau.run()
+    bureau.set_policy(POLICY.replace("min_stay_days", "min_stay"))
+    with pytest.raises(
+        ConfigError, match=r"policy.yaml: versions\[0\].min_stay_days: is missing(.|\n)*capacity.yaml: .*staff: -1"
+    ):
+        bureau.run()
+    bureau.set_policy(POLICY)
     bureau.set_capacity(CAPACITY.replace("calls: 2", "calls: 2.5"))
     with pytest.raises(ConfigError, match=r"capacity.yaml: versions\[0\].calls: 2.5: must be a whole number"):
         bureau.run()

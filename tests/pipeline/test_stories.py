@@ -11,6 +11,7 @@ from datetime import date, timedelta
 
 import pytest
 
+from pipelines.status import status
 from pipelines.warehouse import Warehouse
 from schemas.errors import Locked, StateError, Unbalanced
 from tests.pipeline.bureau import POLICY, Bureau, assert_balanced, assert_equal_marts
@@ -269,7 +270,9 @@ def test_a_changed_policy_restates_from_the_day_it_differs(bureau):
             ("A: {entry: 40 %, exit: 60 %}", "A: {entry: 70 %, exit: 70 %}"),
         )
     )
+    assert status(bureau.config)["policy"] == f"has changed: from {day(3)} on, `wattier run` goes by the new one"
     report = bureau.run()
+    assert status(bureau.config)["policy"] == "as published"
     assert (report.published, report.restated_from) == (True, day(3))
     assert bureau.query("SELECT DISTINCT cause FROM tier_restatements") == [("policy_changed",)]
     assert bureau.query("SELECT account_id, service_date, cause FROM tier_migrations") == [

@@ -13,6 +13,7 @@ import pipelines.restate
 import pipelines.what_if
 from pipelines.warehouse import Warehouse
 from pipelines.what_if import _Held, in_force_from, what_if
+from pipelines.what_if_report import SIDES, Report, as_text
 from schemas.errors import ConfigError
 from schemas.policy import parse_policy
 from tests.pipeline.bureau import WITH_ACTIONS, Bureau
@@ -168,3 +169,12 @@ def test_the_policy_is_that_of_the_publication_up_to_the_first_day():
         parse_policy(second_version(FROM, policy=WITH_ACTIONS), "a.yaml"), as_read(MORE), day_of(date(1999, 1, 1))
     )
     assert [v.effective_from for v in late.versions] == [date(1998, 12, 31), date(1999, 1, 1)]
+
+
+def test_it_is_said_where_the_days_are_fewer_than_the_stay():
+    none = {
+        "migrations": {side: {} for side in SIDES},
+        "flaps": {side: {"flaps": 0, "flap_rate_ppm": None} for side in SIDES},
+    }
+    said = [as_text(Report("b.yaml", ("b",), FROM, TO, None, **none, stay_days=stay), "en") for stay in (30, None)]
+    assert ["minimum stay of 30 days" in text for text in said] == [True, False]
