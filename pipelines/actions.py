@@ -11,11 +11,13 @@ from typing import Any, TextIO
 
 import duckdb
 
-from pipelines.words import no_formula, table
+from pipelines.config import Config
+from pipelines.plan import policy_waits, published_policy
+from pipelines.warehouse import Warehouse
+from pipelines.words import for_spreadsheet, inert, table
 from schemas.conditions import NUMBERS
 from schemas.errors import ConfigError, StateError
 from schemas.labels import Lang, label
-from schemas.policy import Policy
 from transforms.service_actions import value_column
 
 COLUMNS = (
@@ -85,9 +87,22 @@ def headings(lang: Lang, unit: str) -> list[str]:
     return [told[name] for name in COLUMNS]
 
 
-def value_unit(policy: Policy, day: date) -> str:
-    """What the values of a day are counted in."""
-    return NUMBERS[value_column(policy.on(day))].unit
+def value_unit(config: Config, day: date) -> str:
+    """What the values of a published day are counted in."""
+    header = Warehouse(config.warehouse).load().header
+    return NUMBERS[value_column(published_policy(header["policy"], config.policy).on(day))].unit
+
+
+def notes(config: Config, found: Listed, lang: Lang) -> list[str]:
+    """What is to be said of a list: what it has not, that nothing limits it, that other rules wait."""
+    header, out = Warehouse(config.warehouse).load().header, list[str]()
+    if not found.whole:
+        out.append(label("actions", "places_alone", lang).format(day=found.day))
+    if all(rules for _, rules, _ in header["policy"]) and found.rows:
+        out.append(label("actions", "unlimited", lang))
+    if (waits := policy_waits(header, config.policy)) is not None:
+        out.append(label("explain", "policy_waits", lang).format(day=waits))
+    return out
 
 
 def labelled(found: Iterable[Row], lang: Lang) -> list[list[str]]:
@@ -109,25 +124,18 @@ def write_csv(out: TextIO, found: Iterable[Row], lang: Lang, unit: str) -> int:
     writer.writerow(headings(lang, unit))
     told = labelled(found, lang)
     for account, *others in told:
-        writer.writerow([no_formula(account), *others])
+        writer.writerow([for_spreadsheet(account), *others])
     return len(told)
 
 
 def shown(found: Listed, lang: Lang, unit: str, most: int = 40) -> str:
-    """The first rows as a table of text, then how many there are, and what of the day is not kept."""
+    """The first rows as a table of text, then how many there are."""
 
     def say(code: str, **values: object) -> str:
         return label("actions", code, lang).format(**values)
 
-    cells = [[_plain(cell) for cell in row] for row in (headings(lang, unit), *labelled(found.rows[:most], lang))]
+    cells = [[inert(cell) for cell in row] for row in (headings(lang, unit), *labelled(found.rows[:most], lang))]
     lines = [*table(cells, indent=""), say("number", number=f"{len(found.rows):,}")]
     if len(found.rows) > most:
         lines.append(say("first", most=most))
-    if not found.whole:
-        lines.append(say("places_alone", day=found.day))
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -422,17 +422,16 @@ def actions(
     as_json: Json = False,
 ) -> None:
     """List what to do for which customer on the day after."""
-    from pipelines.actions import COLUMNS, listed_actions, shown, value_unit, write_csv
+    from pipelines.actions import COLUMNS, listed_actions, notes, shown, value_unit, write_csv
     from schemas.actions import RESOURCES
     from schemas.errors import ConfigError
-    from schemas.labels import label
 
     said = _lang(lang)
     if resource is not None and resource not in RESOURCES:
         raise ConfigError(f"--resource {resource!r}: must be one of {', '.join(RESOURCES)}")
     loaded = _load(config)
     found = listed_actions(Path(loaded.warehouse) / "marts.duckdb", as_of.date() if as_of else None, resource)
-    unit = value_unit(loaded.policy, found.day)
+    unit = value_unit(loaded, found.day)
     if csv_file is not None:
         try:
             with csv_file.open("w", encoding="utf-8-sig", newline="") as out:  # spreadsheets know UTF-8 by its mark
@@ -444,12 +443,8 @@ def actions(
         print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in found.rows], default=str))
     else:
         print(shown(found, said, unit))
-        if loaded.policy.capacity is None:
-            print(label("actions", "unlimited", said))
-        from pipelines.status import policy_waits_from
-
-        if (waits := policy_waits_from(loaded)) is not None:
-            print(label("explain", "policy_waits", said).format(day=waits))
+    for note in notes(loaded, found, said):
+        print(note, file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command()

@@ -131,8 +131,10 @@ def published_policy(held: list[list[Any]], policy: Policy) -> Policy:
 
 def policy_waits(header: Mapping[str, Any], policy: Policy) -> date | None:
     """First service day that `wattier run` makes by other rules, or other staff, than a publication's. header: its own."""
-    first = policy_change(header["policy"], policy)
-    return None if first is None else date_of(max(first, header.get("first") or first))
+    first, begin = policy_change(header["policy"], policy), header.get("first")
+    if begin is None:
+        begin = day_of(policy.versions[0].effective_from)
+    return None if first is None else date_of(max(first, begin))
 
 
 def made_under(policy: Policy) -> dict[str, Any]:
@@ -143,6 +145,11 @@ def made_under(policy: Policy) -> dict[str, Any]:
 def policy_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
     """First day on which another rule, or other staff, is in force than was published under; None where all is as it was."""
     return min((day for day in _changes(held, policy) if day is not None), default=None)
+
+
+def staff_change(held: list[list[Any]] | None, policy: Policy) -> int | None:
+    """First day on which other staff is there than was published under; None where it is as it was."""
+    return _changes(held, policy)[1]
 
 
 def _changes(held: list[list[Any]] | None, policy: Policy) -> tuple[int | None, int | None]:

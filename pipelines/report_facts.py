@@ -186,12 +186,14 @@ class _Asked:
 
     def _accounts(self, first: date, last: date) -> Rows:
         return self.rows(
-            f"""SELECT b.account_id, f.category, a.tier, b.tier, f.wh_365d, f.billed_365d_minor
+            f"""SELECT b.account_id, coalesce(f.category, g.category), a.tier, b.tier, coalesce(f.wh_365d, g.wh_365d) AS wh,
+                    coalesce(f.billed_365d_minor, g.billed_365d_minor) AS turnover
                 FROM (FROM customer_tiers WHERE $first BETWEEN valid_from AND coalesce(valid_to, $first)) a
                 JOIN (FROM customer_tiers WHERE $last BETWEEN valid_from AND coalesce(valid_to, $last)) b USING (account_id)
                 LEFT JOIN (FROM features WHERE service_date = $last) f USING (account_id)
+                LEFT JOIN (FROM features WHERE service_date = $first) g USING (account_id)
                 WHERE a.tier <> b.tier
-                ORDER BY f.billed_365d_minor DESC NULLS LAST, f.wh_365d DESC NULLS LAST, account_id LIMIT {ACCOUNTS_SHOWN}""",
+                ORDER BY turnover DESC NULLS LAST, wh DESC NULLS LAST, account_id LIMIT {ACCOUNTS_SHOWN}""",
             first=first, last=last,
         )  # fmt: skip
 

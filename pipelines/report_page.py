@@ -159,7 +159,7 @@ class Page:
         f = self.facts
         if f.days is None:
             return Section(self.say("moves"), self.say("moves_none"))
-        both = [row for row in f.moves if "none" not in row[:2]]
+        both = [row for row in f.moves if not {"none", "closed"} & set(row[:2])]
         accounts, moved = sum(row[2] for row in both), sum(row[2] for row in both if row[0] != row[1])
         says = self.say(
             "moves_says", **{"from": f.days[0], "to": f.days[1]}, moved=f"{moved:,}", accounts=f"{accounts:,}",
@@ -383,7 +383,8 @@ class Page:
         )
         if not self.facts.accounts:
             return Section(self.say("accounts"), self.say("accounts_none"), [], [])
-        says = self.say("accounts_says", limit=ACCOUNTS_SHOWN)
+        weighed = any(row[-2:] != (None, None) for row in self.facts.accounts)
+        says = self.say("accounts_says" if weighed else "accounts_unweighed", limit=ACCOUNTS_SHOWN)
         return Section(self.say("accounts"), says, [], [Table("accounts", columns, self.facts.accounts)])
 
     def color(self, tier: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Any
 
 import pyarrow.compute as pc
 
 from pipelines.config import Config
 from pipelines.landing import discover
-from pipelines.plan import policy_state, policy_waits
+from pipelines.plan import policy_change, policy_waits
 from pipelines.publish import generation_of
 from pipelines.warehouse import Generation, Warehouse
 from schemas.errors import ConfigError, StateError
@@ -47,11 +46,6 @@ def status(config: Config) -> dict[str, Any]:
     }
 
 
-def policy_waits_from(config: Config) -> date | None:
-    """First service day that the next run makes by another policy, or other staff, than the publication's."""
-    return policy_waits(Warehouse(config.warehouse).load().header, config.policy)
-
-
 def _policy(standing: Generation, policy: Policy) -> str:
     waits = policy_waits(standing.header, policy)
     return "as published" if waits is None else f"has changed: from {waits} on, `wattier run` goes by the new one"
@@ -83,7 +77,7 @@ def check_published(warehouse: Warehouse, policy: Policy) -> None:
         raise StateError("\n".join(problems))
     if generation_of(warehouse.marts) != standing.number:
         raise StateError(f"{warehouse.marts} is not of generation {standing.number}. `wattier run` derives it anew.")
-    if standing.header["policy"] != policy_state(policy):
+    if policy_change(standing.header["policy"], policy) is not None:
         raise ConfigError(
             "the policy has changed since the publication. Run `wattier run` to publish under it, or put the old one back."
         )

@@ -112,12 +112,13 @@ def published_changes(warehouse: Warehouse, before: Generation, after: Generatio
         "standing": early.standing,
         "overtaken": early.overtaken,
     }
+    told = "account_id, service_date, from_tier, to_tier, cause, rule, policy_version"
     through = f"DATE '{date_of(after.through)}'" if after.through is not None else "NULL::DATE"
     with duckdb.connect() as con:
         for name, table in tables.items():
             con.register(name, table)
         found = con.sql(f"""
-            WITH moved AS (FROM now EXCEPT FROM was),
+            WITH moved AS (SELECT {told} FROM now EXCEPT SELECT {told} FROM was),
             told AS (
                 SELECT * FROM (SELECT *, true AS over FROM overtaken UNION ALL SELECT *, false FROM standing)
                 QUALIFY row_number() OVER (PARTITION BY account_id ORDER BY append_ms DESC, source_part, source_offset DESC) = 1

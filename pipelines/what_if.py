@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
-from pipelines.plan import policy_state, published_policy
+from pipelines.plan import published_policy, staff_change
 from pipelines.publish import published_generation
 from pipelines.warehouse import Generation, Warehouse
 from pipelines.what_if_report import Report, Tried, compare, keep
@@ -120,6 +120,13 @@ def _check_policy(standing: Generation, published: Policy, tried: Policy, name: 
     for day in range(first, last + 1):
         now, was = tried.on(date_of(day)), published.on(date_of(day))
         at = f"versions[{tried.versions.index(now)}]"
+        for other in published.versions:
+            if other.version == now.version and other != now.model_copy(
+                update={"effective_from": other.effective_from}
+            ):
+                raise ConfigError(
+                    f"{name}: {at}.version: {now.version!r}: a published version of other rules has that name"
+                )
         for part in ("credit_decay", "vee"):
             if getattr(now, part) != getattr(was, part):
                 raise ConfigError(f"{name}: {at}.{part}: is another than on {date_of(day)} was published under. {real}")
@@ -127,8 +134,7 @@ def _check_policy(standing: Generation, published: Policy, tried: Policy, name: 
 
 def _check_staff(standing: Generation, published: Policy, capacity: Capacity | None) -> None:
     """Who rests follows from the staff that was published under. Raises ConfigError."""
-    now = policy_state(published.model_copy(update={"capacity": capacity}))
-    if [row for row in now if not row[1]] != [row for row in standing.header["policy"] if not row[1]]:
+    if staff_change(standing.header["policy"], published.model_copy(update={"capacity": capacity})) is not None:
         raise ConfigError(
             "the capacity file is another than was published under: run `wattier run` first, then try the policy"
         )

@@ -55,7 +55,7 @@ class Report:
 
     moves: by tier on the last day under both, accounts and figures; account_days: the same over all days; migrations: by cause, on
     both sides; flaps: tiers come back to within `FLAP_DAYS`, and their part of the migrations; staff: by limited resource, on both
-    sides, over all days: places, candidates for one, how many of them rest, how many get one; stay_days: the minimum
+    sides, over all days: places, candidates for one, how many rest, how many get one; stay_days: the minimum
     stay under the policy tried, where it is longer than the days.
     """
 

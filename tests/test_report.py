@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from html.parser import HTMLParser
 
@@ -11,7 +12,7 @@ import pytest
 
 from pipelines.marts import Publication, derive
 from pipelines.report import write_report
-from pipelines.report_facts import gather
+from pipelines.report_facts import _Asked, gather
 from pipelines.report_page import Page
 from pipelines.watching import Window, watch
 from schemas.errors import ConfigError, StateError
@@ -151,6 +152,26 @@ def test_accounts_are_told_when_asked_for_and_inert(marts, pages):
     assert """style="mso-number-format:'\\@'" data-v="=cmd(&quot;x&quot;)\"""" in pages["en"]
     wide = gather(marts, FIRST, FIRST + timedelta(5), accounts=True)
     assert "<script>alert" not in Page(wide, "en", None).html("")
+
+
+def test_a_closed_account_is_in_no_population_and_its_move_weighs_what_it_had(marts):
+    facts = replace(gather(marts), moves=[("high", "high", 90), ("high", "closed", 10)], accounts=[])
+    text = Page(facts, "en", "CNY").html("")
+    assert "0 of 90 accounts in the population on both days" in text
+    assert "No account changed tier between the two days." in text
+    with duckdb.connect() as con:
+        con.execute(f"""
+            CREATE TABLE customer_tiers AS FROM (VALUES ('left', 'high', DATE '{FIRST}', DATE '{FIRST}'),
+                ('left', 'closed', DATE '{LAST}', NULL), ('rose', 'low_small', DATE '{FIRST}', DATE '{FIRST}'),
+                ('rose', 'high', DATE '{LAST}', NULL)) AS t(account_id, tier, valid_from, valid_to);
+            CREATE TABLE features AS FROM (VALUES ('left', DATE '{FIRST}', 'industrial', 9, 900),
+                ('rose', DATE '{FIRST}', 'residential', 1, 5), ('rose', DATE '{LAST}', 'residential', 2, 6))
+                AS t(account_id, service_date, category, wh_365d, billed_365d_minor)""")
+        told = _Asked(con)._accounts(FIRST, LAST)
+        assert [(row[0], *row[4:]) for row in told] == [("left", 9, 900), ("rose", 2, 6)]
+        con.execute("DELETE FROM features")
+        facts = replace(facts, accounts=_Asked(con)._accounts(FIRST, LAST))
+    assert "their figures are not kept any more" in Page(facts, "en", "CNY").html("")
 
 
 def test_nothing_refers_to_what_is_outside(pages):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.plan import policy_change, policy_state
+from pipelines.plan import policy_change, policy_state, policy_waits
 from pipelines.templates import write_templates
 from schemas.actions import ACTIONS, RESOURCES
 from schemas.capacity import default_capacity_text, load_capacity, parse_capacity
@@ -131,6 +131,17 @@ def test_a_change_of_all_days_and_of_none():
     without = parse_policy(TEXT[: TEXT.index("    # 7. Service")] + TEXT[TEXT.index("    # 8. VEE") :], "policy.yaml")
     staffed = without.model_copy(update={"capacity": parse_capacity(STAFF, "capacity.yaml")})
     assert policy_change(policy_state(without), staffed) is None, "nobody asks for the staff"
+
+
+def test_a_change_waits_from_the_first_service_day_on_at_the_earliest():
+    was, now = under(STAFF), under(STAFF.replace("calls: 60", "calls: 61"))
+    assert policy_waits({"policy": policy_state(was), "first": day_of(date(2025, 1, 1))}, was) is None
+    assert policy_waits({"policy": policy_state(was), "first": day_of(date(2025, 1, 1))}, now) == date(2025, 1, 1)
+    assert policy_waits({"policy": policy_state(was), "first": None}, now) == was.versions[0].effective_from
+    later = under(MORE)
+    assert policy_waits({"policy": policy_state(was), "first": day_of(date(2025, 1, 1))}, later) == date(2025, 2, 2)
+    same = under(STAFF.replace("2000-01-01", "2010-01-01"))
+    assert policy_waits({"policy": policy_state(was), "first": None}, same) is None
 
 
 @given(

@@ -193,7 +193,7 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
     """Find the causes of changes of tier on days of `version` after days of `earlier`: put back one input after another."""
     con.execute(_sql("s7_causes", policy_version=literal(version.version), version_before=literal(earlier.version)))
     ((some,),) = con.execute("SELECT count(*) FROM oracle.put_back").fetchall()
-    alike, rules = version.ranks_as(earlier), version
+    alike, rules = _cut_alike(con, version, earlier), version
     for cause in version.cause_order if some else ():
         changes = {name: f"{state}.{name}" for name, state in _PUT_BACK.get(cause, {}).items()}
         for name, where in _PUT_BACK_WHERE.get(cause, {}).items():
@@ -213,6 +213,19 @@ def _causes(con: duckdb.DuckDBPyConnection, version: PolicyVersion, earlier: Pol
         texts |= {"scope_before": texts["scope"].replace("f.category", "p.category"), "cause": literal(cause)}
         texts["scores"] = scores_sql(rules, Source("oracle.as_cut", "oracle.cutoffs", "oracle.as_cut"), "true")
         con.execute(_sql("s7_put_back", decide=_sql("s6_decide"), changes=told, scored=_SCORED, **texts))
+
+
+def _cut_alike(con: duckdb.DuckDBPyConnection, version: PolicyVersion, other: PolicyVersion) -> bool:
+    """definitions.md, "Causes": whether two versions rank and cut alike."""
+    if score_sql(version.credit_score) != score_sql(other.credit_score):
+        return False
+    of = "SELECT * EXCLUDE (policy_version) FROM oracle.{} WHERE policy_version = ?"
+    for table in ("policy_cut", "policy_percentile", "policy_scope", "policy_ranking"):
+        for a, b in ((version, other), (other, version)):
+            differ = f"{of.format(table)} EXCEPT {of.format(table)}"
+            if con.execute(differ, [a.version, b.version]).fetchone():
+                return False
+    return True
 
 
 def _sections(con: duckdb.DuckDBPyConnection, names: Sequence[str], **texts: str) -> None:

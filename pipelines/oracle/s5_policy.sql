@@ -52,3 +52,7 @@ CREATE OR REPLACE VIEW oracle.policy_day AS
 SELECT d.service_date, p.policy_version, p.weights
 FROM oracle.service_day d
 JOIN oracle.policy_version p ON p.from_day <= d.service_date AND d.service_date < p.end_day;
+
+-- What ABC goes by, beside scopes and cuts.
+CREATE OR REPLACE VIEW oracle.policy_ranking AS
+SELECT policy_version, metric, rule, weights FROM oracle.policy_version;

@@ -388,6 +388,17 @@ def test_what_was_told_and_did_not_come_is_taken_back(bureau):
     ]
     assert (found[0]["rule"], found[0]["generation"]) == ("risky", 7)
 
+    # A late reading: the same migration beside another metric.
+    later = store.write_parquet(
+        "data/y/tier_migrations.parquet",
+        "mart:tier_migrations",
+        0,
+        rows(TIER_MIGRATIONS, {**moves[0], "metric_after": 21}),
+    )
+    corrected = Generation(8, after.header, (entries[0], later), pa.table({}), after.tables)
+    none = Early(rows(PROVISIONAL_TIERS), rows(PROVISIONAL_TIERS))
+    assert published_changes(warehouse, after, corrected, none).num_rows == 0
+
 
 # --- messages
 

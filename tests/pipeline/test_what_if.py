@@ -136,6 +136,11 @@ def test_what_cannot_be_tried_is_refused_before_anything_runs(published, tmp_pat
         (HELD, {"first": TO, "last": FROM}, "the first day is after the last"),
         ([decay], {}, r"b.yaml: versions\[0\].credit_decay: is another"),
         ([edits], {}, r"b.yaml: versions\[0\].vee: is another"),
+        (
+            [('version: "2"', 'version: "1"'), *HELD],
+            {},
+            r"b.yaml: versions\[0\].version: '1': a published version of other rules",
+        ),
         (HELD, {"accounts": True}, "--accounts needs --out"),
         (HELD, {"out": tmp_path / "full"}, "is there already"),
     ):

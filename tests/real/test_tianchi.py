@@ -32,20 +32,19 @@ FIRST_DAY = date(2015, 1, 1)
 
 @dataclass(frozen=True)
 class Size:
-    """What is in the data: enterprises, days, ledger events; and from which day to which they are made one by one."""
+    """What is in the data: enterprises, days, ledger events."""
 
     enterprises: int
     days: int
     events: int
-    one_by_one: tuple[int, int]
 
     def day(self, number: int) -> date:
         """The `number`th service day."""
         return FIRST_DAY + timedelta(number - 1)
 
 
-SMALL = Size(make.ENTERPRISES, make.DAYS, 2 * make.CUSTOMERS * make.INVOICES, (82, 105))
-SIZE = Size(1454, 547, 4932, (537, 547)) if REAL else SMALL
+SMALL = Size(make.ENTERPRISES, make.DAYS, 2 * make.CUSTOMERS * make.INVOICES)
+SIZE = Size(1454, 547, 4932) if REAL else SMALL
 
 
 @pytest.fixture(scope="module")
@@ -134,17 +133,17 @@ def test_the_report_opens_in_a_browser_asks_for_nothing_and_tells_what_sql_tells
             assert sorted(page.cells[table]) == sorted(asked(sql)), table
 
 
-def test_a_backfill_and_single_days_publish_the_same(published):
-    example, _ = published
+def test_a_backfill_and_single_days_publish_the_same(small):
+    example, size = small, SMALL
     config = load_config(example.config("by_day"))
-    first, last = SIZE.one_by_one
-    for number in sorted({*range(first - 1, last + 1), SIZE.days}):
-        report = run(config, through=SIZE.day(number), audit=number == SIZE.days)
-        assert report.through == SIZE.day(number)
+    first, last = 82, 105
+    for number in sorted({*range(first - 1, last + 1), size.days}):
+        report = run(config, through=size.day(number), audit=number == size.days)
+        assert report.through == size.day(number)
     assert report.generation >= last - first + 2
     assert_equal_marts(example, "by_day")
     with duckdb.connect(str(example.marts()), read_only=True) as con:
-        days = [SIZE.day(first), SIZE.day(last)]
+        days = [size.day(first), size.day(last)]
         causes = con.execute("SELECT DISTINCT cause FROM tier_migrations WHERE service_date BETWEEN ? AND ?", days)
         # Each of these needs something of the day before, which a single-day run has to find in what the last one left.
         assert {"cutoff_moved", "due_date", "stay_ended", "own_use"} <= {cause for (cause,) in causes.fetchall()}
@@ -163,12 +162,12 @@ def test_one_shard_publishes_the_same(small):
     assert_equal_marts(small, "one_shard")
 
 
-def test_what_is_changed_in_published_files_is_found_and_named(published):
-    example, _ = published
+def test_what_is_changed_in_published_files_is_found_and_named(small):
+    example = small
     config = example.config("doctored")
     shutil.copytree(example.folder / "warehouse", example.folder / "doctored")
     warehouse = Warehouse(str(example.folder / "doctored"))
-    changed, lines = doctor(warehouse, SIZE)
+    changed, lines = doctor(warehouse, SMALL)
 
     damaged = example.wattier("verify", "--config", str(config))
     assert damaged.returncode == 8

@@ -43,7 +43,7 @@ table 'Value tiers (价值分级) on the last service day' "
     FROM customer_tiers_current JOIN features USING (account_id)
     WHERE service_date = (SELECT through FROM wattier_generation)
     GROUP BY tier ORDER BY energy_mwh DESC"
-table 'Migrations (分级变动), the ten most frequent' "
+table 'Migrations (级别变动), the ten most frequent' "
     SELECT from_tier, to_tier, cause, count(*) AS migrations
     FROM tier_migrations GROUP BY ALL ORDER BY migrations DESC, from_tier, to_tier, cause LIMIT 10"
 table 'Readings in the last file, by service day: late and corrected ones restate their days' "
