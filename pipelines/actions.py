@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -11,21 +11,31 @@ from typing import Any, TextIO
 
 import duckdb
 
-from pipelines.config import Config
 from pipelines.plan import policy_waits, published_policy
-from pipelines.warehouse import Warehouse
 from pipelines.words import for_spreadsheet, inert, table
 from schemas.conditions import NUMBERS
 from schemas.errors import ConfigError, StateError
 from schemas.labels import Lang, label
-from transforms.service_actions import value_column
+from schemas.policy import Policy
 
 COLUMNS = (
     "account_id", "action", "action_reason", "due_date", "priority", "resource", "value", "planned", "not_planned_reason", "since",
     "rank",
 )  # fmt: skip
 HEADINGS: dict[Lang, tuple[str, ...]] = {
-    "en": ("Account", "Action", "Why", "Due", "Priority", "Takes", "Value", "Planned", "Why not", "Since", "Rank"),
+    "en": (
+        "Account",
+        "Action",
+        "Why",
+        "Due",
+        "Priority",
+        "Takes",
+        "Value, {unit}",
+        "Planned",
+        "Why not",
+        "Since",
+        "Rank",
+    ),
     "zh": (
         "户号",
         "服务措施",
@@ -33,7 +43,7 @@ HEADINGS: dict[Lang, tuple[str, ...]] = {
         "到期日",
         "优先级",
         "占用资源",
-        "价值",
+        "价值（{unit}）",
         "已安排",
         "未安排原因",
         "起始日",
@@ -82,25 +92,22 @@ def listed_actions(marts: Path, as_of: date | None, resource: str | None) -> Lis
 
 def headings(lang: Lang, unit: str) -> list[str]:
     """Of the columns. unit: what values are counted in."""
-    told = dict(zip(COLUMNS, HEADINGS[lang], strict=True))
-    told["value"] = label("actions", "value", lang).format(unit=label("unit", unit, lang))
-    return [told[name] for name in COLUMNS]
+    return [heading.format(unit=label("unit", unit, lang)) for heading in HEADINGS[lang]]
 
 
-def value_unit(config: Config, day: date) -> str:
-    """What the values of a published day are counted in."""
-    header = Warehouse(config.warehouse).load().header
-    return NUMBERS[value_column(published_policy(header["policy"], config.policy).on(day))].unit
+def value_unit(header: Mapping[str, Any], policy: Policy, day: date) -> str:
+    """What the values of a day are counted in. header: of the publication."""
+    return NUMBERS[published_policy(header["policy"], policy).on(day).value_column()].unit
 
 
-def notes(config: Config, found: Listed, lang: Lang) -> list[str]:
-    """What is to be said of a list: what it has not, that nothing limits it, that other rules wait."""
-    header, out = Warehouse(config.warehouse).load().header, list[str]()
+def notes(header: Mapping[str, Any], policy: Policy, found: Listed, lang: Lang) -> list[str]:
+    """What is to be said of a list: what it has not, that nothing limited it, that other rules wait. header: of the publication."""
+    out: list[str] = []
     if not found.whole:
         out.append(label("actions", "places_alone", lang).format(day=found.day))
     if all(rules for _, rules, _ in header["policy"]) and found.rows:
         out.append(label("actions", "unlimited", lang))
-    if (waits := policy_waits(header, config.policy)) is not None:
+    if (waits := policy_waits(header, policy)) is not None:
         out.append(label("explain", "policy_waits", lang).format(day=waits))
     return out
 

@@ -423,6 +423,7 @@ def actions(
 ) -> None:
     """List what to do for which customer on the day after."""
     from pipelines.actions import COLUMNS, listed_actions, notes, shown, value_unit, write_csv
+    from pipelines.warehouse import Warehouse
     from schemas.actions import RESOURCES
     from schemas.errors import ConfigError
 
@@ -431,7 +432,8 @@ def actions(
         raise ConfigError(f"--resource {resource!r}: must be one of {', '.join(RESOURCES)}")
     loaded = _load(config)
     found = listed_actions(Path(loaded.warehouse) / "marts.duckdb", as_of.date() if as_of else None, resource)
-    unit = value_unit(loaded, found.day)
+    header = Warehouse(loaded.warehouse).load().header
+    unit = value_unit(header, loaded.policy, found.day)
     if csv_file is not None:
         try:
             with csv_file.open("w", encoding="utf-8-sig", newline="") as out:  # spreadsheets know UTF-8 by its mark
@@ -443,7 +445,7 @@ def actions(
         print(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in found.rows], default=str))
     else:
         print(shown(found, said, unit))
-    for note in notes(loaded, found, said):
+    for note in notes(header, loaded.policy, found, said):
         print(note, file=sys.stderr if as_json else sys.stdout)
 
 

@@ -6,11 +6,13 @@ import calendar as months
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.calendar import Calendar
 from schemas.policy import Policy, PolicyVersion
 from transforms.kernels.windows import date_of, day_of
+
+if TYPE_CHECKING:
+    from pipelines.calendar import Calendar
 
 DAY = timedelta(days=1)
 

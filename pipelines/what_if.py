@@ -117,16 +117,17 @@ def _check_policy(standing: Generation, published: Policy, tried: Policy, name: 
         raise ConfigError(
             f"{name}: ledger.allocation: {tried.ledger.allocation!r}: is another than was published under. {real}"
         )
+    held = {version.version: version for version in published.versions}
+    for number in dict.fromkeys(tried.versions.index(tried.on(date_of(day))) for day in range(first, last + 1)):
+        now = tried.versions[number]
+        other = held.get(now.version, now)
+        if other != now.model_copy(update={"effective_from": other.effective_from}):
+            raise ConfigError(
+                f"{name}: versions[{number}].version: {now.version!r}: a published version of other rules has that name"
+            )
     for day in range(first, last + 1):
         now, was = tried.on(date_of(day)), published.on(date_of(day))
         at = f"versions[{tried.versions.index(now)}]"
-        for other in published.versions:
-            if other.version == now.version and other != now.model_copy(
-                update={"effective_from": other.effective_from}
-            ):
-                raise ConfigError(
-                    f"{name}: {at}.version: {now.version!r}: a published version of other rules has that name"
-                )
         for part in ("credit_decay", "vee"):
             if getattr(now, part) != getattr(was, part):
                 raise ConfigError(f"{name}: {at}.{part}: is another than on {date_of(day)} was published under. {real}")

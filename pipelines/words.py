@@ -54,20 +54,13 @@ def decimal(value: int, digits: int, unit: str = "") -> str:
     return f"{sign}{whole:,}{f'.{rest:0{digits}d}' if digits else ''}{f' {unit}' if unit else ''}"
 
 
-def money(minor: int, currency: str | None) -> str:
-    """An amount of minor units; without a currency in its minor units.
-
-    >>> money(123456, "CNY"), money(500, "JPY"), money(500, None)
-    ('1,234.56 CNY', '500 JPY', '500')
-    """
-    return decimal(minor, MINOR_DIGITS.get(currency, 2), currency) if currency else decimal(minor, 0)
-
-
 def amount(value: int | None, unit: str, lang: Lang, currency: str | None = None) -> str:
     """A figure of the marts in a unit of the schema.
 
     >>> amount(1234567, "Wh", "en"), amount(700000, "ppm", "zh"), amount(3, "days", "zh"), amount(1, "days", "en")
     ('1,234.567 kWh', '70 %', '3 天', '1 day')
+    >>> [amount(123456, "minor units", "en", currency) for currency in ("CNY", "JPY", None)]
+    ['1,234.56 CNY', '123,456 JPY', '123,456 minor units']
     """
     if value is None:
         return label("explain", "none", lang)
@@ -81,7 +74,7 @@ def amount(value: int | None, unit: str, lang: Lang, currency: str | None = None
         case "ppm":
             return f"{_short(decimal(value, 4))} %"
         case "minor units" if currency:
-            return money(value, currency)
+            return decimal(value, MINOR_DIGITS.get(currency, 2), currency)
         case _:
             told = label("unit", unit, lang) if unit else ""
             told = told.removesuffix("s") if value == 1 and lang == "en" else told

@@ -157,6 +157,11 @@ class PolicyVersion(Part):
         scores = {part.column for dimension in self.dimensions or () for part in dimension.parts}
         return (self.reads() - set(SCORE_COLUMNS.values())) | scores
 
+    def value_column(self) -> str:
+        """The feature that accounts count by where places are few."""
+        named = self.strategy.value if self.strategy else None
+        return named or self.abc.metric
+
     def ranks_as(self, other: PolicyVersion) -> bool:
         """Whether both cut alike, so that the cut-offs of one are those that the other would make."""
         made = self.rankings(), self.credit_score, self.credit_decay
@@ -370,15 +375,7 @@ def _abc_faults(abc: Abc, path: tuple[str | int, ...]) -> Iterator[Fault]:
             at = ("cuts", "A") if side == "cuts" else ("buffers", "A", side)
             yield (*path, *at), share_text(a), f"must be at most B's, {share_text(b)}"
     for cls, cut, buffer in (("A", abc.cuts.A, abc.buffers.A), ("B", abc.cuts.B, abc.buffers.B)):
-        if buffer.entry > cut:
-            yield (
-                (*path, "buffers", cls, "entry"),
-                share_text(buffer.entry),
-                f"must be at most cuts.{cls}, {share_text(cut)}",
-            )
-        if buffer.exit < cut:
-            yield (
-                (*path, "buffers", cls, "exit"),
-                share_text(buffer.exit),
-                f"must be at least cuts.{cls}, {share_text(cut)}",
-            )
+        for side, wrong, most in (("entry", buffer.entry > cut, "at most"), ("exit", buffer.exit < cut, "at least")):
+            if wrong:
+                allowed = f"must be {most} cuts.{cls}, {share_text(cut)}"
+                yield (*path, "buffers", cls, side), share_text(getattr(buffer, side)), allowed

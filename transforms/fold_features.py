@@ -47,7 +47,6 @@ from transforms.ledger_exceptions import MART as LEDGER_EXCEPTIONS
 from transforms.ledger_exceptions import renewed
 from transforms.meter_assignments import EXPECTED_SCHEMA
 from transforms.patches import ranked_columns
-from transforms.service_actions import value_column
 from transforms.shards import Place, Slots, State, numpy, state_block
 from transforms.storage import Commit, Entry, coded
 from transforms.tariffs import valuer
@@ -97,7 +96,7 @@ def needed_columns(policy: Policy, day: Any) -> tuple[str, ...]:
         used |= {version.abc.metric, *version.columns()} | set(LADDER_COLUMNS if version.abuse_ladder else ())
         used |= {SCORE, *version.credit_score.columns()} if version.credit_score else set()
         if version.strategy is not None:
-            used |= {*version.strategy.columns(), value_column(version)}
+            used |= {*version.strategy.columns(), version.value_column()}
     used |= {"capacity_va"} if "unused_capacity_ppm" in used else set()
     return (*metrics, *sorted(used.difference(metrics, CODES, SCORE_COLUMNS.values())))
 

@@ -34,12 +34,6 @@ TOTALS_SCHEMA = pa.schema(
 )
 
 
-def value_column(version: PolicyVersion) -> str:
-    """The feature that accounts count by."""
-    named = version.strategy.value if version.strategy else None
-    return named or version.abc.metric
-
-
 class ServiceActions:
     """The actions of a shard as it goes from day to day. last: the day whose list is published."""
 
@@ -69,7 +63,7 @@ class ServiceActions:
             return
         seen = {**columns, **tiers, ABUSE_STEP: step}
         slot = numpy(inputs.column("slot"), np.int64)
-        value = np.ma.filled(columns[value_column(version)], 0).astype(np.int64)
+        value = np.ma.filled(columns[version.value_column()], 0).astype(np.int64)
         limited, blocks = self.places(day), []
         for name, there_is in limited.items():
             if not (numbers := strategy.of(name)):

@@ -22,6 +22,7 @@ from schemas.marts import FEATURES, SCORE_COLUMNS, SCORES, TIERS
 from schemas.policy import Policy, PolicyVersion
 from schemas.rule_sql import condition_sql, literal, score_sql
 from schemas.scorecard import SCORE
+from schemas.strategy import Strategy
 from schemas.vee import VEE_RULES
 
 LEDGER_COLUMNS = frozenset(column.name for column in CREDIT)
@@ -387,27 +388,31 @@ def _texts(version: PolicyVersion) -> dict[str, str]:
 def _plans(con: duckdb.DuckDBPyConnection, policy: Policy, days: Sequence[tuple[date, str]]) -> None:
     """Service actions, and their plan day after day. days: in order, each with its policy version."""
     _places(con, policy)
-    texts = {version.version: _strategy(version) for version in policy.versions}
+    sections = ("s6_candidates", "s6_plan_day", "s6_plan_capacity", "s6_service_actions")
+    in_order = _sql("s6_in_order")
+    statements = {
+        version.version: [_sql(name, in_order=in_order, **_strategy(version, version.strategy)) for name in sections]
+        for version in policy.versions
+        if version.strategy
+    }
     for begin in range(0, len(days), DAYS_AT_ONCE):
-        for name, some in itertools.groupby(days[begin : begin + DAYS_AT_ONCE], key=lambda day: day[1]):
-            if not texts[name]:
+        for version, some in itertools.groupby(days[begin : begin + DAYS_AT_ONCE], key=lambda day: day[1]):
+            if version not in statements:
                 continue
-            span = [day for day, _ in some]
-            said = texts[name] | {"first": literal(span[0]), "last": literal(span[-1])}
-            con.execute(_sql("s6_candidates", **said))
-            plan_day = _sql("s6_plan_day", in_order=_sql("s6_in_order"), **said)
+            span = [literal(day) for day, _ in some]
+            candidates, plan_day, capacity, last_day = (
+                sql.replace("{{first}}", span[0]).replace("{{last}}", span[-1]) for sql in statements[version]
+            )
+            con.execute(candidates)
             for day in span:
-                con.execute(plan_day.replace("{{day}}", literal(day)))
-            con.execute(_sql("s6_plan_capacity", **said))
-            if span[-1] == days[-1][0]:
-                con.execute(_sql("s6_service_actions", in_order=_sql("s6_in_order"), day=literal(span[-1]), **said))
+                con.execute(plan_day.replace("{{day}}", day))
+            con.execute(capacity)
+            if span[-1] == literal(days[-1][0]):
+                con.execute(last_day.replace("{{day}}", span[-1]))
 
 
-def _strategy(version: PolicyVersion) -> dict[str, str]:
-    """What a strategy says, as SQL, for the gaps in the statements about actions; nothing where a version has none."""
-    strategy = version.strategy
-    if strategy is None:
-        return {}
+def _strategy(version: PolicyVersion, strategy: Strategy) -> dict[str, str]:
+    """What a version's strategy says, as SQL, for the gaps in the statements about actions."""
     value = strategy.value or version.abc.metric
     candidates = (
         f"SELECT service_date, account_id, {number} AS rule_number, {literal(rule.action)} AS action,"
